@@ -1,0 +1,42 @@
+# On a machine with Python 3.11 or later, git and make, every target sets itself up in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := .demo
+
+.PHONY: demo test lint format bench-line constraints clean help
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(READY): pyproject.toml constraints.txt examples/pyproject.toml tests/architectures/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "packhouse needs Python 3.11 or later; got " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[worker,test]' --editable examples --editable tests/architectures
+	touch $(READY)
+
+demo: $(READY) ## train small real models, release, verify, show
+	PACKHOUSE_HOME=$(CURDIR)/$(DEMO) $(BIN)/packhouse demo
+
+test: $(READY) lint ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff write
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-line: $(READY) ## a release against the bare sequence of calls
+	PYTHONPATH=. $(BIN)/python bench/line.py
+
+constraints: $(READY) ## write down what is installed here
+	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > constraints.txt
+
+clean: ## forget the demo
+	rm -rf $(DEMO)
