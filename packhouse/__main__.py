@@ -1,0 +1,3 @@
+from packhouse.cli import main
+
+main()

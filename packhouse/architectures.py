@@ -1,0 +1,92 @@
+"""The registry of architectures: the entry point group `packhouse.architectures` of installed packages.
+
+A spec names an architecture; only a package that an operator installed on the worker can provide it. Nothing is
+ever imported because a bucket said so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packhouse.digest import canonical_json, digest_bytes, digest_file
+from packhouse.errors import ArchitectureUnknown
+
+if TYPE_CHECKING:
+    import torch
+
+GROUP = "packhouse.architectures"
+
+
+def find(name: str) -> importlib.metadata.EntryPoint:
+    """Raises ArchitectureUnknown: nothing installed registers the name, or two packages do."""
+    points = tuple(importlib.metadata.entry_points(group=GROUP))
+    found = [point for point in points if point.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        packages = ", ".join(sorted(point.dist.name for point in found if point.dist))
+        raise ArchitectureUnknown("registered twice", where=f"architecture {name!r}", got=packages)
+    known = ", ".join(sorted({point.name for point in points})) or "none"
+    raise ArchitectureUnknown(
+        "not registered on this machine",
+        where=f"architecture {name!r}",
+        got=f"these: {known}",
+        next=f"install the package whose entry point group {GROUP!r} has it",
+    )
+
+
+def build(name: str, arguments: dict[str, Any]) -> torch.nn.Module:
+    """A fresh module in eval mode. Raises ArchitectureUnknown: it is not registered or refuses the arguments."""
+    point = find(name)
+    try:
+        module = point.load()(**arguments)
+        module.eval()
+    except Exception as error:  # the builder is somebody's code: whatever it raises is about these arguments
+        raise ArchitectureUnknown(
+            f"can not be built: {type(error).__name__}: {error}", where=f"architecture {name!r}"
+        ) from error
+    return module  # type: ignore[no-any-return]  # what an entry point returns has no static type
+
+
+def fingerprint(name: str) -> dict[str, Any]:
+    """What decides how the architecture behaves: its distribution, version, the digest of its package's sources, and
+    the versions of the distributions that it requires and that are installed.
+
+    Imports nothing of the package.
+    """
+    point = find(name)
+    dist = point.dist
+    return {
+        "name": name,
+        "distribution": dist.name if dist else "",
+        "version": dist.version if dist else "",
+        "code": source_digest(point.module.split(".")[0]),
+        "requires": _required(dist),
+    }
+
+
+def _required(dist: importlib.metadata.Distribution | None) -> dict[str, str]:
+    """Without those of extras, which are another's choice."""
+    lines = [line for line in (dist.requires or [] if dist else []) if "extra ==" not in line]
+    names = {re.split(r"[\s;<>=!~\[(@]", line, maxsplit=1)[0].lower() for line in lines}
+    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions() if found.name}
+    return {name: installed[name] for name in sorted(names & installed.keys())}
+
+
+def source_digest(package: str) -> str:
+    """The digest over the names and digests of a top-level package's `.py` files."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ArchitectureUnknown(f"package {package!r} can not be found", where="architecture")
+    if not spec.submodule_search_locations:
+        return digest_file(Path(str(spec.origin)))
+    files = {
+        str(path.relative_to(root)): digest_file(path)
+        for root in map(Path, spec.submodule_search_locations)
+        for path in root.rglob("*.py")
+    }
+    return digest_bytes(canonical_json(files))

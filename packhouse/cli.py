@@ -1,0 +1,217 @@
+"""The `packhouse` command: data on stdout, talk on stderr.
+
+Exit statuses: 0 done; 1 refused; 2 unavailable, try again; 3 nothing to do; 64 wrong usage, 70 a fault of packhouse.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from packhouse import __version__
+from packhouse.digest import short
+from packhouse.errors import PackhouseError, Refused, ReleaseInvalid, SpecInvalid, printable
+from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
+from packhouse.releases import Found, at_prefix, find, releases
+from packhouse.report import HEADINGS, Report, cells, size
+from packhouse.spec import SPEC_FILE
+from packhouse.staging import stage_folder
+from packhouse.store import Retrying, Store, guard, open_store, probe
+from packhouse.verify import read_manifest, verify
+
+USAGE = 64
+TYPER_USAGE = 2  # which is "unavailable" here
+app = typer.Typer(
+    name="packhouse",
+    help="From trained PyTorch weights to a verified release.",
+    epilog="Exit statuses: 0 done, 1 refused, 2 unavailable (try again), 3 nothing to do, 64 wrong usage, "
+    "70 a fault of packhouse.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+talk = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="PACKHOUSE_STORE",
+        help="Where releases are: a folder, file:///path or s3://bucket/prefix. Default: $PACKHOUSE_HOME/store.",
+    ),
+]
+ReleaseArgument = Annotated[str, typer.Argument(help="model@channel, model/release, or the folder of a release.")]
+
+
+def home() -> Path:
+    return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser().resolve()
+
+
+def the_store(url: str) -> Store:
+    return Retrying(open_store(url or str(home() / "store")))
+
+
+@app.command()
+def stage(
+    folder: Annotated[
+        Path, typer.Argument(help="Holds package.toml, the weights and the samples.", exists=True, file_okay=False)
+    ],
+    to: Annotated[str, typer.Option("--to", help="A folder or s3:// prefix, one for each training run.")],
+) -> None:
+    """Hand a trained model over: fill in digests, upload the files, package.toml last. Prints the source's URL."""
+    draft = folder / SPEC_FILE
+    if not draft.is_file():
+        raise SpecInvalid("is not there", where=str(draft), next="docs/spec.md shows one")
+    try:
+        document = tomllib.loads(draft.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecInvalid(f"not TOML: {error}", where=str(draft)) from error
+    staged = stage_folder(folder, document, to=to)
+    for note in staged.notes:
+        talk.print(note, markup=False)
+    print(staged.url)  # noqa: T201
+
+
+@app.command()
+def release(
+    sources: Annotated[list[str], typer.Argument(help="Folders or s3:// prefixes that `packhouse stage` wrote.")],
+    channel: Annotated[str, typer.Option(help="The name that moves to the new release.")] = "latest",
+    store: StoreOption = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a model on stdout.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Every stage on stderr, and Prefect's own log.")
+    ] = False,
+) -> None:
+    """Release models: export, check, publish. Prints one line a model: outcome, model, release or reason."""
+    arguments = ["--channel", channel, *(["--json"] if as_json else []), *(["--verbose"] if verbose else []), *sources]
+    worker(["-m", "flows", *arguments], store)
+
+
+@app.command("verify")
+def verify_command(release: ReleaseArgument, store: StoreOption = "") -> None:
+    """Prove a release from its bytes alone: digests, then every format on the golden inputs, without model code."""
+    found = resolve(release, store)
+    with talk.status(f"verifying {release}"):
+        proven = verify(found)
+    formats = " ".join(format.value for format in proven.formats)
+    print(f"verified {proven.model}/{proven.release} record {short(proven.record)} {proven.files} files {formats}")  # noqa: T201
+
+
+@app.command()
+def show(
+    release: ReleaseArgument,
+    store: StoreOption = "",
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Show a release's report: formats, sizes, latency, parity, accuracy, verdicts."""
+    found = resolve(release, store)
+    data, _ = found.store.get(f"{found.prefix}{REPORT_JSON}", limit=MAX_DOCUMENT_BYTES)
+    report = load(Report, data, where=REPORT_JSON)
+    manifest = read_manifest(found, found.record)
+    if (report.model, report.release) != (manifest.model, manifest.release):
+        raise ReleaseInvalid("is of another release", where=REPORT_JSON, got=f"{report.model}/{report.release}")
+    if as_json:
+        sys.stdout.write(data.decode())
+        return
+    print_report(report)
+    for artifact in manifest.artifacts:
+        print(f"{artifact.digest.removeprefix('sha256:')}  {artifact.name}  {size(artifact.size)}")  # noqa: T201
+
+
+@app.command()
+def ls(
+    model: Annotated[str, typer.Argument(help="Only this model's releases.")] = "",
+    store: StoreOption = "",
+) -> None:
+    """List releases, one a line: model/release, then the channels that point at it."""
+    listed = 0
+    for entry in releases(the_store(store), model):
+        listed += 1
+        print(f"{entry.model}/{entry.release} {' '.join(entry.channels)}".rstrip())  # noqa: T201
+    if not listed:
+        talk.print(f"no releases{f' of {model}' if model else ''} in {the_store(store).url}")
+        raise typer.Exit(3)
+
+
+@app.command()
+def doctor(store: StoreOption = "") -> None:
+    """Find out what the store keeps of its promises, and what packhouse therefore does."""
+    place = open_store(the_store(store).url)
+    found = probe(place)
+    table = Table("promise", "kept", title=place.url)
+    for name, kept in vars(found).items():
+        table.add_row(name.replace("_", " "), "yes" if kept else "no")
+    Console().print(table)
+    guard(place, found)
+
+
+@app.command()
+def demo(store: StoreOption = "") -> None:
+    """Train three small models, release them end to end, verify and load them back, show the reports."""
+    worker([str(worker_root() / "examples" / "demo.py")], store)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)  # noqa: T201
+
+
+def resolve(reference: str, store: str) -> Found:
+    """A folder or URL that holds record.json, else a name in the store."""
+    if "://" in reference or reference.startswith((".", "/", "~")) or Path(reference).is_dir():
+        url = reference if "://" in reference else str(Path(reference).expanduser())
+        return at_prefix(Retrying(open_store(url)), "")
+    return find(the_store(store), reference)
+
+
+def print_report(report: Report) -> None:
+    title = f"{report.model} {report.release}"
+    table = Table(*HEADINGS, title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for row in report.rows:
+        table.add_row(*(Text(printable(cell)) for cell in cells(row)))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def worker_root() -> Path:
+    """Where the worker's code lies: flows, tasks and infra are run from the repository and are not in the wheel."""
+    candidates = [Path(os.environ.get("PACKHOUSE_WORKER", "")), Path(__file__).resolve().parent.parent, Path.cwd()]
+    for root in candidates:
+        if (root / "flows" / "__main__.py").is_file():
+            return root
+    raise Refused(
+        "the worker's code is not here", next="run in a clone of the repository, or set PACKHOUSE_WORKER to one"
+    )
+
+
+def worker(arguments: list[str], store: str) -> NoReturn:
+    """Becomes the worker: another program, since this one is to stay small enough for every training environment."""
+    root = worker_root()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
+    environment |= {"PACKHOUSE_HOME": str(home())} | ({"PACKHOUSE_STORE": store} if store else {})
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606
+
+
+def main() -> None:
+    """The entry point. Every end has a status and one line."""
+    try:
+        app()
+    except PackhouseError as error:
+        talk.print(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}", markup=False)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        talk.print(f"unavailable: {error}", markup=False)
+        sys.exit(2)
+    except SystemExit as end:
+        sys.exit(USAGE if end.code == TYPER_USAGE else end.code)

@@ -1,0 +1,205 @@
+"""The documents of a release: inputs, manifest, record, channel. docs/release.md shows them.
+
+All are functions of the inputs alone: what was timed stands in the report. The release's id is computed from its
+inputs before any work; its proof is the record's digest.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
+from packhouse.digest import canonical_json, digest_bytes
+from packhouse.errors import ReleaseInvalid
+from packhouse.spec import Format, ModelName
+
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+GOLDEN = "golden.safetensors"
+WEIGHTS = "weights.safetensors"
+REPORT_JSON = "report.json"
+REPORT_MD = "report.md"
+DECISIONS = "decisions.json"
+UNDIGESTED = frozenset({RECORD, MANIFEST, REPORT_JSON, REPORT_MD, DECISIONS})
+"""Names in a release's folder that the manifest does not list: itself, its record, and what was measured."""
+
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+T = TypeVar("T", bound=Frozen)
+ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class ArchitectureCode(Frozen):
+    """The builder that was used, the digest over its package's sources, and the versions of what it requires."""
+
+    name: str
+    distribution: str
+    version: str
+    code: Digest
+    requires: dict[str, str] = {}
+
+
+class Inputs(Frozen):
+    """All that decides a release's bytes. libraries: name -> version. device: the class of processor, since INT8
+    arithmetic and rounding follow it. code: digest over packhouse's own sources."""
+
+    spec: Digest
+    weights: Digest
+    samples: Digest
+    architecture: ArchitectureCode
+    code: Digest
+    libraries: dict[str, str]
+    device: str
+
+    @property
+    def release_id(self) -> str:
+        return digest_bytes(canonical_json(self.model_dump(mode="json"))).removeprefix("sha256:")[:32]
+
+
+class RatioTolerance(Frozen):
+    """See judge.Ratio."""
+
+    kind: Literal["ratio"] = "ratio"
+    max: float
+    rms: float
+
+
+class AbsoluteTolerance(Frozen):
+    """See judge.Absolute."""
+
+    kind: Literal["absolute"] = "absolute"
+    atol: float
+    rtol: float
+
+
+class SqnrTolerance(Frozen):
+    """INT8: the golden answers' signal-to-noise ratio may not fall below this many dB."""
+
+    kind: Literal["sqnr"] = "sqnr"
+    sqnr_db: float
+
+
+AnyTolerance = Annotated[RatioTolerance | AbsoluteTolerance | SqnrTolerance, Field(discriminator="kind")]
+
+
+class Release(Frozen):
+    """One format that a release holds, and how close its golden answers must stay for good."""
+
+    format: Format
+    file: Name
+    tolerance: AnyTolerance
+
+
+class Manifest(Frozen):
+    """The list of a release's artifacts and the verdicts on them."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    model: ModelName
+    release: ReleaseId
+    inputs: Inputs
+    outputs: tuple[str, ...]
+    formats: Annotated[tuple[Release, ...], Field(min_length=1)]
+    artifacts: tuple[Artifact, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Manifest:
+        names = [artifact.name for artifact in self.artifacts]
+        if names != sorted(set(names)):
+            raise ValueError("artifacts must be sorted by name, each once")
+        if set(names) & UNDIGESTED:
+            raise ValueError(f"{sorted(set(names) & UNDIGESTED)[0]} can not be an artifact")
+        if self.release != self.inputs.release_id:
+            raise ValueError("the release's id is not that of its inputs")
+        by_name = {artifact.name: artifact for artifact in self.artifacts}
+        if len({made.format for made in self.formats}) != len(self.formats):
+            raise ValueError("a format stands there twice")
+        for made in self.formats:
+            if made.file not in by_name:
+                raise ValueError(f"{made.format}: {made.file} is not among the artifacts")
+            if not self._passed(by_name[made.file].digest):
+                raise ValueError(f"{made.format}: no verdict of parity passes the digest of {made.file}")
+        return self
+
+    def _passed(self, digest: str) -> bool:
+        checks = [v for v in self.verdicts if v.check == PARITY and digest in v.compared]
+        return bool(checks) and all(verdict.outcome is Outcome.PASS for verdict in checks)
+
+    def artifact(self, name: str) -> Artifact:
+        """Raises ReleaseInvalid: no such artifact."""
+        for artifact in self.artifacts:
+            if artifact.name == name:
+                return artifact
+        raise ReleaseInvalid("is not in the manifest", where=name)
+
+
+PARITY = "parity-cpu"
+"""The check that no format can be released without."""
+
+
+class Record(Frozen):
+    """The commit: what makes a release visible. Written last, if absent."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    model: ModelName
+    release: ReleaseId
+    manifest: Digest
+    manifest_size: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_BYTES)]
+
+
+ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+REMEMBERED = 100
+
+
+class Channel(Frozen):
+    """A moving name. serial: only goes up, by one with each move. moved_at: RFC 3339, UTC. earlier: the releases that
+    it pointed at before, the latest last, up to REMEMBERED of them."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    release: ReleaseId
+    serial: Annotated[int, Field(ge=1)]
+    moved_at: str
+    earlier: tuple[ReleaseId, ...] = ()
+
+
+class Decisions(Frozen):
+    """Verdicts that hang on a clock, taken once for a release id, so that a second run does not turn them over.
+
+    slower: for each INT8 format that was measured, whether it was slower than its base."""
+
+    slower: dict[Format, bool] = {}
+
+
+def dump(document: Frozen) -> bytes:
+    """Canonical JSON. Law: load(type(d), dump(d)) == d."""
+    return canonical_json(document.model_dump(mode="json", by_alias=True))
+
+
+def load(kind: type[T], data: bytes, *, where: str) -> T:
+    """Raises ReleaseInvalid: not JSON, duplicate keys, not canonical, or not such a document."""
+    try:
+        canonical = canonical_json(json.loads(data, object_pairs_hook=_unique))
+        loaded = kind.model_validate_json(data, strict=True)
+    except (ValueError, RecursionError) as error:
+        first = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ReleaseInvalid(f"is not a {kind.__name__.lower()}: {first}", where=where) from error
+    if canonical != data:
+        raise ReleaseInvalid("is not canonical JSON", where=where)
+    return loaded
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return document
+
+
+def release_key(model: str, release: str, name: str = "") -> str:
+    return f"{model}/releases/{release}/{name}"
+
+
+def channel_key(model: str, channel: str) -> str:
+    return f"{model}/channels/{channel}.json"

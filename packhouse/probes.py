@@ -1,0 +1,222 @@
+"""The inputs that a format is judged on: the source's own samples, and edge cases made from them and the spec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from packhouse.errors import SamplesInvalid, UnsafeWeights, WeightsInvalid
+from packhouse.judge import Array
+from packhouse.spec import Axis, Input, Spec
+from packhouse.tensors import read_numpy
+
+MAX_CASE_ELEMENTS = 4_000_000
+"""Largest number of elements of one probe: batches and other axes are tried up to this size, if that is below their
+largest."""
+
+FEW_ROWS = 8
+"""Between the smallest and the largest batch, sizes up to this are tried."""
+
+LARGE = 100.0
+"""Floating inputs are multiplied by this for the probe of large values, and clipped to their declared range."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Inputs to try. real: made of samples only, so that the model must answer them with finite numbers."""
+
+    name: str
+    inputs: Mapping[str, Array]
+    real: bool
+
+
+def read_samples(path: Path) -> dict[str, Array]:
+    """Raises SamplesInvalid: not a safetensors file that packhouse reads."""
+    try:
+        return read_numpy(path)
+    except (UnsafeWeights, WeightsInvalid) as error:
+        raise SamplesInvalid(error.what, where=error.where, got=error.got, want=error.want) from error
+
+
+def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
+    """Raises SamplesInvalid: a missing or unknown tensor, another dtype or shape than declared, NaN, no samples,
+    inputs that disagree about an axis, labels that do not fit."""
+    wanted = {f"{split}.{tensor.name}" for split in ("calibration", "evaluation") for tensor in spec.inputs}
+    wanted |= {"label"} if spec.samples.labels else set()
+    if missing := sorted(wanted - set(samples)):
+        raise SamplesInvalid("tensor is missing", where=f"{spec.samples.file}: {missing[0]}", got=_list(samples))
+    if extra := sorted(set(samples) - wanted):
+        raise SamplesInvalid("tensor is not declared", where=f"{spec.samples.file}: {extra[0]}", want=_list(wanted))
+    for split in ("calibration", "evaluation"):
+        counts = {}
+        sizes: dict[str, int] = {}
+        for tensor in spec.inputs:
+            _check_tensor(
+                spec, tensor, samples[f"{split}.{tensor.name}"], f"{spec.samples.file}: {split}.{tensor.name}"
+            )
+            array = samples[f"{split}.{tensor.name}"]
+            counts[tensor.name] = len(array)
+            for axis, got in zip(tensor.shape[1:] if spec.batch else tensor.shape, array.shape[1:], strict=True):
+                if isinstance(axis, str) and sizes.setdefault(axis, got) != got:
+                    raise SamplesInvalid(
+                        f"axis {axis!r} has two sizes",
+                        where=f"{spec.samples.file}: {split}.{tensor.name}",
+                        got=str(got),
+                        want=f"{sizes[axis]}, as before",
+                    )
+        if len(set(counts.values())) != 1:
+            raise SamplesInvalid(
+                "inputs differ in number of samples", where=f"{spec.samples.file}: {split}", got=str(counts)
+            )
+    if spec.samples.labels:
+        _check_labels(spec, samples["label"], len(samples[f"evaluation.{spec.inputs[0].name}"]))
+
+
+def _check_tensor(spec: Spec, tensor: Input, array: Array, where: str) -> None:
+    if array.dtype != np.dtype(tensor.dtype.value):
+        raise SamplesInvalid("dtype differs from the spec", where=where, got=str(array.dtype), want=tensor.dtype.value)
+    want = tensor.shape[1:] if spec.batch else tensor.shape
+    if array.ndim != len(want) + 1:
+        raise SamplesInvalid(
+            "rank differs from the spec", where=where, got=str(array.shape), want=f"(n, {_list(want)})"
+        )
+    for got, size in zip(array.shape[1:], want, strict=True):
+        axis = spec.axes[size] if isinstance(size, str) else None
+        if (axis and not axis.min <= got <= axis.max) or (axis is None and got != size):
+            bounds = f"{size} from {axis.min} to {axis.max}" if axis else str(size)
+            raise SamplesInvalid("shape differs from the spec", where=where, got=str(array.shape), want=bounds)
+    if len(array) == 0:
+        raise SamplesInvalid("no samples", where=where, next="stage at least one real sample in each split")
+    if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
+        raise SamplesInvalid("NaN or infinity among the samples", where=where)
+    if tensor.range and (array.min() < tensor.range[0] or array.max() > tensor.range[1]):
+        raise SamplesInvalid(
+            "values outside the declared range",
+            where=where,
+            got=f"{array.min()} to {array.max()}",
+            want=str(tensor.range),
+        )
+
+
+def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
+    where = f"{spec.samples.file}: label"
+    if labels.dtype != np.int64 or labels.shape != (samples,):
+        raise SamplesInvalid(
+            "wrong form", where=where, got=f"{labels.dtype} {labels.shape}", want=f"int64 ({samples},)"
+        )
+    scored = [output for output in spec.outputs if output.scores]
+    if not scored:
+        raise SamplesInvalid("labels need an output with `scores = true`", where=where)
+    if len(scored[0].shape) != (2 if spec.batch else 1):
+        raise SamplesInvalid(
+            "one label a sample needs one row of scores a sample",
+            where=where,
+            got=f"{scored[0].name} {scored[0].shape}",
+        )
+    classes = scored[0].shape[-1]
+    if labels.min() < 0 or (isinstance(classes, int) and labels.max() >= classes):
+        raise SamplesInvalid(
+            "no such class",
+            where=where,
+            got=f"{labels.min()} to {labels.max()}",
+            want=f"0 to {classes - 1}" if isinstance(classes, int) else "0 or more",
+        )
+
+
+def probes(spec: Spec, samples: Mapping[str, Array]) -> Iterator[Probe]:
+    """The source's evaluation samples at several batch sizes, then every other dynamic axis at its ends and an odd
+    size, then zeros, large and negated values."""
+    rows = {tensor.name: samples[f"evaluation.{tensor.name}"] for tensor in spec.inputs}
+    if spec.batch is None:
+        count = min(4, len(next(iter(rows.values()))))
+        for index in range(count):
+            yield Probe(f"sample {index}", {name: array[index] for name, array in rows.items()}, real=True)
+        middle = {name: array[0] for name, array in rows.items()}
+    else:
+        for size in _batches(spec, rows):
+            yield Probe(f"{spec.batch} {size}", {name: _rows(array, size) for name, array in rows.items()}, real=True)
+        axis = spec.axes[spec.batch]
+        middle = {name: _rows(array, min(max(2, axis.min), axis.max)) for name, array in rows.items()}
+    for name, axis in spec.axes.items():
+        if name != spec.batch:
+            most = _most(spec.inputs, middle, name, axis)
+            for size in sorted({axis.min, _odd(axis.min, most), most}):
+                yield Probe(f"{name} {size}", _resized(spec.inputs, middle, name, size), real=True)
+    yield from _values(spec.inputs, middle)
+
+
+def _values(inputs: Sequence[Input], middle: Mapping[str, Array]) -> Iterator[Probe]:
+    if not any(np.issubdtype(middle[tensor.name].dtype, np.inexact) for tensor in inputs):
+        return
+    for name, factor in (("zeros", 0.0), ("large", LARGE), ("negated", -1.0)):
+        yield Probe(name, {tensor.name: _scaled(tensor, middle[tensor.name], factor) for tensor in inputs}, real=False)
+
+
+def _scaled(tensor: Input, array: Array, factor: float) -> Array:
+    if not np.issubdtype(array.dtype, np.inexact):
+        return array
+    limits = np.finfo(str(array.dtype))
+    low, high = tensor.range or (float(limits.min), float(limits.max))
+    return np.clip(array.astype(np.float64) * factor, low, high).astype(array.dtype)
+
+
+def _most(inputs: Sequence[Input], middle: Mapping[str, Array], name: str, axis: Axis) -> int:
+    """The largest size of the axis at which all inputs together stay below MAX_CASE_ELEMENTS."""
+    fixed = per_size = 0
+    for tensor in inputs:
+        times = tensor.shape.count(name)
+        elements = math.prod(
+            got for size, got in zip(tensor.shape, middle[tensor.name].shape, strict=True) if size != name
+        )
+        if times > 1:  # a square grows faster: held to its own root
+            per_size += elements * math.isqrt(MAX_CASE_ELEMENTS)
+        elif times:
+            per_size += elements
+        else:
+            fixed += elements
+    return max(axis.min, min(axis.max, (MAX_CASE_ELEMENTS - fixed) // max(per_size, 1)))
+
+
+def _batches(spec: Spec, rows: Mapping[str, Array]) -> list[int]:
+    axis = spec.axes[spec.batch or ""]
+    a_row = sum(int(np.prod(array.shape[1:])) for array in rows.values())
+    fitting = max(axis.min, min(axis.max, MAX_CASE_ELEMENTS // max(a_row, 1)))
+    few = min(fitting, max(FEW_ROWS, axis.min + 1))
+    sizes = {axis.min, 1, 2, 3, _odd(axis.min, few), few, fitting}
+    return sorted(size for size in sizes if axis.min <= size <= fitting)
+
+
+def _odd(low: int, high: int) -> int:
+    """The prime nearest below the middle, which no exporter's tile divides; the smallest size where there is none."""
+    return next((n for n in range((low + high) // 2, max(low, 2) - 1, -1) if _is_prime(n)), low)
+
+
+def _is_prime(n: int) -> bool:
+    return all(n % d for d in range(2, math.isqrt(n) + 1))
+
+
+def _rows(array: Array, count: int) -> Array:
+    return _repeated(array, 0, count)
+
+
+def _repeated(array: Array, position: int, size: int) -> Array:
+    """`size` entries along an axis, from the first again where there are fewer. (numpy's own wrapping subtracts until
+    it fits, which takes minutes for a long axis.)"""
+    return np.ascontiguousarray(np.take(array, np.arange(size) % array.shape[position], axis=position))
+
+
+def _resized(inputs: Sequence[Input], middle: Mapping[str, Array], axis: str, size: int) -> dict[str, Array]:
+    resized = dict(middle)
+    for tensor in inputs:
+        for position, name in enumerate(tensor.shape):
+            if name == axis:
+                resized[tensor.name] = _repeated(resized[tensor.name], position, size)
+    return resized
+
+
+def _list(names: object) -> str:
+    return ", ".join(str(name) for name in names) if isinstance(names, (set, tuple, dict, Mapping)) else str(names)

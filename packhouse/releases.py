@@ -1,0 +1,85 @@
+"""Finding releases in a store: by channel, by id, or all of them. A release without a record does not exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from packhouse.errors import NotFound
+from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, channel_key, load, release_key
+from packhouse.store import Store
+
+_MODEL = re.compile(r"[a-z0-9][a-z0-9-]*")
+_REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]*)([@/])([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A release that exists: the store, the prefix of its folder, ending in `/` or empty, and its record's bytes."""
+
+    store: Store
+    prefix: str
+    record_bytes: bytes
+
+    @property
+    def record(self) -> Record:
+        return load(Record, self.record_bytes, where=RECORD)
+
+
+def find(store: Store, reference: str) -> Found:
+    """`model@channel`, or `model/id`. Raises NotFound: no such channel, or no record."""
+    if not (parts := _REFERENCE.fullmatch(reference)):
+        raise NotFound("names no release", where=reference, want="model@channel or model/release")
+    model, sign, name = parts.groups()
+    release = read_channel(store, model, name).release if sign == "@" else name
+    return at_prefix(store, release_key(model, release))
+
+
+def at_prefix(store: Store, prefix: str) -> Found:
+    """The release whose folder is `prefix`; empty for a store that is the folder itself."""
+    try:
+        data, _ = store.get(f"{prefix}{RECORD}", limit=MAX_DOCUMENT_BYTES)
+    except NotFound as error:
+        raise NotFound(
+            "no release here",
+            where=f"{store.url}/{prefix}".rstrip("/"),
+            next="a release without a record.json does not exist",
+        ) from error
+    return Found(store, prefix, data)
+
+
+def read_channel(store: Store, model: str, channel: str) -> Channel:
+    key = channel_key(model, channel)
+    try:
+        data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound as error:
+        raise NotFound(
+            "no such channel", where=f"{model}@{channel}", next=f"`packhouse ls {model}` shows them"
+        ) from error
+    return load(Channel, data, where=key)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One release of a model, and the channels that point at it."""
+
+    model: str
+    release: str
+    channels: tuple[str, ...]
+
+
+def releases(store: Store, model: str = "") -> Iterator[Entry]:
+    """All that exist, of one model or of every model, by name."""
+    if model and not _MODEL.fullmatch(model):
+        return
+    keys = [stat.key.split("/") for stat in store.list(f"{model}/" if model else "")]
+    pointed: dict[tuple[str, str], list[str]] = {}
+    for parts in keys:
+        if len(parts) == 3 and parts[1] == "channels" and parts[2].endswith(".json"):
+            name = parts[2].removesuffix(".json")
+            channel = read_channel(store, parts[0], name)
+            pointed.setdefault((parts[0], channel.release), []).append(f"{name}#{channel.serial}")
+    for parts in keys:
+        if len(parts) == 4 and parts[1] == "releases" and parts[3] == RECORD:
+            yield Entry(parts[0], parts[2], tuple(pointed.get((parts[0], parts[2]), ())))

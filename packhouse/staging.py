@@ -1,0 +1,307 @@
+"""The training side: hands a trained model over to packhouse.
+
+A training script ends with one call. It writes safetensors, real samples and `package.toml` with their digests, and
+`package.toml` last, so that a source is whole or not there. Needs torch and nothing of the orchestrator.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from packhouse import architectures
+from packhouse.digest import digest_bytes, digest_file
+from packhouse.errors import ArchitectureUnknown, SamplesInvalid, SpecInvalid, WeightsInvalid
+from packhouse.judge import Array
+from packhouse.probes import check_samples, read_samples
+from packhouse.spec import SPEC_FILE, Spec, parse, render
+from packhouse.store import open_store
+from packhouse.tensors import write_numpy
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE = "weights.safetensors"
+SAMPLES_FILE = "samples.safetensors"
+DEFAULT_BATCH = (1, 64)
+
+
+@dataclass(frozen=True)
+class Standardise:
+    """(x - mean) / scale along the last axis of one input: a scikit-learn StandardScaler's numbers, not its pickle."""
+
+    input: str
+    mean: Sequence[float]
+    scale: Sequence[float]
+    columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Staged:
+    """url: what to hand to `packhouse release`. notes: what could not be checked here."""
+
+    url: str
+    spec: Spec
+    notes: tuple[str, ...] = ()
+
+
+def stage(
+    model: torch.nn.Module,
+    *,
+    to: str,
+    name: str,
+    architecture: str,
+    inputs: Mapping[str, ArrayLike],
+    outputs: Sequence[str],
+    arguments: Mapping[str, Any] | None = None,
+    labels: ArrayLike | None = None,
+    scores: Sequence[str] | None = None,
+    axes: Mapping[str, Sequence[str | int]] | None = None,
+    ranges: Mapping[str, tuple[int, int]] | None = None,
+    calibration: float = 0.25,
+    preprocessing: Standardise | None = None,
+    description: str = "",
+    formats: Mapping[str, Any] | None = None,
+    gates: Mapping[str, float] | None = None,
+    mlflow: str | None = None,
+    image: str | None = None,
+) -> Staged:
+    """Writes the source of one trained model to `to`: a folder or an `s3://` prefix, one for each training run.
+
+    model: trained; put into eval mode. architecture, arguments: what the registry on the workers builds it from.
+    inputs: name -> real samples, (n, ...), as the released model will get them: before `preprocessing`. They are
+    passed to the model by position, in this order. outputs: names, in the order of the model's answer.
+    labels: int, (n,), the right class of each sample; makes accuracy the measure of INT8, and needs `scores`: the
+    outputs with one score a class (default with labels: the first). axes: input -> its axes, a name where the size
+    may change; default: the first is "batch". ranges: axis -> smallest and largest size; default: 1 to 64.
+    calibration: the part of the samples, evenly spread, that INT8 may calibrate on; accuracy never sees it.
+
+    Raises SpecInvalid, SamplesInvalid, WeightsInvalid, ArchitectureUnknown (it is registered here and refuses the
+    arguments), and the store's errors.
+    """
+    _check_device(model)
+    samples = {key: _array(value, f"inputs: {key}") for key, value in inputs.items()}
+    answers = _classes(labels) if labels is not None else None
+    scored = list(scores if scores is not None else outputs[:1] if answers is not None else [])
+    named = {key: tuple((axes or {}).get(key) or ("batch", *array.shape[1:])) for key, array in samples.items()}
+    limits = {axis: DEFAULT_BATCH for shape in named.values() for axis in shape if axis == "batch"} | dict(ranges or {})
+    model.eval()
+    with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as folder:
+        root = Path(folder)
+        _write_weights(model, root / WEIGHTS_FILE)
+        write_numpy(root / SAMPLES_FILE, _split(samples, answers, calibration))
+        document: dict[str, Any] = {
+            "schema": 1,
+            "model": {"name": name, "description": description},
+            "architecture": {"name": architecture, "arguments": dict(arguments or {})},
+            "axes": {axis: {"min": low, "max": high} for axis, (low, high) in limits.items()},
+            "inputs": [
+                {"name": key, "dtype": str(array.dtype), "shape": list(named[key])} for key, array in samples.items()
+            ],
+            "outputs": _outputs(model, samples, named, outputs, scored, preprocessing),
+            "samples": {"labels": answers is not None},
+            "formats": dict(formats or {}),
+            "gates": dict(gates or {}),
+        }
+        if preprocessing:
+            document["preprocessing"] = {
+                "input": preprocessing.input,
+                "columns": [str(column) for column in preprocessing.columns],
+                "mean": [float(value) for value in preprocessing.mean],
+                "scale": [float(value) for value in preprocessing.scale],
+            }
+        if mlflow:
+            document["mlflow"] = {"name": mlflow}
+        if image:
+            document["image"] = {"repository": image}
+        notes = _check_architecture(model, architecture, dict(arguments or {}))
+        return stage_folder(root, document, to=to, notes=notes)
+
+
+def stage_folder(folder: Path, document: Mapping[str, Any], *, to: str, notes: tuple[str, ...] = ()) -> Staged:
+    """Stages files that are there already. document: package.toml as a dictionary, in which `weights` and `samples`
+    need not name digests and sizes; they are filled in. Uploads the files, then package.toml."""
+    filled = dict(document)
+    for section, default in (("weights", WEIGHTS_FILE), ("samples", SAMPLES_FILE)):
+        given = document.get(section, {})
+        if not isinstance(given, Mapping):
+            raise SpecInvalid(f"[{section}] is not a table", where=SPEC_FILE, got=repr(given)[:80])
+        entry = {"file": default, **given}
+        filled[section] = {**_named(folder / Path(str(entry["file"])).name, section), **entry}
+    spec = _validated(filled)
+    check_samples(spec, read_samples(folder / spec.samples.file))
+    store = open_store(to)
+    for file in (spec.weights, spec.samples):
+        store.put(file.file, folder / file.file, digest=file.digest)
+    text = render(spec)
+    store.put(SPEC_FILE, text, digest=digest_bytes(text))
+    return Staged(store.url, spec, notes)
+
+
+def _validated(document: dict[str, Any]) -> Spec:
+    import tomli_w
+
+    try:
+        text = tomli_w.dumps(document).encode()
+    except (TypeError, ValueError) as error:
+        raise SpecInvalid(f"not to be written as TOML: {error}", where=SPEC_FILE, want="plain values") from error
+    return parse(text)
+
+
+def _named(path: Path, section: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise SpecInvalid(f"[{section}] names a file that is not there", where=str(path))
+    return {"sha256": digest_file(path).removeprefix("sha256:"), "size": path.stat().st_size}
+
+
+def _array(value: ArrayLike, where: str) -> Array:
+    try:
+        array = value.numpy(force=True) if hasattr(value, "numpy") else np.asarray(value)
+    except (TypeError, ValueError) as error:  # bfloat16, rows of different length
+        raise SamplesInvalid(f"not an array: {error}", where=where) from error
+    if not np.ndim(array):
+        raise SamplesInvalid("one value is no stack of samples", where=where, want="(n, ...)")
+    return np.ascontiguousarray(array)
+
+
+def _classes(labels: ArrayLike) -> Array:
+    array = _array(labels, "labels")
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
+        raise SamplesInvalid("labels are whole numbers", where="labels", got=str(array.dtype))
+    return array.astype(np.int64)
+
+
+def _split(samples: Mapping[str, Array], labels: Array | None, calibration: float) -> dict[str, Array]:
+    counts = {key: len(array) for key, array in samples.items()} | (
+        {"labels": len(labels)} if labels is not None else {}
+    )
+    total = min(counts.values(), default=0)
+    if len(set(counts.values())) != 1 or total < 2 or not 0 < calibration < 1:
+        raise SamplesInvalid(
+            "two samples at least, as many of each input, are split in two",
+            where="stage",
+            got=f"{counts}, {calibration}",
+        )
+    # Where the running share passes a whole number; the first sample always does, and the second never.
+    chosen = np.diff(np.floor(np.arange(-1, total) * calibration)) > 0
+    split = {f"calibration.{key}": array[chosen] for key, array in samples.items()}
+    split |= {f"evaluation.{key}": array[~chosen] for key, array in samples.items()}
+    return split | ({"label": labels[~chosen]} if labels is not None else {})
+
+
+def _write_weights(model: torch.nn.Module, path: Path) -> None:
+    """The state dict; of tied parameters, only the first name."""
+    from packhouse.torch_tensors import write_torch
+
+    first: dict[int, str] = {}
+    tied = {
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if first.setdefault(id(parameter), name) != name
+    }
+    state = {key: tensor for key, tensor in model.state_dict().items() if key not in tied}
+    if not state:
+        raise WeightsInvalid("the model has no parameters", where="stage")
+    write_torch(path, state)
+
+
+def _outputs(
+    model: torch.nn.Module,
+    samples: Mapping[str, Array],
+    named: Mapping[str, Sequence[str | int]],
+    names: Sequence[str],
+    scored: Sequence[str],
+    preprocessing: Standardise | None,
+) -> list[dict[str, Any]]:
+    """dtype and shape of every output, read off the model: a size that changes with the number of rows is the batch."""
+    batch = {shape[0] for shape in named.values()}
+    rows = isinstance(next(iter(batch)), str) and len(batch) == 1
+    sizes = (2, 3) if rows else (0,)
+    runs = [_run(model, {key: _first(array, size) for key, array in samples.items()}, preprocessing) for size in sizes]
+    if len(runs[0]) != len(names):
+        raise SpecInvalid(
+            "the model has another number of outputs", where="outputs", got=str(len(runs[0])), want=str(list(names))
+        )
+    return [
+        {
+            "name": name,
+            "dtype": str(runs[0][number].dtype),
+            "scores": name in scored,
+            "shape": _shape([run[number] for run in runs], sizes, str(next(iter(batch))), samples, named),
+        }
+        for number, name in enumerate(names)
+    ]
+
+
+def _first(array: Array, size: int) -> Array:
+    return np.take(array, range(size), axis=0, mode="wrap") if size else array[0]
+
+
+def _run(model: torch.nn.Module, inputs: dict[str, Array], preprocessing: Standardise | None) -> list[Array]:
+    from packhouse.runtime import torch_runner
+
+    if preprocessing and preprocessing.input in inputs:
+        x = inputs[preprocessing.input].astype(np.float32)
+        mean, scale = (np.asarray(part, dtype=np.float32) for part in (preprocessing.mean, preprocessing.scale))
+        inputs = {**inputs, preprocessing.input: (x - mean) / scale}
+    try:
+        return list(torch_runner(model, [])(inputs).values())
+    except Exception as error:  # the model's own code: whatever it raises is about these samples
+        given = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in inputs.items())
+        raise SamplesInvalid(f"the model fails on them: {error}", where="inputs", got=given) from error
+
+
+def _check_device(model: torch.nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.device.type != "cpu":
+            raise SpecInvalid(
+                "the model is on another device", where=name, got=str(tensor.device), want="cpu: model.to('cpu')"
+            )
+
+
+def _shape(
+    answers: list[Array],
+    sizes: tuple[int, ...],
+    batch: str,
+    samples: Mapping[str, Array],
+    named: Mapping[str, Sequence[str | int]],
+) -> list[str | int]:
+    """Sizes as the model gave them, but a name where the number of rows or another named axis of the samples shows."""
+    dynamic = {
+        int(array.shape[position]): axis
+        for key, array in samples.items()
+        for position, axis in enumerate(named[key])
+        if isinstance(axis, str) and axis != batch
+    }
+    fixed = {size for shape in named.values() for size in shape if isinstance(size, int)}
+    shape: list[str | int] = []
+    for position, size in enumerate(answers[0].shape):
+        if len(answers) > 1 and (size, answers[1].shape[position]) == sizes:
+            shape.append(batch)
+        else:
+            shape.append(dynamic[size] if size in dynamic and size not in fixed else size)
+    return shape
+
+
+def _check_architecture(model: torch.nn.Module, name: str, arguments: dict[str, Any]) -> tuple[str, ...]:
+    """The registry, where it is installed here too, must build what was trained."""
+    try:
+        architectures.find(name)
+    except ArchitectureUnknown:
+        return (f"architecture {name!r} is not registered here, so it was not compared with the model",)
+    built = {key: tuple(tensor.shape) for key, tensor in architectures.build(name, arguments).state_dict().items()}
+    trained = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    if different := sorted(key for key in built.keys() | trained.keys() if built.get(key) != trained.get(key)):
+        raise WeightsInvalid(
+            f"architecture {name!r} with these arguments is not what was trained",
+            where=different[0],
+            got=str(trained.get(different[0], "nothing")),
+            want=str(built.get(different[0], "nothing")),
+        )
+    return ()

@@ -1,0 +1,150 @@
+"""Verify: proves a release from its bytes alone, in a clean process, without the model's class.
+
+Every digest, then every format loads in its runtime and answers the golden inputs within the release's own
+tolerance. The same on a store and on a release that was copied to a plain folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from packhouse.digest import digest_bytes, short, verified
+from packhouse.errors import DigestMismatch, LimitExceeded, ReleaseInvalid, Unavailable
+from packhouse.manifest import (
+    GOLDEN,
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    UNDIGESTED,
+    Manifest,
+    Record,
+    dump,
+    load,
+    release_key,
+)
+from packhouse.releases import Found
+from packhouse.spec import SPEC_FILE, Format
+
+REPLAY_TIMEOUT_S = 1800
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+FIXED = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
+RUNTIMES = {
+    Format.ONNX: "onnxruntime",
+    Format.ONNX_INT8: "onnxruntime",
+    Format.TORCHSCRIPT: "torch",
+    Format.TORCHSCRIPT_INT8: "torch",
+    Format.PROGRAM: "torch",
+}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A release that was proven. record: the digest of its record, which is its proof."""
+
+    model: str
+    release: str
+    record: str
+    formats: tuple[Format, ...]
+    files: int
+    size: int
+
+
+def verify(found: Found) -> Verified:
+    """Raises ReleaseInvalid, DigestMismatch, NotFound: what is wrong, the first finding. And the store's errors."""
+    record = found.record
+    manifest = read_manifest(found, record)
+    _check_names(found, manifest)
+    _check_runtimes(manifest)
+    with tempfile.TemporaryDirectory(prefix="packhouse-verify-") as name:
+        folder = Path(name)
+        (folder / MANIFEST).write_bytes(dump(manifest))
+        for artifact in manifest.artifacts:
+            stream = found.store.read(f"{found.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
+            with (folder / artifact.name).open("wb") as file:
+                for chunk in verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name):
+                    file.write(chunk)
+        replayed = _replayed(folder, f"{record.model}/{record.release}")
+        for made in manifest.formats:
+            if refusal := replayed.get(made.format.value, "nobody ran it"):
+                raise ReleaseInvalid(refusal, where=f"{record.model}/{record.release}: {made.format}")
+    return Verified(
+        model=record.model,
+        release=record.release,
+        record=digest_bytes(found.record_bytes),
+        formats=tuple(made.format for made in manifest.formats),
+        files=len(manifest.artifacts),
+        size=sum(artifact.size for artifact in manifest.artifacts),
+    )
+
+
+def read_manifest(found: Found, record: Record) -> Manifest:
+    """The manifest that the record names. Raises DigestMismatch, ReleaseInvalid."""
+    data, _ = found.store.get(f"{found.prefix}{MANIFEST}", limit=MAX_DOCUMENT_BYTES)
+    if digest_bytes(data) != record.manifest or len(data) != record.manifest_size:
+        raise DigestMismatch(
+            "is not what the record names", where=MANIFEST, got=short(digest_bytes(data)), want=short(record.manifest)
+        )
+    manifest = load(Manifest, data, where=MANIFEST)
+    if (manifest.model, manifest.release) != (record.model, record.release):
+        raise ReleaseInvalid(
+            "is of another release than the record", where=MANIFEST, got=manifest.model, want=record.model
+        )
+    _check_place(found, record)
+    if manifest.artifact(SPEC_FILE).digest != manifest.inputs.spec:
+        raise ReleaseInvalid("is not the spec that the release was made from", where=SPEC_FILE)
+    manifest.artifact(GOLDEN)
+    return manifest
+
+
+def _check_place(found: Found, record: Record) -> None:
+    """A release that was copied under another model's name or id is not that model's."""
+    if found.prefix and found.prefix != release_key(record.model, record.release):
+        raise ReleaseInvalid(
+            "stands in another release's place", where=found.prefix, got=f"{record.model}/{record.release}"
+        )
+
+
+def _check_names(found: Found, manifest: Manifest) -> None:
+    """Nothing may lie in the folder that nobody vouches for."""
+    known = {artifact.name for artifact in manifest.artifacts} | UNDIGESTED
+    there = {stat.key.removeprefix(found.prefix) for stat in found.store.list(found.prefix)}
+    if missing := sorted(known - UNDIGESTED - there):
+        raise ReleaseInvalid("is in the manifest but not in the release", where=missing[0])
+    if extra := sorted(there - known):
+        raise ReleaseInvalid("is in the release but not in its manifest", where=extra[0], next="somebody put it there")
+
+
+def _check_runtimes(manifest: Manifest) -> None:
+    """A runtime that is not installed says nothing about the release."""
+    needed = {RUNTIMES[made.format] for made in manifest.formats}
+    missing = sorted(name for name in needed if find_spec(name) is None)
+    if missing:
+        raise Unavailable(f"{' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")
+
+
+def _replayed(folder: Path, where: str) -> dict[str, str]:
+    """Isolated from the caller's folder, environment and user site: what verifies here verifies anywhere."""
+    command = [sys.executable, "-I", "-m", "packhouse.replay", str(folder)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=REPLAY_TIMEOUT_S,
+            check=False,
+            cwd=folder,
+            errors="replace",
+            env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | FIXED | {"HOME": str(folder)},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LimitExceeded("its formats do not come to an end", where=where, want=f"{REPLAY_TIMEOUT_S} s") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ReleaseInvalid(f"its formats can not be run here: {last}", where=where)
+    return {str(name): str(refusal) for name, refusal in json.loads(done.stdout).items()}
