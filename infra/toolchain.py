@@ -1,0 +1,73 @@
+"""What decides a release's bytes besides its source: our own code, the libraries and the class of processor."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+from packhouse import architectures
+from packhouse.digest import canonical_json, digest_bytes, digest_file
+from packhouse.manifest import ArchitectureCode, Inputs
+from packhouse.spec import Spec
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CODE = ("tasks/jobs", "tasks/export.py", "tasks/judge.py", "tasks/measure.py", "tasks/pack.py", "packhouse/*.py")
+NOT_CODE = frozenset(
+    f"packhouse/{name}.py"
+    for name in ("__init__", "__main__", "cli", "staging", "verify", "replay", "releases", "report")
+)
+"""What no byte of a release passes through on a worker; a change there must not release every model again."""
+
+LIBRARIES = ("ml-dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "protobuf", "safetensors", "torch")
+
+# The first that a processor has names its class: from here on INT8 and fp32 kernels, and so rounding, differ.
+_X86 = (("avx512_vnni", "avx512vnni"), ("avx_vnni", "avxvnni"), ("avx512f", "avx512"), ("avx2", "avx2"))
+_ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
+
+
+def release_inputs(spec: Spec, spec_digest: str) -> Inputs:
+    """Raises ArchitectureUnknown: no installed package registers the spec's architecture."""
+    return Inputs(
+        spec=spec_digest,
+        weights=spec.weights.digest,
+        samples=spec.samples.digest,
+        architecture=ArchitectureCode(**architectures.fingerprint(spec.architecture.name)),
+        code=_code(),
+        libraries=_libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
+        device=device_class(),
+    )
+
+
+@lru_cache(maxsize=1)
+def device_class() -> str:
+    """Such as `x86_64-avx512vnni`."""
+    machine = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return machine
+    flags = set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+    known = _ARM if machine in ("aarch64", "arm64") else _X86
+    return next((f"{machine}-{name}" for flag, name in known if flag in flags), machine)
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    files = {path for pattern in CODE for path in _python(pattern)}
+    named = {path.relative_to(ROOT).as_posix(): path for path in files}
+    return digest_bytes(
+        canonical_json({name: digest_file(path) for name, path in named.items() if name not in NOT_CODE})
+    )
+
+
+def _python(pattern: str) -> list[Path]:
+    folder = ROOT / pattern
+    return list(folder.rglob("*.py")) if folder.is_dir() else list(ROOT.glob(pattern))
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
