@@ -1,0 +1,66 @@
+"""Export: makes one format of the trained model, in a child of its own."""
+
+from __future__ import annotations
+
+from infra.sandbox import Answer
+from infra.workshop import File, workshop
+from packhouse.artifact import Artifact, Outcome, Verdict
+from packhouse.errors import Refused, from_document, without_paths
+from packhouse.spec import Format
+from tasks.stage import one_line, stage
+from tasks.states import Candidate, Gated, LeftOut
+
+JOBS = {
+    Format.ONNX: "tasks.jobs.export_onnx:run",
+    Format.TORCHSCRIPT: "tasks.jobs.export_torchscript:run",
+    Format.PROGRAM: "tasks.jobs.export_program:run",
+    Format.ONNX_INT8: "tasks.jobs.quantise_onnx:run",
+    Format.TORCHSCRIPT_INT8: "tasks.jobs.quantise_torchscript:run",
+}
+
+MEDIA_TYPES = {
+    Format.ONNX: "application/vnd.onnx",
+    Format.TORCHSCRIPT: "application/vnd.pytorch.torchscript",
+    Format.PROGRAM: "application/vnd.pytorch.export",
+    Format.ONNX_INT8: "application/vnd.onnx",
+    Format.TORCHSCRIPT_INT8: "application/vnd.pytorch.torchscript",
+}
+
+
+@stage("export")
+def export(gated: Gated, format: Format) -> Candidate | LeftOut:
+    """A crash, a hang, a memory blow-up or an exporter's no is a verdict with its reason, and the line goes on."""
+    return make(gated, format, {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples})
+
+
+def make(gated: Gated, format: Format, arguments: dict[str, Artifact]) -> Candidate | LeftOut:
+    with one_line(gated.planned.model, f"make {format}") as line:
+        try:
+            answer, (artifact,) = workshop().run(
+                JOBS[format], {**arguments, "out": format.file}, File(format.file, MEDIA_TYPES[format])
+            )
+        except Refused as error:
+            line.note(str(error))
+            return left_out(format, "made", Outcome.REFUSED, digested(error))
+        line.made(artifact)
+    return _candidate(format, artifact, answer)
+
+
+def digested(error: Refused) -> str:
+    """The error's words for the manifest, which is digested: without the paths of this machine."""
+    lasting = from_document({**error.document(), "next": ""})  # what to do next names the log on this machine
+    return without_paths(str(lasting))
+
+
+def left_out(format: Format, check: str, outcome: Outcome, reason: str) -> LeftOut:
+    return LeftOut(format=format, verdict=Verdict(check=check, subject=format.value, outcome=outcome, reason=reason))
+
+
+def _candidate(format: Format, artifact: Artifact, answer: Answer) -> Candidate:
+    return Candidate(
+        format=format,
+        artifact=artifact,
+        facts=answer.document,
+        seconds=answer.seconds,
+        peak_bytes=answer.peak_bytes,
+    )

@@ -1,0 +1,50 @@
+"""Fetch: streams each object of a source once to the local cache, hashing as it goes. Parses nothing."""
+
+from __future__ import annotations
+
+from infra.workshop import workshop
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_bytes, digest_file
+from packhouse.errors import DigestMismatch, LimitExceeded
+from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, File
+from packhouse.store import Retrying, Store, open_store
+from tasks.stage import one_line, stage
+from tasks.states import Fetched, Planned
+
+
+@stage("fetch")
+def fetch(planned: Planned) -> Fetched:
+    """Raises DigestMismatch: other bytes than the spec names, or another spec than was planned. NotFound, and the
+    store's errors."""
+    source = Retrying(open_store(planned.source))
+    with one_line(planned.model, "fetch") as line:
+        text, _ = source.get(SPEC_FILE, limit=MAX_SPEC_BYTES)
+        if digest_bytes(text) != planned.inputs.spec:
+            raise DigestMismatch("changed since it was planned", where=SPEC_FILE, next="run it again")
+        fetched = Fetched(
+            planned=planned,
+            spec_file=workshop().cache.write(text, name=SPEC_FILE, media_type="application/toml"),
+            weights=_download(source, planned.spec.weights),
+            samples=_download(source, planned.spec.samples),
+        )
+        line.made(fetched.weights, fetched.samples)
+    return fetched
+
+
+def _download(source: Store, file: File) -> Artifact:
+    allowed = workshop().settings.fetch_bytes
+    if file.size > allowed:
+        raise LimitExceeded(
+            "is larger than this worker fetches", where=file.file, got=f"{file.size:,}", want=f"{allowed:,}"
+        )
+    artifact = Artifact(name=file.file, digest=file.digest, size=file.size, media_type="application/octet-stream")
+    cache = workshop().cache
+    if cache.holds(artifact) and digest_file(cache.path(artifact)) == file.digest:
+        return artifact
+    with cache.step("fetch") as folder:
+        path = folder / file.file
+        with path.open("wb") as target:
+            for chunk in source.read(file.file, digest=file.digest, size=file.size):
+                target.write(chunk)
+        cache.adopt(path, artifact)
+    return artifact

@@ -1,0 +1,32 @@
+"""Gate: foreign weights in, canonical safetensors out, or a refusal by name."""
+
+from __future__ import annotations
+
+from infra.workshop import File, workshop
+from packhouse.artifact import SAFETENSORS
+from packhouse.manifest import WEIGHTS
+from tasks.stage import one_line, stage
+from tasks.states import Fetched, Gated
+
+
+@stage("gate")
+def gate(fetched: Fetched) -> Gated:
+    """Raises UnsafeWeights, WeightsInvalid, ArchitectureUnknown; LimitExceeded, StageCrashed from the sandbox."""
+    with one_line(fetched.planned.model, "gate") as line:
+        answer, written = workshop().run(
+            "tasks.jobs.gate:run",
+            {"spec": fetched.spec_file, "weights": fetched.weights, "out": WEIGHTS},
+            File(WEIGHTS, SAFETENSORS, optional=True),
+        )
+        weights = (
+            written[0] if written else workshop().cache.also(fetched.weights, name=WEIGHTS, media_type=SAFETENSORS)
+        )
+        line.made(weights)
+    return Gated(
+        planned=fetched.planned,
+        spec_file=fetched.spec_file,
+        weights=weights,
+        samples=fetched.samples,
+        facts=answer.document,
+        lockdown=answer.lockdown,
+    )

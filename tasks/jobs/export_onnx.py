@@ -1,0 +1,130 @@
+"""ONNX: by torch.export where it can, by way of TorchScript where the model branches on its data."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxscript.ir as ir
+import torch
+
+from packhouse.digest import MiB
+from packhouse.errors import ExportFailed
+from packhouse.spec import Spec
+from tasks.jobs import model as models
+from tasks.jobs.exporters import first_line, forget_rnn_dispatch
+from tasks.jobs.onnx_file import INLINE_BYTES, Payload, strip, write
+
+SMALL_TENSOR_BYTES = 1024
+"""Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""
+
+
+def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
+    """Writes a canonical ONNX file to `out`. Returns how it was made: {"exporter", "opset", "notes"}.
+
+    Raises ExportFailed: neither way works, or the file is not what was asked for.
+    """
+    parsed = models.read_spec(spec)
+    module = models.load(parsed, weights)
+    example = models.example(parsed, samples)
+    notes: list[str] = []
+    try:
+        exporter = "torch.export"
+        _by_export(module, parsed, example, Path(out))
+    except Exception as error:  # the exporter's errors have no common class; the other way decides
+        notes.append(f"torch.export: {first_line(error)}")
+        exporter = "script"
+        _by_script(module, parsed, example, Path(out), error)
+    check(Path(out), parsed)
+    return {"exporter": exporter, "opset": parsed.formats.opset, "notes": notes}
+
+
+def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path) -> None:
+    forget_rnn_dispatch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            models.tensors(example),
+            dynamo=True,
+            opset_version=spec.formats.opset,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_shapes=shapes(module, spec),
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model.graph
+    payloads = []
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        assert tensor is not None
+        if tensor.nbytes > SMALL_TENSOR_BYTES:
+            payloads.append(
+                Payload(name, int(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes, tensor.nbytes)
+            )
+            del graph.initializers[name]
+    write(out, strip(ir.serde.serialize_model(program.model)), payloads)
+
+
+def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path, first: Exception) -> None:
+    """TorchScript keeps a branch as a branch, and the older exporter writes it as an ONNX `If`; it is never handed
+    a trace, which would freeze the branch in silence."""
+    raw = out.with_suffix(".raw")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                torch.jit.script(module),
+                models.tensors(example),
+                str(raw),
+                dynamo=False,
+                opset_version=spec.formats.opset,
+                input_names=[tensor.name for tensor in spec.inputs],
+                output_names=[tensor.name for tensor in spec.outputs],
+                dynamic_axes={
+                    tensor.name: {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+                    for tensor in (*spec.inputs, *spec.outputs)
+                },
+            )
+        except Exception as error:  # exporters' errors have no common class
+            raise ExportFailed(
+                f"torch.export: {first_line(first)}; script: {first_line(error)}",
+                where="onnx",
+                next="rewrite the branch with torch.where or torch.cond, or make forward scriptable",
+            ) from error
+    if raw.stat().st_size > INLINE_BYTES:
+        raise ExportFailed(
+            "is larger than one protobuf message may be", where="onnx", want=f"{INLINE_BYTES // MiB} MiB"
+        )
+    write(out, strip(onnx.load(raw)), [])
+    raw.unlink()
+
+
+def shapes(module: torch.nn.Module, spec: Spec) -> Any:
+    dynamic = models.dynamic_axes(spec, lambda name, _: name)
+    return (dynamic,) if isinstance(module, models.Standardised) else dynamic
+
+
+def check(path: Path, spec: Spec) -> None:
+    """Opset, names and dynamic axes are those that were asked for, and the checker finds nothing.
+
+    Exporters have been seen to give another opset than asked, and to fix an axis, without a word.
+    """
+    onnx.checker.check_model(str(path), full_check=True)
+    graph = onnx.load(path, load_external_data=False)
+    opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset != spec.formats.opset:
+        raise ExportFailed(
+            "the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.opset)
+        )
+    declared = {tensor.name: tensor.shape for tensor in spec.inputs}
+    for value in graph.graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        for size, dimension in zip(declared.get(value.name, ()), dimensions, strict=False):
+            if isinstance(size, str) and spec.axes[size].min != spec.axes[size].max and dimension.HasField("dim_value"):
+                raise ExportFailed(
+                    f"axis {size!r} of input {value.name!r} is fixed to {dimension.dim_value}", where="onnx"
+                )

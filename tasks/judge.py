@@ -1,0 +1,50 @@
+"""Judge: does a format compute what the trained model computes, and is INT8 good and small enough?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra.workshop import workshop
+from packhouse.artifact import Outcome, Verdict
+from packhouse.errors import Refused
+from packhouse.manifest import PARITY
+from tasks.export import digested, left_out
+from tasks.stage import one_line, stage
+from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced
+
+
+@stage("judge")
+def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:
+    """The format runs in a child, on the CPU, on every probe. Its own failure is a refusal with its reason."""
+    if isinstance(candidate, LeftOut):
+        return candidate
+    with one_line(gated.planned.model, f"judge {candidate.format}") as line:
+        reason, measures = _ask(gated, referenced, candidate)
+        line.note(reason or "pass")
+    if reason:
+        return left_out(candidate.format, PARITY, Outcome.REFUSED, reason)
+    verdict = Verdict(
+        check=PARITY,
+        subject=candidate.format.value,
+        outcome=Outcome.PASS,
+        compared=(candidate.artifact.digest, gated.weights.digest, referenced.cases.digest),
+    )
+    return Judged(candidate=candidate, verdict=verdict, measures=measures)
+
+
+def _ask(gated: Gated, referenced: Referenced, candidate: Candidate) -> tuple[str, dict[str, Any]]:
+    try:
+        answer, _ = workshop().run(
+            "tasks.jobs.judge:run",
+            {
+                "spec": gated.spec_file,
+                "samples": gated.samples,
+                "format": candidate.format.value,
+                "model": candidate.artifact,
+                "cases": referenced.cases,
+                "evaluation": referenced.evaluation,
+            },
+        )
+    except Refused as error:
+        return digested(error), {}
+    return str(answer.document["refusal"]), answer.document

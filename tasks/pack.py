@@ -1,0 +1,79 @@
+"""Pack: the manifest over everything that passed, with the cases that prove it again later."""
+
+from __future__ import annotations
+
+import math
+
+from infra.workshop import File, workshop
+from packhouse.artifact import SAFETENSORS, Artifact
+from packhouse.errors import ParityRefused
+from packhouse.manifest import (
+    GOLDEN,
+    AbsoluteTolerance,
+    AnyTolerance,
+    Manifest,
+    RatioTolerance,
+    Release,
+    SqnrTolerance,
+)
+from packhouse.spec import Want
+from tasks.stage import one_line, stage
+from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Referenced
+
+INT8_MARGIN_DB = 6.0
+"""Another processor may round INT8 otherwise; by so much may the golden answers' noise grow."""
+
+
+@stage("insist")
+def insist(planned: Planned, left_out: list[LeftOut]) -> None:
+    """Raises ParityRefused: a format that the spec requires is left out; its verdict is the reason."""
+    for entry in left_out:
+        if planned.spec.formats.want(entry.format) is Want.REQUIRED:
+            raise ParityRefused(entry.verdict.reason, where=f"{planned.model}: {entry.format}")
+
+
+@stage("pack")
+def pack(gated: Gated, referenced: Referenced, judged: list[Judged], left_out: list[LeftOut]) -> Packed:
+    """Raises ParityRefused: a format that the spec requires is left out, or none is left."""
+    planned = gated.planned
+    insist.fn(planned, left_out)
+    if not judged:
+        raise ParityRefused(
+            f"no format is left: {left_out[0].format}: {left_out[0].verdict.reason}", where=planned.model
+        )
+    with one_line(planned.model, "pack") as line:
+        _, (golden,) = workshop().run(
+            "tasks.jobs.golden:run",
+            {"cases": referenced.cases, "out": GOLDEN},
+            File(GOLDEN, SAFETENSORS),
+        )
+        files = [gated.spec_file, gated.weights, golden, *(entry.candidate.artifact for entry in judged)]
+        manifest = Manifest(
+            model=planned.model,
+            release=planned.release,
+            inputs=planned.inputs,
+            outputs=tuple(output.name for output in planned.spec.outputs),
+            formats=tuple(_release(gated, entry) for entry in judged),
+            artifacts=tuple(sorted(files, key=_name)),
+            verdicts=(*(entry.verdict for entry in judged), *(entry.verdict for entry in left_out)),
+        )
+        line.note(f"{len(manifest.artifacts)} files")
+    return Packed(planned=planned, manifest=manifest, judged=tuple(judged), left_out=tuple(left_out))
+
+
+def _release(gated: Gated, judged: Judged) -> Release:
+    format = judged.candidate.format
+    return Release(format=format, file=format.file, tolerance=_tolerance(gated, judged))
+
+
+def _tolerance(gated: Gated, judged: Judged) -> AnyTolerance:
+    gates = gated.planned.spec.gates
+    if judged.candidate.format.int8:
+        return SqnrTolerance(sqnr_db=float(math.floor(judged.measures["golden_sqnr_db"] - INT8_MARGIN_DB)))
+    if gates.atol is not None and gates.rtol is not None:
+        return AbsoluteTolerance(atol=gates.atol, rtol=gates.rtol)
+    return RatioTolerance(max=gates.max_ratio, rms=gates.rms_ratio)
+
+
+def _name(artifact: Artifact) -> str:
+    return artifact.name

@@ -1,0 +1,44 @@
+"""Plan: reads the spec, computes the release's id from its inputs, and sees whether there is a release already."""
+
+from __future__ import annotations
+
+from infra.toolchain import release_inputs
+from infra.workshop import workshop
+from packhouse.digest import digest_bytes
+from packhouse.errors import NotFound, ReleaseInvalid
+from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, load, release_key
+from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, parse
+from packhouse.store import Retrying, open_store
+from tasks.stage import one_line, stage
+from tasks.states import Planned
+
+
+@stage("plan")
+def plan(source: str) -> Planned:
+    """Costs two small reads, whatever the model's size.
+
+    Raises NotFound: no package.toml there. SpecInvalid, ArchitectureUnknown, and the store's errors.
+    """
+    try:
+        data, _ = Retrying(open_store(source)).get(SPEC_FILE, limit=MAX_SPEC_BYTES)
+    except NotFound as error:
+        raise NotFound(
+            f"no {SPEC_FILE} here", where=source, next="a training job writes it last: has it ended?"
+        ) from error
+    spec = parse(data, where=f"{source}/{SPEC_FILE}")
+    with one_line(spec.model.name, "plan") as line:
+        inputs = release_inputs(spec, digest_bytes(data))
+        record = _record(release_key(spec.model.name, inputs.release_id, RECORD))
+        line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
+    return Planned(source=source, spec=spec, inputs=inputs, record=record)
+
+
+def _record(key: str) -> Record | None:
+    try:
+        data, _ = workshop().store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return None
+    record = load(Record, data, where=key)
+    if release_key(record.model, record.release, RECORD) != key:
+        raise ReleaseInvalid("is of another release", where=key, got=f"{record.model}/{record.release}")
+    return record

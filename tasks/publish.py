@@ -1,0 +1,82 @@
+"""Publish: all bytes of a release go up under their names. No reader can see a release yet."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from infra.workshop import workshop
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_bytes, short
+from packhouse.errors import ReleaseConflict
+from packhouse.manifest import MANIFEST, REPORT_JSON, REPORT_MD, Record, dump, release_key
+from packhouse.report import Report, markdown
+from packhouse.store.base import holds_bytes
+from tasks.stage import one_line, stage
+from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Published
+
+UPLOADS = 4
+
+
+@stage("upload")
+def upload(gated: Gated, judged: Judged | LeftOut) -> Artifact | None:
+    """An fp32 format goes up as soon as it is judged, while others are still being made; nobody can see it there.
+
+    INT8 waits until it is known to pay."""
+    if isinstance(judged, LeftOut) or judged.candidate.format.int8:
+        return None
+    artifact = judged.candidate.artifact
+    with one_line(gated.planned.model, f"upload {artifact.name}"):
+        _put(gated.planned, artifact)
+    return artifact
+
+
+@stage("publish")
+def publish(packed: Packed, report: Report, uploaded: list[Artifact | None]) -> Published:
+    """The artifacts that are not up yet, then the manifest, then the report.
+
+    Raises ReleaseConflict: another file stands under one of the names; nothing is overwritten.
+    """
+    planned, store = packed.planned, workshop().store
+    manifest = dump(packed.manifest)
+    with one_line(planned.model, "publish") as line, ThreadPoolExecutor(UPLOADS) as pool:
+        left = [artifact for artifact in packed.manifest.artifacts if artifact not in uploaded]
+        list(pool.map(lambda artifact: _put(planned, artifact), left))
+        _put_bytes(planned, MANIFEST, manifest)
+        for name, text in ((REPORT_JSON, dump(report)), (REPORT_MD, markdown(report).encode())):
+            store.put(release_key(planned.model, planned.release, name), text, digest=digest_bytes(text))
+        size = sum(artifact.size for artifact in packed.manifest.artifacts)
+        line.note(f"{size:,} bytes, manifest {short(digest_bytes(manifest))}")
+    record = Record(
+        model=planned.model,
+        release=planned.release,
+        manifest=digest_bytes(manifest),
+        manifest_size=len(manifest),
+    )
+    return Published(packed=packed, record=record)
+
+
+def _put(planned: Planned, artifact: Artifact) -> None:
+    key = release_key(planned.model, planned.release, artifact.name)
+    _put_body(key, workshop().cache.path(artifact), artifact.digest, artifact.size)
+
+
+def _put_bytes(planned: Planned, name: str, data: bytes) -> None:
+    _put_body(release_key(planned.model, planned.release, name), data, digest_bytes(data), len(data))
+
+
+def _put_body(key: str, body: bytes | Path, digest: str, size: int) -> None:
+    """What is there already with the same bytes stays: an earlier run of the same inputs wrote it."""
+    store = workshop().store
+    if store.put_if_absent(key, body, digest=digest):
+        return
+    if holds_bytes(store, key, digest=digest, size=size):
+        return
+    there = store.stat(key)
+    raise ReleaseConflict(
+        "another file stands here",
+        where=key,
+        got=f"{there.size if there else 0:,} bytes",
+        want=f"{size:,} bytes of {short(digest)}",
+        next="these inputs gave other bytes before: see docs/determinism.md",
+    )

@@ -1,0 +1,19 @@
+"""Quantise: makes an INT8 format. It ships only if the judge and the clock find that it pays."""
+
+from __future__ import annotations
+
+from packhouse.artifact import Outcome
+from packhouse.spec import Format
+from tasks.export import left_out, make
+from tasks.stage import stage
+from tasks.states import Candidate, Gated, LeftOut
+
+
+@stage("quantise")
+def quantise(gated: Gated, format: Format, base: Candidate | LeftOut) -> Candidate | LeftOut:
+    """base: the fp32 format that it is made from (ONNX) and measured against."""
+    if isinstance(base, LeftOut):
+        return left_out(format, "made", Outcome.NOT_RUN, f"there is no {base.format} to quantise")
+    if format is Format.ONNX_INT8:
+        return make(gated, format, {"model": base.artifact})
+    return make(gated, format, {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples})

@@ -1,0 +1,85 @@
+"""Report: puts what was measured on the way into one document."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from packhouse.artifact import Outcome
+from packhouse.report import Report, Row
+from packhouse.spec import Format
+from tasks.stage import stage
+from tasks.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
+
+
+@stage("report")
+def report(gated: Gated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float) -> Report:
+    """seconds: since the flow began."""
+    rows: dict[Format, Row] = {entry.candidate.format: _made(gated, measured, entry) for entry in packed.judged}
+    rows |= {entry.format: _left_out(measured, entry) for entry in packed.left_out}
+    qualities = [entry.measures["quality"] for entry in packed.judged]
+    accuracy = next((quality.get("base_accuracy") for quality in qualities if quality), None)
+    return Report(
+        model=packed.planned.model,
+        release=packed.planned.release,
+        source=packed.planned.source,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+        processor=measured.processor,
+        case=measured.case,
+        weights_bytes=gated.weights.size,
+        parameters=int(gated.facts["parameters"]),
+        accuracy=accuracy,
+        rows=tuple(rows[format] for format in Format if format in rows),
+        notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed)),
+        lockdown=gated.lockdown,
+    )
+
+
+def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
+    candidate, quality = judged.candidate, judged.measures["quality"]
+    latency: dict[str, Any] = measured.latency.get(candidate.format, {})
+    deviations = judged.measures["deviations"]
+    return Row(
+        format=candidate.format,
+        outcome=Outcome.PASS,
+        how=str(candidate.facts.get("method") or candidate.facts.get("exporter") or ""),
+        size=candidate.artifact.size,
+        smaller=gated.weights.size / candidate.artifact.size,
+        p50_ms=latency.get("p50_ms"),
+        p95_ms=latency.get("p95_ms"),
+        calls=latency.get("calls"),
+        speed=measured.speed.get(candidate.format),
+        max_ratio=_worst(deviations, "max_ratio"),
+        rms_ratio=_worst(deviations, "rms_ratio"),
+        accuracy=quality.get("accuracy"),
+        agreement=quality.get("agreement"),
+        sqnr_db=quality.get("sqnr_db") if candidate.format.int8 else None,
+        seconds=candidate.seconds,
+        peak_bytes=candidate.peak_bytes,
+    )
+
+
+def _left_out(measured: Measured, entry: LeftOut) -> Row:
+    latency: dict[str, Any] = measured.latency.get(entry.format, {})
+    return Row(
+        format=entry.format,
+        outcome=entry.verdict.outcome,
+        reason=entry.verdict.reason,
+        p50_ms=latency.get("p50_ms"),
+        p95_ms=latency.get("p95_ms"),
+        calls=latency.get("calls"),
+        speed=measured.speed.get(entry.format),
+    )
+
+
+def _worst(deviations: list[dict[str, Any]], key: str) -> float | None:
+    return max((deviation[key] for deviation in deviations if deviation[key] is not None), default=None)
+
+
+def _notes(packed: Packed) -> list[str]:
+    return [
+        f"{entry.candidate.format}: {note}"
+        for entry in packed.judged
+        for note in entry.candidate.facts.get("notes", [])
+    ]

@@ -1,0 +1,132 @@
+"""The states that a model's bytes pass through: what one stage gives and the next one takes.
+
+Frozen and plain JSON: references, never bytes, never a path that only one worker has. What publishing takes can
+only be made from what the judge passed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
+from packhouse.manifest import Inputs, Manifest, Record
+from packhouse.spec import Format, Spec
+
+
+class Planned(Frozen):
+    """A source whose release id is known. record: of the release that these inputs made before, None for none."""
+
+    source: str
+    spec: Spec
+    inputs: Inputs
+    record: Record | None
+
+    @property
+    def release(self) -> str:
+        return self.inputs.release_id
+
+    @property
+    def model(self) -> str:
+        return self.spec.model.name
+
+
+class Fetched(Frozen):
+    """Hashed, parsed by nobody yet."""
+
+    planned: Planned
+    spec_file: Artifact
+    weights: Artifact
+    samples: Artifact
+
+
+class Gated(Frozen):
+    """weights: canonical safetensors that we wrote."""
+
+    planned: Planned
+    spec_file: Artifact
+    weights: Artifact
+    samples: Artifact
+    facts: dict[str, Any]
+    lockdown: tuple[str, ...]
+
+
+class Referenced(Frozen):
+    """What the trained model itself answers: the probes, and all evaluation samples."""
+
+    cases: Artifact
+    evaluation: Artifact
+    notes: tuple[str, ...]
+
+
+class Candidate(Frozen):
+    """A format that was made and that nobody has judged. facts: how it was made, for the report."""
+
+    format: Format
+    artifact: Artifact
+    facts: dict[str, Any]
+    seconds: float
+    peak_bytes: int
+
+
+class LeftOut(Frozen):
+    """A format that this release does not have, and can not lack its reason."""
+
+    format: Format
+    verdict: Verdict
+
+    @model_validator(mode="after")
+    def _has_a_reason(self) -> LeftOut:
+        if self.verdict.outcome is Outcome.PASS:
+            raise ValueError("a format that passed is not left out")
+        return self
+
+
+class Judged(Frozen):
+    """A format that computes what the model computes. measures: deviations and quality, for the report."""
+
+    candidate: Candidate
+    verdict: Verdict
+    measures: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _passed(self) -> Judged:
+        if self.verdict.outcome is not Outcome.PASS or self.candidate.artifact.digest not in self.verdict.compared:
+            raise ValueError("only a pass on these very bytes makes a candidate a judged one")
+        return self
+
+
+class Measured(Frozen):
+    """Latency and speed of each format, and the INT8 formats that are slower than their base."""
+
+    latency: dict[Format, dict[str, Any]]
+    speed: dict[Format, float]
+    processor: str
+    case: str
+
+
+class Packed(Frozen):
+    """A manifest and every artifact that it lists."""
+
+    planned: Planned
+    manifest: Manifest
+    judged: tuple[Judged, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+class Published(Frozen):
+    """All bytes are up under their names; no reader can see a release yet."""
+
+    packed: Packed
+    record: Record
+
+
+class Released(Frozen):
+    """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing."""
+
+    model: str
+    release: str
+    channel: str
+    serial: int
+    unchanged: bool = False
