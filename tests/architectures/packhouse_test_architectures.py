@@ -1,0 +1,111 @@
+"""Well and badly behaved models. x: float32, (batch, 16), unless said otherwise."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+FEATURES = 16
+
+
+class Linear(nn.Module):
+    """As small as a model gets: (batch, 4)."""
+
+    def __init__(self, hidden: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(FEATURES, hidden), nn.Tanh(), nn.Linear(hidden, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Branch(nn.Module):
+    """Takes another way where the sum is negative: script keeps that, a trace freezes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above, self.below = nn.Linear(FEATURES, 4), nn.Linear(FEATURES, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum().item() > 0.0:
+            return self.above(x)
+        return torch.tanh(self.below(x))
+
+
+class FrozenBranch(Branch):
+    """The same, and script can not read it, so that only a trace is left."""
+
+    def forward(self, x: torch.Tensor, **unknown: Any) -> torch.Tensor:
+        way = "above" if bool(x.sum() > 0.0) else "below"
+        return getattr(self, way)(x)
+
+
+class TwoOutputs(nn.Module):
+    """Two outputs of the same form: (batch, 4) each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(FEATURES, 4), nn.Linear(FEATURES, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.one(x), self.two(x)
+
+
+class DictOutput(TwoOutputs):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        return {"one": self.one(x), "two": self.two(x)}
+
+
+class Tied(nn.Module):
+    """The way in and the way out share their matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(FEATURES, FEATURES, bias=False)
+        self.decode = nn.Linear(FEATURES, FEATURES, bias=False)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(torch.tanh(self.encode(x)))
+
+
+class Random(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) + torch.rand(1)
+
+
+class NotANumber(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(self.layers(x) - 1e6)
+
+
+class Unbatched(nn.Module):
+    """x: float32, (16,). Returns (4,) and a boolean (4,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        answer = self.layer(x)
+        return answer, answer > 0.0
+
+
+class CrashesWhenTraced(Linear):
+    """A native fault in somebody's custom operator. Script can not read the signature, so a trace is tried."""
+
+    def forward(self, x: torch.Tensor, **unknown: Any) -> torch.Tensor:
+        if torch.jit.is_tracing():
+            ctypes.string_at(0)
+        return self.layers(x)
+
+
+class HangsWhenTraced(Linear):
+    def forward(self, x: torch.Tensor, **unknown: Any) -> torch.Tensor:
+        if torch.jit.is_tracing():
+            time.sleep(3600)
+        return self.layers(x)

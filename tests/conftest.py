@@ -1,0 +1,151 @@
+"""Fixtures that all tests share: a Prefect server of our own, a home for each test, and small staged models."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.sandbox import Sandbox
+from infra.settings import settings
+from infra.workshop import Workshop, use
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 180
+
+# Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle.
+os.environ |= {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server on loopback, for this session. Ended by its process id."""
+    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    os.environ |= {"PREFECT_HOME": str(folder), "PREFECT_API_URL": url}
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [Path(sys.executable).parent / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _wait(f"{url}/health", server, folder / "server.log")
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail(f"Prefect's server did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """One warm fork server for all tests; jobs may also come from the tests."""
+    with Sandbox(allowed=("tasks.", "tests."), readable=[ROOT / "tests", ROOT / "tasks"]) as shared:
+        shared.start()
+        yield shared
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
+    """A worker's home of its own: store, cache, settings."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("PACKHOUSE_HOME", str(folder))
+    monkeypatch.delenv("PACKHOUSE_STORE", raising=False)
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    yield folder
+    use(None)
+    settings.cache_clear()
+
+
+Stage = Callable[..., str]
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Stage:
+    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage()."""
+
+    def stage(architecture: str = "linear", name: str = "", **options: object) -> str:
+        import torch
+
+        import packhouse
+        from packhouse import architectures
+
+        torch.manual_seed(0)
+        arguments = options.pop("arguments", {})
+        model = architectures.build(f"test.{architecture}", arguments)
+        samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
+        given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(tmp_path / "sources" / (name or architecture))}
+        return packhouse.stage(
+            model,
+            name=name or architecture,
+            architecture=f"test.{architecture}",
+            arguments=arguments,
+            **(given | options),
+        ).url
+
+    return stage
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> str:
+    """A tiny BERT of the transformers library, staged: integer inputs, two dynamic axes, a mask."""
+    import torch
+    from packhouse_examples.encoder import encoder as build
+
+    import packhouse
+
+    config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config |= {"vocab_size": 100, "max_position_embeddings": 32}
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    mask = np.ones((12, 8), np.int64)
+    mask[1::2, 5:] = 0
+    return packhouse.stage(
+        build(**config),
+        to=str(tmp_path / "sources" / "encoder"),
+        name="encoder",
+        architecture="examples.encoder",
+        arguments=config,
+        inputs={"input_ids": random.integers(0, 100, (12, 8)), "attention_mask": mask},
+        outputs=["hidden"],
+        axes={"input_ids": ["batch", "time"], "attention_mask": ["batch", "time"]},
+        ranges={"batch": (1, 8), "time": (1, 16)},
+        gates={"int8_speed": 0.01},
+    ).url

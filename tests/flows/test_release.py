@@ -1,0 +1,273 @@
+"""The line as a whole, on a real Prefect server: what is released, and above all what is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flows.ends import End, Status, exit_status
+from flows.release import release
+from infra.again import again
+from infra.settings import settings
+from infra.workshop import Workshop, use, workshop
+from packhouse.errors import StageCrashed, Unavailable
+from packhouse.releases import find, releases
+from packhouse.spec import Format, parse
+from packhouse.staging import stage_folder
+from packhouse.store import open_store
+from packhouse.torch_tensors import read_torch
+from packhouse.verify import read_manifest, verify
+from tasks import export
+
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
+
+MEET_S = 300.0
+
+PLANTED = [
+    ("linear", {}, Format.ONNX, "permuted_weight", "times the rounding of fp32"),
+    ("linear", {}, Format.ONNX, "one_weight_slightly_off", "times the rounding of fp32"),
+    ("linear", {}, Format.ONNX, "broadcastable_shape", "has shape (1, 1, 4), the model gives (1, 4)"),
+    ("linear", {}, Format.ONNX, "not_a_number", "values that are NaN or infinite"),
+    ("linear", {}, Format.ONNX, "another_dtype", "is float64, the model gives float32"),
+    ("linear", {}, Format.ONNX, "batch_is_fixed", "case 'batch 1': fails"),
+    ("linear", {}, Format.ONNX, "no_file", "left no file behind"),
+    ("linear", {}, Format.ONNX, "killed", "SIGSEGV"),
+    ("two-outputs", {"outputs": ["one", "two"]}, Format.ONNX, "outputs_swapped", "times the rounding of fp32"),
+    ("two-outputs", {"outputs": ["one", "two"]}, Format.ONNX, "outputs_in_another_order", "outputs are 'two', 'one'"),
+    ("branch", {"formats": {"program": "off"}}, Format.TORCHSCRIPT, "traced", "times the rounding of fp32"),
+]
+
+
+@pytest.mark.parametrize(
+    "architecture, options, format, fault, reason", PLANTED, ids=[f"{row[3]}-{row[0]}" for row in PLANTED]
+)
+def test_a_model_whose_export_is_wrong_is_not_released(
+    home, staged, monkeypatch, architecture, options, format, fault, reason
+):
+    monkeypatch.setitem(export.JOBS, format, f"tests.planted:{fault}")
+    ends = release([staged(architecture, **options)])
+    assert_refused(ends, home, f"{format}: ", reason)
+
+
+def test_a_branch_that_a_trace_freezes_is_refused(home, staged):
+    ends = release([staged("frozen-branch", formats={"program": "off", "onnx": "off", "onnx-int8": "off"})])
+    assert_refused(ends, home, "torchscript: ", "times the rounding of fp32")
+
+
+def test_a_branch_that_script_keeps_is_released_in_every_format_that_can_have_it(home, staged):
+    (end,) = release([staged("branch")])
+    assert end.status is Status.RELEASED, end.reason
+    manifest = manifest_of(home, "branch")
+    assert {made.format for made in manifest.formats} >= {Format.ONNX, Format.TORCHSCRIPT}
+    left_out = {verdict.subject: verdict.reason for verdict in manifest.verdicts if verdict.reason}
+    assert "data-dependent" in left_out["program"]
+
+
+@pytest.mark.parametrize(
+    "architecture, options, reason",
+    [
+        ("random", {}, "not deterministic"),
+        ("not-a-number", {}, "the trained model answers 'batch 1' with NaN or infinity"),
+    ],
+)
+def test_a_model_that_can_not_be_compared_is_refused_with_the_reason(home, staged, architecture, options, reason):
+    assert_refused(release([staged(architecture, **options)]), home, "", reason)
+
+
+FAULTY = {"onnx": "required", "torchscript": "optional", "torchscript-int8": "off", "onnx-int8": "off"}
+
+
+def test_a_crash_in_an_exporter_is_a_verdict_with_a_reason_and_the_line_goes_on(home, staged):
+    ends = release([staged("crash", formats=FAULTY), staged("linear")])
+    assert [end.status for end in ends] == [Status.RELEASED, Status.RELEASED], [end.reason for end in ends]
+    assert "SIGSEGV" in reasons_of(home, "crash")["torchscript"]
+
+
+def test_a_hanging_exporter_is_ended_at_its_time_limit(home, staged, monkeypatch, sandbox):
+    monkeypatch.setenv("PACKHOUSE_CHILD_SECONDS", "8")
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    (end,) = release([staged("hang", formats=FAULTY)])
+    assert end.status is Status.RELEASED, end.reason
+    assert "took longer than its time limit; want 8 s" in reasons_of(home, "hang")["torchscript"]
+
+
+def test_the_exports_of_one_model_run_at_the_same_time(home, staged, monkeypatch):
+    monkeypatch.setenv("PACKHOUSE_CHILDREN", "3")
+    settings.cache_clear()
+    use(Workshop(settings(), workshop().sandbox))
+    exports = {export.JOBS[Format.ONNX], export.JOBS[Format.TORCHSCRIPT]}
+    both = threading.Barrier(len(exports))
+    child = Workshop._child
+
+    def meet(self, job, arguments, folder):
+        """One export does not begin before the other has: in turn, neither would ever."""
+        if job in exports:
+            both.wait(MEET_S)
+        return child(self, job, arguments, folder)
+
+    monkeypatch.setattr(Workshop, "_child", meet)
+    (end,) = release([staged("linear")])
+    assert end.status is Status.RELEASED, end.reason
+
+
+def test_a_failed_step_can_be_run_again_on_the_same_bytes(home, staged, monkeypatch):
+    monkeypatch.setitem(export.JOBS, Format.ONNX, "tests.planted:killed")
+    release([staged("linear")])
+    (failure,) = (home / "cache" / "failures").iterdir()
+    with pytest.raises(StageCrashed, match="SIGSEGV"):
+        again(failure)
+
+
+def test_one_bad_model_does_not_stop_the_others(home, staged):
+    ends = release([staged("random"), staged("linear")])
+    assert [end.status for end in ends] == [Status.REFUSED, Status.RELEASED]
+    assert exit_status(ends) == 1
+
+
+@pytest.mark.parametrize(
+    "architecture, options",
+    [
+        ("linear", {}),
+        ("linear", {"labels": np.arange(24) % 4, "name": "labelled"}),
+        ("two-outputs", {"outputs": ["one", "two"]}),
+        ("dict-output", {"outputs": ["one", "two"]}),
+        ("tied", {}),
+        ("unbatched", {"outputs": ["y", "sign"], "axes": {"x": [16]}}),
+    ],
+)
+def test_a_healthy_model_is_released_and_verifies(home, staged, architecture, options):
+    ends = release([staged(architecture, **options)])
+    assert ends[0].status is Status.RELEASED, ends[0].reason
+    proven = verify(find(open_store(str(home / "store")), f"{ends[0].model}@latest"))
+    assert {Format.ONNX, Format.TORCHSCRIPT, Format.PROGRAM} <= set(proven.formats)
+
+
+def test_weights_saved_by_torch_save_make_the_same_canonical_weights(home, staged, tmp_path):
+    """A `.pt` with a state dict is taken too; what is released is safetensors that we wrote."""
+    source = Path(staged("linear").removeprefix("file://"))
+    torch.save(read_torch(source / "weights.safetensors"), tmp_path / "weights.pt")
+    shutil.copy(source / "samples.safetensors", tmp_path)
+    document = tomllib.loads((source / "package.toml").read_text())
+    document["weights"] = {"file": "weights.pt"}
+    again = stage_folder(tmp_path, document, to=str(tmp_path / "again"))
+    ends = release([str(source), again.url])
+    assert [end.status for end in ends] == [Status.RELEASED, Status.RELEASED], ends
+    store = open_store(str(home / "store"))
+    manifests = [read_manifest(found, found.record) for found in (find(store, f"linear/{end.release}") for end in ends)]
+    assert len({manifest.artifact("weights.safetensors").digest for manifest in manifests}) == 1
+    assert len({manifest.artifact("model.onnx").digest for manifest in manifests}) == 1
+
+
+def test_the_same_model_again_is_unchanged_and_writes_nothing(home, staged):
+    source = staged("linear")
+    release([source])
+    before = snapshot(home / "store")
+    ends = release([source])
+    assert [end.status for end in ends] == [Status.UNCHANGED]
+    assert exit_status(ends) == 3
+    assert snapshot(home / "store") == before
+
+
+def test_int8_that_does_not_pay_is_left_out_with_the_reason(home, staged):
+    (end,) = release([staged("linear", gates={"int8_speed": 100.0})])
+    assert end.status is Status.RELEASED
+    reasons = {verdict.subject: verdict.reason for verdict in manifest_of(home, "linear").verdicts}
+    assert "slower than torchscript" in reasons["torchscript-int8"] or "not smaller" in reasons["torchscript-int8"]
+    assert not [made for made in manifest_of(home, "linear").formats if made.format.int8]
+
+
+def test_int8_that_is_required_and_does_not_pay_refuses_the_model(home, staged):
+    formats = {"torchscript-int8": "required"}
+    ends = release([staged("linear", gates={"int8_speed": 100.0}, formats=formats)])
+    assert_refused(ends, home, "torchscript-int8", "")
+
+
+def test_nothing_that_was_timed_stands_in_what_is_digested(home, staged):
+    release([staged("linear")])
+    text = json.dumps(manifest_of(home, "linear").model_dump(mode="json"))
+    assert "_ms" not in text
+    assert "seconds" not in text
+    assert "20" + "26-" not in text
+
+
+def test_a_child_that_the_system_killed_makes_its_model_unavailable_and_the_next_one_is_released(
+    home, staged, monkeypatch
+):
+    """The kernel does so where memory is short. Only the first model's exporter meets it here."""
+    unlucky = staged("linear", name="unlucky", arguments={"hidden": 24})
+    weights = parse((Path(unlucky.removeprefix("file://")) / "package.toml").read_bytes()).weights.digest
+    child = Workshop._child
+
+    def short_of_memory(self, job, arguments, folder):
+        if job == export.JOBS[Format.ONNX] and arguments["weights"].digest == weights:
+            raise Unavailable("was killed from outside", where=job)
+        return child(self, job, arguments, folder)
+
+    monkeypatch.setattr(Workshop, "_child", short_of_memory)
+    ends = release([unlucky, staged("linear")])
+    assert [end.status for end in ends] == [Status.UNAVAILABLE, Status.RELEASED], ends
+    assert "was killed from outside" in ends[0].reason
+    assert exit_status(ends) == 2
+
+
+def test_a_model_of_which_no_format_is_left_is_refused(home, staged, monkeypatch):
+    for format in (Format.ONNX, Format.TORCHSCRIPT, Format.PROGRAM):
+        monkeypatch.setitem(export.JOBS, format, "tests.planted:no_file")
+    formats = {"onnx": "optional", "torchscript": "optional", "program": "optional"}
+    assert_refused(release([staged("linear", formats=formats)]), home, "", "no format is left")
+
+
+def test_a_channel_that_was_rolled_back_stays_where_it_is(home, staged):
+    """Two runs of one model, in one command and night after night: the newer one's channel does not swing back."""
+    first, second = staged("linear"), staged("linear", arguments={"hidden": 24}, to=str(home / "second"))
+    one, two = release([first, second])
+    assert (one.serial, two.serial) == (1, 2)
+    again = release([first, second])
+    assert [end.status for end in again] == [Status.UNCHANGED, Status.UNCHANGED]
+    assert {end.serial for end in again} == {2}
+    assert find(open_store(str(home / "store")), "linear@latest").record.release == two.release
+
+
+def test_a_verdict_names_no_path_of_this_machine(home, staged):
+    release([staged("crash", formats=FAULTY)])
+    text = manifest_of(home, "crash").model_dump_json()
+    assert "SIGSEGV" in text
+    assert str(home) not in text
+    assert "job.log" not in text
+
+
+def assert_refused(ends: list[End], home: Path, where: str, reason: str) -> None:
+    (end,) = ends
+    assert end.status is Status.REFUSED, end
+    assert where in end.reason
+    assert reason in end.reason
+    assert "\n" not in end.reason
+    assert exit_status(ends) == 1
+    store = open_store(str(home / "store"))
+    assert list(releases(store)) == []
+    assert not [stat.key for stat in store.list() if stat.key.endswith("record.json") or "/channels/" in stat.key]
+
+
+def reasons_of(home: Path, model: str) -> dict[str, str]:
+    return {verdict.subject: verdict.reason for verdict in manifest_of(home, model).verdicts}
+
+
+def manifest_of(home: Path, model: str):
+    found = find(open_store(str(home / "store")), f"{model}@latest")
+    return read_manifest(found, found.record)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file() and ".locks" not in path.parts
+    }

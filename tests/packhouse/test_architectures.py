@@ -1,0 +1,101 @@
+"""The registry: only what an operator installed, and nothing imported before it is needed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+from packhouse import architectures
+from packhouse.digest import DIGEST
+from packhouse.errors import ArchitectureUnknown
+
+
+def test_a_registered_architecture_is_built_in_eval_mode():
+    module = architectures.build("test.linear", {"hidden": 8})
+    assert isinstance(module, torch.nn.Module)
+    assert not module.training
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known():
+    with pytest.raises(ArchitectureUnknown) as caught:
+        architectures.find("os:system")
+    assert "architecture 'os:system': not registered on this machine" in str(caught.value)
+    assert "test.linear" in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [{"width": 3}, {"hidden": "many"}, {"_target_": "os.system"}, {"hidden": -1}])
+def test_arguments_that_the_builder_does_not_take_are_refused(arguments):
+    with pytest.raises(ArchitectureUnknown, match=r"architecture 'test\.linear': can not be built: "):
+        architectures.build("test.linear", arguments)
+
+
+def points(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
+    made = tuple(importlib.metadata.EntryPoint("m", value, architectures.GROUP) for value in values)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: made)
+
+
+def test_a_name_that_two_packages_register_is_refused(monkeypatch):
+    points(monkeypatch, "one:Model", "two:Model")
+    with pytest.raises(ArchitectureUnknown, match="registered twice"):
+        architectures.find("m")
+
+
+@pytest.mark.parametrize("value", ["types:SimpleNamespace", "json:nothing", "no_such_package_at_all:Model"])
+def test_an_entry_point_that_is_no_model_is_refused(monkeypatch, value):
+    points(monkeypatch, value)
+    with pytest.raises(ArchitectureUnknown, match="can not be built"):
+        architectures.build("m", {})
+
+
+def test_a_fingerprint_imports_nothing_of_the_package():
+    program = (
+        "import sys; from packhouse.architectures import fingerprint; fingerprint('test.linear')\n"
+        "assert not {'packhouse_test_architectures', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_fingerprint_says_who_made_it():
+    found = architectures.fingerprint("test.linear")
+    assert found["name"] == "test.linear"
+    assert found["distribution"] == "packhouse-test-architectures"
+    assert DIGEST.fullmatch(found["code"])
+
+
+def test_any_change_of_a_package_s_sources_changes_its_fingerprint(tmp_path, monkeypatch):
+    package = tmp_path / "some_models"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "inner/__init__.py"):
+        (package / name).write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = [architectures.source_digest("some_models")]
+    (package / "notes.txt").write_text("not code\n")
+    assert architectures.source_digest("some_models") == seen[0]
+    (package / "inner" / "__init__.py").write_text("x = 2\n")
+    seen.append(architectures.source_digest("some_models"))
+    (package / "inner" / "more.py").write_text("")
+    seen.append(architectures.source_digest("some_models"))
+    (package / "inner" / "more.py").rename(package / "inner" / "else.py")
+    seen.append(architectures.source_digest("some_models"))
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_package_that_is_not_there_is_refused():
+    with pytest.raises(ArchitectureUnknown, match="can not be found"):
+        architectures.source_digest("no_such_package_at_all")
+
+
+def test_a_builder_may_fail_in_any_way(monkeypatch):
+    def fails(**_: object) -> None:
+        raise RuntimeError("line one\nline two")
+
+    broken = types.SimpleNamespace(name="m", load=lambda: fails)
+    monkeypatch.setattr(architectures, "find", lambda name: broken)
+    with pytest.raises(ArchitectureUnknown) as caught:
+        architectures.build("m", {})
+    assert str(caught.value) == "architecture 'm': can not be built: RuntimeError: line one line two"

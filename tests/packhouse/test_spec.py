@@ -1,0 +1,426 @@
+"""package.toml: what is right is read back as it was, what is wrong is named with its line and key."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from packhouse.errors import SpecInvalid
+from packhouse.spec import MAX_SPEC_BYTES, DType, Format, Spec, Want, parse, render
+
+ROOT = Path(__file__).parents[2]
+
+GOOD = f"""\
+schema = 1
+
+[model]
+name = "churn"
+
+[architecture]
+name = "examples.tabular"
+arguments = {{ features = 3, classes = 2 }}
+
+[axes]
+batch = {{ min = 1, max = 64 }}
+
+[[inputs]]
+name = "x"
+dtype = "float32"
+shape = ["batch", 3]
+
+[[inputs]]
+name = "ids"
+dtype = "int64"
+shape = ["batch", 5]
+range = [0, 99]
+
+[[outputs]]
+name = "logits"
+shape = ["batch", 2]
+scores = true
+
+[weights]
+file = "weights.safetensors"
+sha256 = "{"a" * 64}"
+size = 1234
+
+[samples]
+file = "samples.safetensors"
+sha256 = "{"b" * 64}"
+size = 99
+labels = true
+
+[preprocessing]
+input = "x"
+columns = ["a", "b", "c"]
+mean = [1, 2.0, 3.0]
+scale = [1.0, 0.5, 2.0]
+
+[formats]
+onnx = "required"
+program = "off"
+
+[gates]
+max_ratio = 8.0
+atol = 1e-4
+rtol = 1e-3
+
+[image]
+repository = "registry.example:5000/models/churn"
+
+[mlflow]
+name = "churn model"
+"""
+
+ONE_INPUT = GOOD[GOOD.index('[[inputs]]\nname = "ids"') : GOOD.index("[[outputs]]")]
+
+# what is replaced, by what, the text on the line that must be named ("" for none), and what the message must say
+BAD = {
+    "unknown key at the top": ("schema = 1", 'schema = 1\ncolour = "red"', "colour", "colour: unknown key"),
+    "unknown section": ("[image]", "[docker]\nx = 1\n[image]", "[docker]", "docker: unknown key"),
+    "unknown nested key": ("size = 99", 'size = 99\nsize_mb = "1"', "size_mb", "samples.size_mb: unknown key"),
+    "a format by its Python name": ("[formats]", '[formats]\nonnx_int8 = "off"', "onnx_int8", "unknown key"),
+    "a class path": ("[model]", '[model]\nclass_path = "os.system"', "class_path", "model.class_path: unknown key"),
+    "a Hydra target": ("[model]", '[model]\n_target_ = "os.system"', "_target_", "model._target_: unknown key"),
+    "text for a number": ("size = 1234", 'size = "1234"', 'size = "1234"', "weights.size: Input should be a valid int"),
+    "a flag for a number": ("max = 64", "max = true", "batch =", "axes.batch.max: Input should be a valid integer"),
+    "text for a flag": ("labels = true", 'labels = "yes"', "labels", "samples.labels: Input should be a valid bool"),
+    "text in a list of numbers": ("[1, 2.0, 3.0]", '[1, "2", 3.0]', "mean", "preprocessing.mean[1]: Input should be"),
+    "a date": ('name = "churn"\n', "name = 2020-01-01\n", "2020-01-01", "model.name: Input should be a valid string"),
+    "a date among the arguments": ("features = 3", "features = 2020-01-01", "arguments", "architecture.arguments.feat"),
+    "a table for text": ('name = "churn"\n', "name = { first = 1 }\n", "first", "model.name: Input should be a valid"),
+    "another schema": ("schema = 1", "schema = 2", "schema", "schema: Input should be 1"),
+    "missing section": (GOOD[GOOD.index("[weights]") : GOOD.index("[samples]")], "", "", "weights: missing"),
+    "missing key": ("size = 99\n", "", "[samples]", "samples.size: missing"),
+    "missing key of the second input": ('name = "ids"\n', "", "[[inputs]]@2", "inputs[1].name: missing"),
+    "no inputs": (GOOD[GOOD.index("[[inputs]]") : GOOD.index("[[outputs]]")], "", "", "inputs: missing"),
+    "bad model name": ('"churn"\n', '"Churn Model"\n', "Churn", "model.name: has another form; got 'Churn Model'"),
+    "bad tensor name": ('name = "ids"', 'name = "9 ids"', "9 ids", "inputs[1].name: has another form"),
+    "bad axis name": ("batch = {", '"b c" = {', '"b c"', "axes.b c: has another form"),
+    "digest in upper case": ("a" * 64, "A" * 64, "A" * 64, "weights.sha256: has another form"),
+    "digest too short": ("a" * 64, "a" * 63, "a" * 63, "want sha256: 64 lower-case hex digits"),
+    "digest is md5": ("a" * 64, "d41d8cd98f00b204e9800998ecf8427e", "d41d", "weights.sha256: has another form"),
+    "size of nothing": ("size = 1234", "size = 0", "size = 0", "weights.size: Input should be greater than or equal"),
+    "size below nothing": ("size = 1234", "size = -1", "size = -1", "weights.size: Input should be greater than or"),
+    "size beyond 63 bits": ("size = 1234", f"size = {2**63}", "size =", "weights.size: Input should be less than"),
+    "axis upside down": (
+        "min = 1, max = 64",
+        "min = 65, max = 64",
+        "batch =",
+        "axes.batch.min: min 65 is above max 64",
+    ),
+    "axis of size nothing": (
+        "min = 1, max = 64",
+        "min = 0, max = 64",
+        "batch =",
+        "axes.batch.min: Input should be gre",
+    ),
+    "axis not declared": ('["batch", 5]', '["batch", "time"]', '"time"', "inputs[1].shape: axis 'time' is used but"),
+    "axis not used": (
+        "[axes]",
+        "[axes]\ntime = { max = 9 }",
+        "time",
+        "axes.time: axis 'time' is declared but no input",
+    ),
+    "a shape that is neither": (
+        '["batch", 5]',
+        '["batch", 5.5]',
+        "5.5",
+        "inputs[1].shape[1]: neither a size nor the na",
+    ),
+    "duplicate input": ('name = "ids"', 'name = "x"', 'name = "x"@2', "inputs[1].name: 'x' is declared 2 times"),
+    "unknown dtype": ('"int64"', '"bfloat16"', "bfloat16", "inputs[1].dtype: Input should be 'float32'"),
+    "range upside down": ("range = [0, 99]", "range = [9, 0]", "range", "inputs[1].range: 9 is above 0"),
+    "range to infinity": (
+        "range = [0, 99]",
+        "range = [0, inf]",
+        "range",
+        "inputs[1].range[1]: Input should be a finite",
+    ),
+    "scores of one number": (
+        '["batch", 2]',
+        '["batch"]',
+        '["batch"]',
+        "outputs[0].shape: scores need a last axis of cl",
+    ),
+    "scale of nothing": ("scale = [1.0,", "scale = [0.0,", "scale =", "preprocessing.scale: a scale of 0 would divide"),
+    "mean of another length": ("mean = [1, 2.0, 3.0]", "mean = [1, 2.0]", "scale =", "must have one entry per feature"),
+    "mean that is no number": ("mean = [1,", "mean = [nan,", "mean", "preprocessing.mean[0]: Input should be a finite"),
+    "scale that is infinite": (
+        "scale = [1.0,",
+        "scale = [inf,",
+        "scale",
+        "preprocessing.scale[0]: Input should be a f",
+    ),
+    "preprocessing of nobody": ('input = "x"', 'input = "z"', 'input = "z"', "preprocessing.input: 'z' is not among"),
+    "preprocessing of integers": (
+        'input = "x"',
+        'input = "ids"',
+        "mean",
+        "input 'ids' must be float32 with a last axis",
+    ),
+    "atol without rtol": ("rtol = 1e-3\n", "", "atol", "gates.atol: set both atol and rtol, or neither"),
+    "rtol without atol": ("atol = 1e-4\n", "", "rtol", "gates.rtol: set both atol and rtol, or neither"),
+    "a tolerance that is no number": ("atol = 1e-4", "atol = nan", "atol", "gates.atol: Input should be"),
+    "a ratio that is no number": (
+        "max_ratio = 8.0",
+        "max_ratio = nan",
+        "max_ratio",
+        "gates.max_ratio: Input should be",
+    ),
+    "a ratio below one": (
+        "max_ratio = 8.0",
+        "max_ratio = 0.5",
+        "max_ratio",
+        "gates.max_ratio: Input should be greater",
+    ),
+    "an old opset": ("[formats]", "[formats]\nopset = 7", "opset", "formats.opset: Input should be greater than or eq"),
+    "an absurd opset": ("[formats]", "[formats]\nopset = 999", "opset", "formats.opset: Input should be less than or"),
+    "an unknown want": (
+        'onnx = "required"',
+        'onnx = "maybe"',
+        "maybe",
+        "formats.onnx: Input should be 'required', 'opt",
+    ),
+    "INT8 without its base": (
+        'onnx = "required"',
+        'onnx = "off"\nonnx-int8 = "optional"',
+        "onnx-int8",
+        "formats.onnx-int8: onnx-int8 is measured against onnx, which is off",
+    ),
+    "INT8 by default without its base": ('onnx = "required"', 'onnx = "off"', 'onnx = "off"', "measured against onnx"),
+    "everything off": (
+        'onnx = "required"',
+        'onnx = "off"\nonnx-int8 = "off"\ntorchscript = "off"\ntorchscript-int8 = "off"',
+        "[formats]",
+        "formats: every format is off",
+    ),
+    "one file twice": ('"samples.safetensors"', '"weights.safetensors"', "weights.safetensors@2", "the same file"),
+    "package.toml as weights": (
+        '"weights.safetensors"',
+        '"package.toml"',
+        "package.toml",
+        "weights.file: package.toml is",
+    ),
+    "a path as a file": ('"weights.safetensors"', '"../weights"', "../weights", "weights.file: has another form"),
+    "a repository with a scheme": ('"registry.example', '"https://registry.example', "https", "image.repository: has"),
+    "a key twice": ("size = 99", "size = 99\nsize = 98", "size = 98", "not TOML: Cannot overwrite a value"),
+    "broken TOML": ('name = "ids"', 'name = "ids', 'name = "ids', "not TOML: Illegal character"),
+    "broken at the end": ('name = "churn model"\n', 'name = """churn', 'name = """churn', "not TOML"),
+    "a dotted key without end": ("features = 3", f"a{'.a' * 5000} = 3", "arguments", "nested too deep"),
+    "a dotted header without end": ("[image]", f"[a{'.a' * 5000}]\n[image]", "[a.a", "nested too deep"),
+    "arrays in arrays": (
+        "features = 3",
+        f"f = {'[' * 300}{']' * 300}",
+        "arguments",
+        "architecture.arguments.f: Recurs",
+    ),
+    "an argument that is no number": ("features = 3", "features = nan", "arguments", "architecture.arguments.features"),
+}
+
+
+@pytest.mark.parametrize("old, new, line, words", BAD.values(), ids=BAD)
+def test_a_bad_spec_is_named_with_its_line_and_key(old, new, line, words):
+    assert GOOD.count(old) >= 1
+    text = GOOD.replace(old, new, 1)
+    with pytest.raises(SpecInvalid) as caught:
+        parse(text.encode())
+    assert words in str(caught.value)
+    assert caught.value.where == (f"package.toml:{line_number(text, line)}" if line else "package.toml")
+
+
+def line_number(text: str, words: str) -> int:
+    """Of the first line that has the words; `words@2`: of the second."""
+    wanted, _, which = words.partition("@")
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if wanted in line]
+    return lines[int(which or 1) - 1]
+
+
+def test_the_good_spec_is_good():
+    spec = parse(GOOD.encode())
+    assert spec.batch == "batch"
+    assert spec.formats.want(Format.PROGRAM) is Want.OFF
+    assert spec.inputs[1].range == (0, 99)
+
+
+def test_the_number_of_further_findings_is_said():
+    text = GOOD.replace("size = 99", "size = 0").replace("size = 1234", "size = 0").replace("max = 64", "max = 0")
+    with pytest.raises(SpecInvalid, match="and 2 more"):
+        parse(text.encode())
+    with pytest.raises(SpecInvalid) as alone:
+        parse(GOOD.replace('["batch", 3]', '["batch", 3.5]').replace(ONE_INPUT, "").encode())
+    assert "more" not in str(alone.value)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "# name = 1\n# [model]\n",
+        'arguments = { text = """\n[model]\nname = "x"\n""" }\n',
+        "arguments = { layers = [\n  [1, 2],\n  [3, 4],\n], x = '#' }\n",
+        "arguments = { a = '''it's [ open''' }\n",
+    ],
+    ids=["comments", "text over lines", "arrays over lines", "a bracket in text"],
+)
+def test_the_line_is_right_behind_values_that_look_like_keys_and_headers(noise):
+    text = f'[architecture]\nname = "a"\n{noise}[model]\nname = "Bad Name"\n'
+    with pytest.raises(SpecInvalid) as caught:
+        parse(f"schema = 1\n{text}".replace("\n", "\r\n").encode())
+    assert caught.value.where == f"package.toml:{line_number(text, 'Bad Name') + 1}"
+
+
+def test_the_line_is_right_behind_an_array_over_lines_in_the_same_table():
+    array = "arguments = { layers = [\n  [1],\n  [2],\n], more = [\n  { nome = 1 },\n] }"
+    text = GOOD.replace("arguments = { features = 3, classes = 2 }", f'{array}\nnome = "a"')
+    with pytest.raises(SpecInvalid) as caught:
+        parse(text.encode())
+    assert str(caught.value) == f"package.toml:{line_number(text, 'nome@2')}: architecture.nome: unknown key"
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (b"#" * (MAX_SPEC_BYTES + 1), "too large"),
+        (b"#" * 10_000_000, "got 10,000,000 bytes"),
+        (b'schema = 1\nname = "\xff"', "byte 19: not UTF-8"),
+        (b"\xef\xbb\xbfschema = 1", "not TOML"),
+        (b"schema = \0", "not TOML"),
+        (b"x = " + b"[" * 5000 + b"]" * 5000, "nested too deep"),
+        (b"", "missing"),
+        (b"schema = " + b"1" * 5000, "not TOML that can be read"),
+    ],
+    ids=["too large", "10 MB", "not UTF-8", "byte order mark", "NUL", "deep", "empty", "digits"],
+)
+def test_bytes_that_are_no_spec_are_refused(data, words):
+    with pytest.raises(SpecInvalid, match=re.escape(words)):
+        parse(data)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'x = "{"a." * 300_000}"',
+        f'x = "{"@" * 600_000}"',
+        f"x = {{ {', '.join(f'a{i}.b = 1' for i in range(40_000))} }}",
+        f"x{'.x' * 300_000} = 1",
+        '#"\n' * 200_000,
+    ],
+    ids=["dots in text", "signs in text", "many tables", "one dotted key", "many lines"],
+)
+def test_no_spec_of_the_permitted_size_keeps_the_reader_busy(line):
+    started = time.process_time()
+    with pytest.raises(SpecInvalid):
+        parse(f"{line}\n[model]\nname = 1\n".encode())
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "weights.pt?X-Amz-Credential=AKIDHUNTER2&X-Amz-Signature=hunter2",
+        "https://bucket.example/weights.pt?sig=hunter2",
+        "https://user:hunter2@bucket.example/weights.pt",
+        "user:hunter2@bucket/weights.pt",
+    ],
+)
+@pytest.mark.parametrize("place", ['"weights.safetensors"', '"registry.example:5000/models/churn"', '"churn"'])
+def test_a_secret_in_a_url_does_not_get_into_a_message(secret, place):
+    with pytest.raises(SpecInvalid) as caught:
+        parse(GOOD.replace(place, f'"{secret}"', 1).encode())
+    assert "hunter2" not in str(caught.value).lower()
+
+
+def test_a_message_stays_short_whatever_the_key_is_called():
+    with pytest.raises(SpecInvalid) as caught:
+        parse(GOOD.replace("[model]", f'[model]\n{"k" * 100_000} = "{"v" * 100_000}"').encode())
+    assert len(str(caught.value)) < 300
+
+
+def test_nothing_in_a_spec_is_looked_up_or_expanded(monkeypatch):
+    monkeypatch.setenv("HOME_OF_SECRETS", "hunter2")
+    strings = ["${HOME_OF_SECRETS}", "$HOME_OF_SECRETS", "{{ env.HOME_OF_SECRETS }}", "!!python/name:os.system", "~"]
+    given = ", ".join(f'"{text}"' for text in strings)
+    extra = f'_target_ = "os.system", class_path = "os.system", x = [{given}]'
+    spec = parse(GOOD.replace("features = 3", extra).encode())
+    assert spec.architecture.arguments["x"] == strings
+    assert spec.architecture.arguments["_target_"] == "os.system"
+
+
+def test_a_square_of_one_axis_is_one_sample_and_no_stack_of_rows():
+    square = GOOD.replace('["batch", 5]', '["batch", "batch"]')
+    assert parse(square.encode()).batch is None
+
+
+names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
+sizes = st.integers(1, 2**31 - 1)
+scalars = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+arguments = st.dictionaries(
+    texts, st.recursive(scalars | texts, lambda x: st.lists(x, max_size=3) | st.dictionaries(texts, x, max_size=3))
+)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Spec:
+    axes = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    shape = st.lists(st.sampled_from(axes) | sizes, max_size=3)
+    inputs = [{"name": "all", "shape": axes}] + [
+        {"name": f"{name}_{number}", "shape": draw(shape), "dtype": draw(st.sampled_from(DType))}
+        | draw(st.sampled_from([{}, {"range": [-1.5, 2]}]))
+        for number, name in enumerate(draw(st.lists(names, max_size=2)))
+    ]
+    files = [{"file": f"{k}.safetensors", "sha256": k * 64, "size": draw(st.integers(1, 2**63 - 1))} for k in "ab"]
+    document = {
+        "schema": 1,
+        "model": {"name": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True))},
+        "architecture": {"name": "a", "arguments": draw(arguments)},
+        "axes": {axis: {"min": 1, "max": draw(sizes)} for axis in axes},
+        "inputs": inputs,
+        "outputs": [{"name": "y", "shape": [*draw(shape)]}],
+        "weights": files[0],
+        "samples": {**files[1], "labels": draw(st.booleans())},
+    }
+    if draw(st.booleans()):
+        document["formats"] = {"onnx-int8": draw(st.sampled_from(Want)), "opset": draw(st.integers(18, 24))}
+    if draw(st.booleans()):
+        document["gates"] = {"atol": draw(st.floats(0, 1)), "rtol": 0, "int8_speed": 2}
+    return Spec.model_validate(document)
+
+
+@given(specs())
+@settings(deadline=None, max_examples=60)
+def test_a_rendered_spec_is_parsed_back_as_it_was(spec):
+    assert parse(render(spec)) == spec
+    assert render(parse(render(spec))) == render(spec)
+
+
+def example() -> str:
+    blocks = re.findall(
+        r"^```toml\n(.*?)^```", (ROOT / "docs" / "spec.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+def test_the_example_of_the_documentation_is_a_spec():
+    parse(example().encode())
+
+
+def test_the_documentation_names_every_key_and_every_default():
+    page = (ROOT / "docs" / "spec.md").read_text("utf-8")
+    sections = {"model", "architecture", "axes", "inputs", "outputs", "weights", "samples", "preprocessing"}
+    schema = Spec.model_json_schema(by_alias=True)
+    assert sections < set(schema["properties"])
+    for section in schema["properties"]:
+        assert re.search(rf"`\[?\[?{section}\b", page), section
+    for table in schema["$defs"].values():
+        for key, value in table.get("properties", {}).items():
+            row = re.search(rf"^\| `{key}` \|.*$", page, re.MULTILINE)
+            assert row, key
+            if isinstance(default := value.get("default"), (int, float)) and not isinstance(default, bool):
+                assert re.search(rf"^\| `{key}` \|.*\b{re.escape(f'{default:g}')}\b", page, re.MULTILINE), key

@@ -1,0 +1,295 @@
+"""Staging: a source is whole or not there, and what a worker would refuse is refused where the model was trained."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import packhouse
+from packhouse import architectures, staging
+from packhouse.digest import digest_bytes, digest_file
+from packhouse.errors import ArchitectureUnknown, PackhouseError, SamplesInvalid, SpecInvalid, WeightsInvalid
+from packhouse.spec import SPEC_FILE, DType, parse
+from packhouse.staging import stage, stage_folder
+from packhouse.store import FileStore
+from packhouse.tensors import read_numpy
+
+X = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
+
+
+def staged(tmp_path: Path, model: nn.Module | None = None, **options: object) -> packhouse.Staged:
+    torch.manual_seed(0)
+    given = {
+        "to": str(tmp_path / "source"),
+        "name": "linear",
+        "architecture": "test.linear",
+        "inputs": {"x": X},
+        "outputs": ["y"],
+    }
+    return stage(model or architectures.build("test.linear", {}), **(given | options))  # type: ignore[arg-type]
+
+
+def test_a_source_is_whole_and_its_digests_are_right(tmp_path):
+    found = staged(tmp_path, description="a model", mlflow="Linear", image="registry.example/linear")
+    folder = tmp_path / "source"
+    spec = parse((folder / SPEC_FILE).read_bytes())
+    assert spec == found.spec
+    assert found.url == f"file://{folder}"
+    assert found.notes == ()
+    for file in (spec.weights, spec.samples):
+        assert digest_file(folder / file.file) == file.digest
+        assert (folder / file.file).stat().st_size == file.size
+    assert spec.inputs[0].shape == ("batch", 16)
+    assert spec.outputs[0].shape == ("batch", 4)
+    assert (spec.axes["batch"].min, spec.axes["batch"].max) == (1, 64)
+    state = architectures.build("test.linear", {}).state_dict()
+    assert set(read_numpy(folder / spec.weights.file)) == set(state)
+
+
+class Recorder(FileStore):
+    """Notes the order of writes, and breaks off at the one that is to fail."""
+
+    def __init__(self, root: Path, *, fails: str = "") -> None:
+        super().__init__(root)
+        self.keys: list[str] = []
+        self.fails = fails
+
+    def put(self, key: str, body: bytes | Path, *, digest: str) -> None:
+        if key == self.fails:
+            raise OSError("pulled the plug")
+        super().put(key, body, digest=digest)
+        self.keys.append(key)
+
+
+def test_package_toml_is_written_last(tmp_path, monkeypatch):
+    store = Recorder(tmp_path / "source")
+    monkeypatch.setattr(staging, "open_store", lambda url: store)
+    staged(tmp_path)
+    assert store.keys == ["weights.safetensors", "samples.safetensors", SPEC_FILE]
+
+
+@pytest.mark.parametrize("fails", ["weights.safetensors", "samples.safetensors", SPEC_FILE])
+def test_staging_that_broke_off_leaves_no_source(tmp_path, monkeypatch, fails):
+    monkeypatch.setattr(staging, "open_store", lambda url: Recorder(tmp_path / "source", fails=fails))
+    with pytest.raises(OSError, match="pulled the plug"):
+        staged(tmp_path)
+    assert not (tmp_path / "source" / SPEC_FILE).exists()
+
+
+@pytest.mark.parametrize("options", [{"name": "Bad Name"}, {"gates": {"atol": 0.1}}, {"inputs": {"x": X * np.nan}}])
+def test_what_is_refused_writes_nothing(tmp_path, options):
+    with pytest.raises(PackhouseError):
+        staged(tmp_path, **options)
+    assert not (tmp_path / "source").exists()
+
+
+def test_the_same_model_staged_twice_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        staged(tmp_path, to=str(tmp_path / name))
+    for file in (SPEC_FILE, "weights.safetensors", "samples.safetensors"):
+        assert digest_file(tmp_path / "one" / file) == digest_file(tmp_path / "two" / file)
+
+
+def test_of_tied_weights_one_name_is_written(tmp_path):
+    model = architectures.build("test.tied", {})
+    staged(tmp_path, model, architecture="test.tied")
+    assert list(read_numpy(tmp_path / "source" / "weights.safetensors")) == ["encode.weight"]
+
+
+def test_preprocessing_is_staged_as_numbers_and_samples_as_they_come(tmp_path):
+    mean, scale = np.arange(16.0), np.full(16, 2.0)
+    options = {"preprocessing": packhouse.Standardise("x", mean, scale, columns=[f"c{n}" for n in range(16)])}
+    spec = staged(tmp_path, **options).spec
+    assert spec.preprocessing is not None
+    assert spec.preprocessing.mean == tuple(mean)
+    assert spec.preprocessing.scale == tuple(scale)
+    assert spec.preprocessing.columns[3] == "c3"
+    samples = read_numpy(tmp_path / "source" / spec.samples.file)
+    np.testing.assert_array_equal(samples["calibration.x"], X[::4])
+
+
+@pytest.mark.parametrize("part, count", [(0.25, 6), (0.5, 12), (0.75, 18), (0.1, 3), (0.01, 1), (0.99, 23)])
+def test_samples_are_split_evenly_and_no_sample_is_in_both_parts(tmp_path, part, count):
+    labels = np.arange(24) % 3
+    spec = staged(tmp_path, labels=labels, calibration=part, outputs=["y"]).spec
+    samples = read_numpy(tmp_path / "source" / spec.samples.file)
+    chosen = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in samples["calibration.x"]]
+    rest = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in samples["evaluation.x"]]
+    assert len(chosen) == count
+    assert sorted(chosen + rest) == list(range(24))
+    np.testing.assert_array_equal(samples["label"], labels[rest])
+    gaps = np.diff(chosen)
+    assert not len(gaps) or gaps.max() - gaps.min() <= 1
+    assert spec.outputs[0].scores
+    assert spec.samples.labels
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        (np.arange(24) / 7, "labels are whole numbers"),
+        (np.full(24, np.nan), "labels are whole numbers"),
+        ([f"class {n}" for n in range(24)], "labels are whole numbers"),
+        (np.arange(23) % 3, "as many of each input"),
+        (np.arange(24), "no such class; got 1 to 23, want 0 to 3"),
+        (-np.ones(24, int), "no such class"),
+        (np.eye(24), "label: wrong form"),
+        (3, "one value is no stack of samples"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path, labels, words):
+    with pytest.raises(SamplesInvalid, match=words):
+        staged(tmp_path, labels=labels)
+
+
+def test_labels_may_be_a_tensor_or_whole_floats(tmp_path):
+    for number, labels in enumerate((torch.arange(24) % 4, (np.arange(24) % 4).astype(float), [True, False] * 12)):
+        staged(tmp_path, labels=labels, to=str(tmp_path / str(number)))
+
+
+@pytest.mark.parametrize(
+    "inputs, words",
+    [
+        ({"x": X[:1]}, "two samples at least"),
+        ({"x": X[:0]}, "two samples at least"),
+        ({}, "two samples at least"),
+        ({"x": X, "z": X[:5]}, "as many of each input"),
+        ({"x": np.float32(1)}, "one value is no stack of samples"),
+        ({"x": [[1.0], [1.0, 2.0]]}, "not an array"),
+        ({"x": torch.zeros(4, 16, dtype=torch.bfloat16)}, "not an array"),
+        ({"x": X.astype(np.float64)}, "the model fails on them"),
+        ({"x": X[:, :5]}, "the model fails on them"),
+    ],
+)
+def test_samples_that_the_model_can_not_take_are_refused(tmp_path, inputs, words):
+    with pytest.raises(SamplesInvalid, match=words):
+        staged(tmp_path, inputs=inputs)
+
+
+@pytest.mark.parametrize("calibration", [0, 1, -1, 2, float("nan")])
+def test_a_part_that_is_no_part_is_refused(tmp_path, calibration):
+    with pytest.raises(SamplesInvalid, match="split in two"):
+        staged(tmp_path, calibration=calibration)
+
+
+def test_another_number_of_outputs_is_refused(tmp_path):
+    with pytest.raises(SpecInvalid, match="the model has another number of outputs; got 1"):
+        staged(tmp_path, outputs=["y", "z"])
+
+
+def test_wrong_architecture_arguments_are_refused(tmp_path):
+    with pytest.raises(WeightsInvalid) as caught:
+        staged(tmp_path, arguments={"hidden": 8})
+    assert "layers.0.bias" in str(caught.value)
+    assert "got (32,), want (8,)" in str(caught.value)
+    with pytest.raises(ArchitectureUnknown, match="can not be built"):
+        staged(tmp_path, arguments={"hiden": 8})
+    assert not (tmp_path / "source").exists()
+
+
+def test_arguments_that_toml_has_not_are_refused(tmp_path):
+    for argument in (None, np.arange(3), object(), float("nan")):
+        with pytest.raises(SpecInvalid):
+            staged(tmp_path, architecture="elsewhere.model", arguments={"x": argument})
+
+
+def test_an_architecture_that_is_not_installed_here_is_noted(tmp_path):
+    found = staged(tmp_path, architecture="elsewhere.model")
+    assert found.notes == (
+        "architecture 'elsewhere.model' is not registered here, so it was not compared with the model",
+    )
+
+
+def test_a_model_on_another_device_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(SpecInvalid) as caught:
+        staged(tmp_path, architectures.build("test.linear", {}).to("meta"))
+    assert str(caught.value) == "layers.0.weight: the model is on another device; got meta, want cpu: model.to('cpu')"
+
+
+def test_a_model_without_parameters_is_refused(tmp_path):
+    with pytest.raises(WeightsInvalid, match="no parameters"):
+        staged(tmp_path, nn.Tanh())
+
+
+class Pooled(nn.Module):
+    """x (batch, time, 3), n int64 (batch,) to: per step (batch, time), pooled (batch, 3), a constant (5,), n + 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x @ self.weight, x.mean(1) * self.weight, torch.zeros(5), n + 1
+
+
+def test_axes_and_dtypes_of_outputs_are_read_off_the_model(tmp_path):
+    spec = staged(
+        tmp_path,
+        Pooled(),
+        architecture="elsewhere.model",
+        inputs={"x": np.zeros((6, 7, 3), np.float32), "n": np.arange(6)},
+        axes={"x": ["batch", "time", 3]},
+        ranges={"time": (1, 9), "batch": (1, 32)},
+        outputs=["steps", "pooled", "constant", "next"],
+    ).spec
+    assert [output.shape for output in spec.outputs] == [("batch", "time"), ("batch", 3), (5,), ("batch",)]
+    assert spec.outputs[3].dtype is DType.INT64
+    assert (spec.axes["time"].max, spec.axes["batch"].max) == (9, 32)
+
+
+def test_a_model_without_a_batch_is_staged_as_it_is(tmp_path):
+    model = architectures.build("test.unbatched", {})
+    spec = staged(tmp_path, model, architecture="test.unbatched", axes={"x": [16]}, outputs=["y", "sign"]).spec
+    assert spec.batch is None
+    assert [output.shape for output in spec.outputs] == [(4,), (4,)]
+    assert [output.dtype for output in spec.outputs] == [DType.FLOAT32, DType.BOOL]
+
+
+def test_a_model_in_training_is_put_into_eval_mode(tmp_path):
+    model = architectures.build("test.linear", {}).train()
+    staged(tmp_path, model)
+    assert not model.training
+
+
+def test_a_folder_is_staged_with_the_digests_filled_in(tmp_path):
+    spec = staged(tmp_path).spec
+    folder = shutil.copytree(tmp_path / "source", tmp_path / "draft")
+    document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document |= {"weights": {"file": "weights.safetensors"}, "samples": {}}
+    again = stage_folder(folder, document, to=str(tmp_path / "again"))
+    assert again.spec == spec
+    with pytest.raises(SpecInvalid, match=r"\[weights\] is not a table"):
+        stage_folder(folder, document | {"weights": "weights.safetensors"}, to=str(tmp_path / "never"))
+    with pytest.raises(SpecInvalid, match=r"\[weights\] names a file that is not there"):
+        stage_folder(folder, document | {"weights": {"file": "gone.pt"}}, to=str(tmp_path / "never"))
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_file_that_is_not_what_package_toml_says_is_refused(tmp_path):
+    spec = staged(tmp_path).spec
+    folder = shutil.copytree(tmp_path / "source", tmp_path / "draft")
+    document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["weights"]["sha256"] = digest_bytes(b"other").removeprefix("sha256:")
+    with pytest.raises(PackhouseError, match="sha256 differs"):
+        stage_folder(folder, document, to=str(tmp_path / "never"))
+    assert not (tmp_path / "never" / SPEC_FILE).exists()
+
+
+def test_importing_packhouse_brings_in_neither_torch_nor_an_orchestrator_and_asks_no_network():
+    program = (
+        "import socket, sys\n"
+        "def no(*_, **__): raise AssertionError('network')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = no\n"
+        "import packhouse\n"
+        "heavy = {'torch', 'prefect', 'flows', 'tasks', 'infra', 'mlflow', 'docker', 'onnx', 'onnxruntime', 'boto3'}\n"
+        "found = sorted(heavy & {name.split('.')[0] for name in sys.modules})\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

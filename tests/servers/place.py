@@ -1,0 +1,140 @@
+"""What every test server needs: a folder that outlives the run, free ports, bounded waiting, an end by process id."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class CannotRunError(Exception):
+    """This machine cannot run the server; the text says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running S3 server, and one user of it."""
+
+    url: str
+    access_key: str
+    secret_key: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def last_words(self) -> str:
+        return " | ".join(self.log.read_text(errors="replace").splitlines()[-4:])
+
+
+def cache() -> Path:
+    """Where installed servers are kept between runs: $PACKHOUSE_TEST_CACHE, else .cache/ of the repository."""
+    default = Path(__file__).parents[2] / ".cache"
+    folder = Path(os.environ.get("PACKHOUSE_TEST_CACHE") or default).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def installed(name: str, install: Callable[[Path], None]) -> Path:
+    """The folder cache()/name, made once. A half-made one is never seen: it gets its name at the end."""
+    done = cache() / name
+    with (cache() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            half = cache() / f"{name}.half"
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir()
+            install(half)
+            half.rename(done)
+    return done
+
+
+def must_run(command: Sequence[str | Path], *, why: str, timeout_s: float) -> str:
+    """The command's output. Raises CannotRunError with the last lines of it."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    except OSError as error:
+        raise CannotRunError(f"{why}: {command[0]} cannot be started ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise CannotRunError(f"{why}: still running after {timeout_s:.0f} s") from error
+    if done.returncode != 0:
+        said = " | ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
+        raise CannotRunError(f"{why}: exit status {done.returncode}: {said}")
+    return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports that nobody listened on a moment ago, below those that the kernel lends to clients."""
+    found: list[int] = []
+    for port in random.sample(range(15_000, 30_000), 1000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+        if len(found) == count:
+            return found
+    raise CannotRunError("no free ports on loopback")
+
+
+def wait_until(ready: Callable[[], bool], *, what: str, server: Server, timeout_s: float) -> None:
+    """Raises CannotRunError, with the end of the server's log, when it has died or the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if server.process.poll() is not None:
+            raise CannotRunError(f"{what} ended with status {server.process.returncode}: {server.last_words()}")
+        if time.monotonic() > deadline:
+            raise CannotRunError(f"{what} was not ready after {timeout_s:.0f} s: {server.last_words()}")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP server speaks at `url`, whatever it says."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def running(command: Sequence[str | Path], *, log: Path, grace_s: float = 5) -> Iterator[Server]:
+    """A server in a session of its own. It gets SIGTERM at the end, SIGKILL after `grace_s`, and dies with us."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *command], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+        )
+    try:
+        yield Server(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def scratch(prefix: str, under: Path | None = None) -> Iterator[Path]:
+    """A folder for one server's data, gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"packhouse-{prefix}-", dir=under))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
