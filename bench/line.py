@@ -1,0 +1,191 @@
+"""A whole release against the bare sequence (bench/bare.py): wall seconds and peak memory, in one run.
+
+`make bench-line`, or `python bench/line.py [MODEL ...]`. Rounds alternate, so that both see the same machine; the
+least of the rounds is compared, since everything else on a machine only ever adds. Peak memory: the largest resident
+set of any one process, its share of mapped files included, sampled every 20 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from tasks.jobs.measure import processor
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+ENCODERS = {
+    "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
+    "bert-base": {},
+}
+SMALL = ("tumour-table", "digits-cnn", "digits-lstm")
+ROUNDS = int(os.environ.get("ROUNDS", "2"))
+GOAL_TIMES_WEIGHTS, GOAL_PLUS_BYTES = 2.5, 900e6
+
+
+@dataclass
+class Ran:
+    seconds: float
+    peak_bytes: int
+
+
+def main(models: list[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as name:
+        folder = Path(name)
+        api = _start_api(folder)
+        try:
+            rows = [_row(model, folder) for model in models or [*SMALL, *ENCODERS]]
+        finally:
+            api.terminate()
+            api.wait()
+    print(f"\n{processor()}, {os.cpu_count()} cores, least of {ROUNDS} rounds\n")
+    print("| model | weights MB | bare s | packhouse s | ratio | bare MB | packhouse MB | allowed MB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(row)
+    return 0
+
+
+def _row(model: str, folder: Path) -> str:
+    source = folder / "sources" / model
+    _stage(model, source)
+    bare, ours = [], []
+    for turn in range(ROUNDS):
+        out = folder / f"bare-{model}-{turn}"
+        out.mkdir()
+        bare.append(
+            _run([sys.executable, str(HERE / "bare.py"), str(source), str(out)], _environment(folder, model, turn))
+        )
+        ours.append(_release(source, _environment(folder, model, turn)))
+        print(
+            f"{model} round {turn}: bare {bare[-1].seconds:.1f} s, packhouse {ours[-1].seconds:.1f} s", file=sys.stderr
+        )
+    weights = next(source.glob("weights*")).stat().st_size
+    least_bare, least_ours = min(run.seconds for run in bare), min(run.seconds for run in ours)
+    peak_bare, peak_ours = max(run.peak_bytes for run in bare), max(run.peak_bytes for run in ours)
+    allowed = GOAL_TIMES_WEIGHTS * weights + GOAL_PLUS_BYTES
+    return (
+        f"| {model} | {weights / 1e6:.1f} | {least_bare:.1f} | {least_ours:.1f} | {least_ours / least_bare:.2f} "
+        f"| {peak_bare / 1e6:.0f} | {peak_ours / 1e6:.0f} | {allowed / 1e6:.0f} |"
+    )
+
+
+def _stage(model: str, source: Path) -> None:
+    import torch
+
+    import packhouse
+
+    if model in SMALL:
+        sys.path.insert(0, str(ROOT / "examples"))
+        from train import TRAININGS
+
+        TRAININGS[model](str(source))
+        return
+    from packhouse_examples.encoder import encoder
+
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    ids, mask = random.integers(0, 30522, (16, 32)), np.ones((16, 32), np.int64)
+    mask[1::2, 20:] = 0
+    packhouse.stage(
+        encoder(**ENCODERS[model]),
+        to=str(source),
+        name=model,
+        architecture="examples.encoder",
+        arguments=ENCODERS[model],
+        inputs={"input_ids": ids, "attention_mask": mask},
+        outputs=["hidden"],
+        axes={"input_ids": ["batch", "time"], "attention_mask": ["batch", "time"]},
+        ranges={"batch": (1, 8), "time": (1, 64)},
+    )
+
+
+def _release(source: Path, environment: dict[str, str]) -> Ran:
+    answer: list[str] = []
+    ran = _run([sys.executable, str(HERE / "one_release.py"), str(source)], environment, answer)
+    return Ran(float(json.loads(answer[-1])["seconds"]), ran.peak_bytes)
+
+
+def _run(command: list[str], environment: dict[str, str], answer: list[str] | None = None) -> Ran:
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    watch = _Watch(process.pid)
+    output, _ = process.communicate()
+    seconds = time.perf_counter() - started
+    watch.stop()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    if answer is not None:
+        answer += output.strip().splitlines()
+    return Ran(seconds, watch.peak_bytes)
+
+
+class _Watch:
+    """Samples the resident set of a process and all its descendants; keeps the largest of any one."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_bytes = 0
+        self._root, self._done = psutil.Process(pid), threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            try:
+                for process in [self._root, *self._root.children(recursive=True)]:
+                    self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
+            except psutil.NoSuchProcess:
+                continue
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def _environment(folder: Path, model: str, turn: int) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PACKHOUSE_HOME": str(folder / f"home-{model}-{turn}"),
+        "PACKHOUSE_STORE": "",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{_PORT}/api",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+_PORT = 42871
+
+
+def _start_api(folder: Path) -> subprocess.Popen[bytes]:
+    environment = _environment(folder, "api", 0) | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    api = subprocess.Popen(
+        [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(_PORT)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/api/health", timeout=1).close()
+            return api
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    api.kill()
+    raise SystemExit("Prefect's server did not start")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

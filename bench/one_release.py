@@ -1,0 +1,20 @@
+"""Runs one release flow and prints its seconds: from the flow's start to its end, Prefect's API already up.
+
+The sandbox's fork server starts with the flow, so its warm-up is inside. `python bench/one_release.py SOURCE`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from flows.release import release_model
+from infra.workshop import workshop
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    workshop().sandbox.start()
+    result = release_model(sys.argv[1])
+    print(json.dumps({"seconds": time.perf_counter() - started, "release": result.release}))
+    workshop().close()
