@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from packhouse.quality import Quality, has_signal, sqnr_db
+from packhouse.yardstick import TORN_SCALED, Rounding, Yardstick, error, largest, rounding
+
 Array = NDArray[np.generic]
 Outputs = Mapping[str, Array]
-
-QUIET_SCALE = 2.0**-12
-"""Where an output is (nearly) zero in one case, its errors are still of the size that its other cases give them."""
 
 UNREFERENCED_SCALED = {"float16": 1e-2, "float32": 1e-5, "float64": 2e-14}
 """Largest error, as a part of the output's largest value, where no float64 run exists. About 84 units in the last
 place of fp32 and of float64; ten of float16, whose sums are kept in fp32."""
-
-FLOAT64_SLACK = 32.0
-"""A float64 output has no finer reference, so that its own error reads as nothing: instead of half a unit in the last
-place, so many halves are taken for its rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,8 @@ class Case:
     """One set of inputs and what the trained model answered.
 
     inputs: name -> array. expected: output name -> array, as the model computes it. exact: the same in float64, for
-    floating outputs; None where the model can not run in double. real: made of the source's own samples.
+    floating outputs; None where there is no such run. real: made of the source's own samples. yardsticks: of floating
+    outputs; None: not taken yet, see `measured`.
     """
 
     name: str
@@ -42,6 +39,12 @@ class Case:
     expected: Outputs
     exact: Outputs | None
     real: bool
+    yardsticks: Mapping[str, Yardstick] | None = None
+
+    @property
+    def floating(self) -> frozenset[str]:
+        """Names of the outputs that have a distance; the others are equal or not."""
+        return frozenset(name for name, array in self.expected.items() if _floating(array))
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,31 @@ def judge(cases: Sequence[Case], answers: Sequence[Outputs], tolerance: Toleranc
     """Compares a format's answers with the trained model's, case by case, then all cases together for distance.
 
     Law: judge(cases, [c.expected for c in cases], Ratio()) passes, if the expected values are finite and each output
-    has a value in some case. Raises ValueError: no cases, or another number of answers than of cases (the caller's
-    mistake).
+    has a value in some case. Law: where cases that have yardsticks pass, any of them pass without the others, as long
+    as each output still has a value. Raises ValueError: no cases, or another number of answers than of cases (the
+    caller's mistake).
     """
     if refusal := _forms(cases, answers):
         return Judgement(refusal)
+    if any(case.yardsticks is None for case in cases):
+        cases = measured(cases)
+    return _distances(cases, answers, tolerance)
+
+
+def judge_one(case: Case, answer: Outputs, tolerance: Tolerance) -> Judgement:
+    """One case that has yardsticks, beside others that prove something: its outputs may be empty."""
+    if refusal := form(case, answer):
+        return Judgement(refusal)
+    return _distances([case], [answer], tolerance)
+
+
+def form(case: Case, answer: Outputs) -> str:
+    """What the form of one answer has against it: names and their order, dtype, shape, finiteness. Empty: nothing."""
+    refusal = _form(case, answer)
+    return f"case {case.name!r}: {refusal}" if refusal else ""
+
+
+def _distances(cases: Sequence[Case], answers: Sequence[Outputs], tolerance: Tolerance) -> Judgement:
     deviations = []
     for output in cases[0].expected:
         refusal, deviation = _distance(output, cases, answers, tolerance)
@@ -109,8 +132,8 @@ def _forms(cases: Sequence[Case], answers: Sequence[Outputs]) -> str:
     for case, answer in zip(cases, answers, strict=True):
         if list(case.expected) != list(cases[0].expected):
             return f"case {case.name!r}: the model has {_names(case.expected)}, before {_names(cases[0].expected)}"
-        if refusal := _form(case, answer):
-            return f"case {case.name!r}: {refusal}"
+        if refusal := form(case, answer):
+            return refusal
     if not cases[0].expected:
         return "the model has no outputs: there is nothing to compare"
     for name in cases[0].expected:
@@ -120,7 +143,6 @@ def _forms(cases: Sequence[Case], answers: Sequence[Outputs]) -> str:
 
 
 def _form(case: Case, answer: Outputs) -> str:
-    """Names and their order, dtype, shape, finiteness. Empty: all as expected."""
     if list(answer) != list(case.expected):
         return f"outputs are {_names(answer)}, the model has {_names(case.expected)}"
     for name, want in case.expected.items():
@@ -129,7 +151,7 @@ def _form(case: Case, answer: Outputs) -> str:
             return f"output {name!r} is {got.dtype}, the model gives {want.dtype}"
         if got.shape != want.shape:
             return f"output {name!r} has shape {got.shape}, the model gives {want.shape}"
-        if np.issubdtype(want.dtype, np.inexact):
+        if _floating(want):
             truth = (case.exact or {}).get(name, want)
             for array, whose in ((got, ""), (want, " in the model's own answer"), (truth, " in its float64 run")):
                 if broken := int(np.count_nonzero(~np.isfinite(array))):
@@ -140,12 +162,30 @@ def _form(case: Case, answer: Outputs) -> str:
 def _distance(
     name: str, cases: Sequence[Case], answers: Sequence[Outputs], tolerance: Tolerance
 ) -> tuple[str, Deviation]:
-    dtype = cases[0].expected[name].dtype
-    if not np.issubdtype(dtype, np.inexact):
+    """The first refusal, and the worst of all cases."""
+    if not _floating(cases[0].expected[name]):
         return _equal(name, cases, answers)
-    if isinstance(tolerance, Ratio) and all(case.exact is not None for case in cases):
-        return _by_rounding(name, cases, answers, tolerance)
-    return _by_bound(name, cases, answers, tolerance)
+    reason, most = "", Deviation(name, math.nan, math.nan, 0.0, 0.0)
+    for case, answer in zip(cases, answers, strict=True):
+        stick = (case.yardsticks or {})[name]
+        refusal, found = _off(name, case, answer[name], stick, tolerance)
+        reason, most = reason or refusal, _worse(most, found)
+    return reason, most
+
+
+def _off(name: str, case: Case, got: Array, stick: Yardstick, tolerance: Tolerance) -> tuple[str, Deviation]:
+    if isinstance(tolerance, Absolute):
+        bound = tolerance.atol + tolerance.rtol * np.abs(case.expected[name].astype(np.float64))
+        return _by_bound(name, case, got, bound, f"{tolerance.atol:g} + {tolerance.rtol:g}|y|", stick.scale)
+    allowed = UNREFERENCED_SCALED[str(got.dtype)] * stick.scale
+    bound = np.full(got.shape, allowed)
+    if stick.rounding is None:
+        return _by_bound(name, case, got, bound, f"{allowed:.3g}", stick.scale)
+    refusal, found = _by_rounding(name, case, got, stick, tolerance)
+    if stick.torn and not refusal:
+        words = f"{allowed:.3g} from the fp32 answer, since float64 goes another way"
+        refusal, _ = _by_bound(name, case, got, bound, words, stick.scale)
+    return refusal, found
 
 
 def _equal(name: str, cases: Sequence[Case], answers: Sequence[Outputs]) -> tuple[str, Deviation]:
@@ -159,132 +199,81 @@ def _equal(name: str, cases: Sequence[Case], answers: Sequence[Outputs]) -> tupl
     return "", Deviation(name, math.nan, math.nan, 0.0, 0.0)
 
 
-def _by_rounding(
-    name: str, cases: Sequence[Case], answers: Sequence[Outputs], tolerance: Ratio
-) -> tuple[str, Deviation]:
-    """The yardstick of a case is the model's own fp32 error there, but never below what is typical for its other
-    cases nor below half a unit in the last place: one lucky case must not refuse a healthy format. An empty case says
-    nothing of what is typical."""
-    exact = [np.asarray(case.exact[name] if case.exact else None, np.float64) for case in cases]
-    own = [np.abs(case.expected[name].astype(np.float64) - truth) for case, truth in zip(cases, exact, strict=True)]
-    scales = _scales(cases, exact)
-    half_ulp = float(np.finfo(str(cases[0].expected[name].dtype)).eps) / 2
-    if cases[0].expected[name].dtype == np.float64:
-        half_ulp *= FLOAT64_SLACK
-    typical_max = float(np.median([_max(e) / s for e, s in zip(own, scales, strict=True) if e.size]))
-    typical_rms = float(np.median([_rms(e) / s for e, s in zip(own, scales, strict=True) if e.size]))
-    worst, reason = Deviation(name, 0.0, 0.0, 0.0, 0.0), ""
-    for case, answer, truth, error, scale in zip(cases, answers, exact, own, scales, strict=True):
-        off = np.abs(answer[name].astype(np.float64) - truth)
-        max_ratio = _max(off) / max(_max(error), typical_max * scale, half_ulp * scale)
-        rms_ratio = _rms(off) / max(_rms(error), typical_rms * scale, half_ulp * scale / 4)
-        worst = _worse(worst, Deviation(name, max_ratio, rms_ratio, _max(off), _max(off) / scale))
-        if not reason and not (max_ratio <= tolerance.max and rms_ratio <= tolerance.rms):
-            reason = (
-                f"case {case.name!r}: output {name!r} is off by {_max(off):.3g}, {max_ratio:.3g} times the rounding of "
-                f"fp32 (allowed: {tolerance.max:g}; root mean square {rms_ratio:.3g}, allowed: {tolerance.rms:g})"
-            )
-    return reason, worst
+def _by_rounding(name: str, case: Case, got: Array, stick: Yardstick, tolerance: Ratio) -> tuple[str, Deviation]:
+    """Against the float64 run; against the fp32 answer where the float64 run did not come as far as this case."""
+    assert stick.rounding is not None
+    off = error(got, (case.exact or case.expected)[name])
+    max_ratio, rms_ratio = off.max / stick.rounding.max, off.rms / stick.rounding.rms
+    found = Deviation(name, max_ratio, rms_ratio, off.max, off.max / stick.scale)
+    if max_ratio <= tolerance.max and rms_ratio <= tolerance.rms:
+        return "", found
+    reason = (
+        f"case {case.name!r}: output {name!r} is off by {off.max:.3g}, {max_ratio:.3g} times the rounding of "
+        f"fp32 (allowed: {tolerance.max:g}; root mean square {rms_ratio:.3g}, allowed: {tolerance.rms:g})"
+    )
+    return reason, found
 
 
 def _by_bound(
-    name: str, cases: Sequence[Case], answers: Sequence[Outputs], tolerance: Tolerance
+    name: str, case: Case, got: Array, bound: NDArray[np.float64], words: str, scale: float
 ) -> tuple[str, Deviation]:
-    worst, reason = Deviation(name, math.nan, math.nan, 0.0, 0.0), ""
-    expected = [case.expected[name].astype(np.float64) for case in cases]
-    for case, answer, want, scale in zip(cases, answers, expected, _scales(cases, expected), strict=True):
-        off = np.abs(answer[name].astype(np.float64) - want)
-        worst = _worse(worst, Deviation(name, math.nan, math.nan, _max(off), _max(off) / scale))
-        if isinstance(tolerance, Absolute):
-            bound, words = tolerance.atol + tolerance.rtol * np.abs(want), f"{tolerance.atol:g} + {tolerance.rtol:g}|y|"
-        else:
-            allowed = UNREFERENCED_SCALED[str(answer[name].dtype)] * scale
-            bound, words = np.full_like(want, allowed), f"{allowed:.3g}"
-        outside = int(np.count_nonzero(~(off <= bound)))
-        if outside and not reason:
-            reason = (
-                f"case {case.name!r}: output {name!r} is off by {_max(off):.3g}, allowed: {words}; "
-                f"{outside} of {off.size} values are outside"
-            )
-    return reason, worst
+    """Against the fp32 answer, each element by itself."""
+    off = np.abs(got.astype(np.float64) - case.expected[name].astype(np.float64))
+    most = largest(off)
+    found = Deviation(name, math.nan, math.nan, most, most / scale)
+    outside = int(np.count_nonzero(~(off <= bound)))
+    if not outside:
+        return "", found
+    reason = f"case {case.name!r}: output {name!r} is off by {most:.3g}, allowed: {words}; "
+    return f"{reason}{outside} of {off.size} values are outside", found
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How good an INT8 format is beside its fp32 model, over the evaluation samples. Values are NaN where they do
-    not apply. sqnr_db: 10 log10(sum y^2 / sum (y - q)^2), the lowest of all floating outputs. agreement: part of
-    samples with the same largest score, the lowest of all score outputs. accuracy: part of samples whose label has
-    the largest score (first score output). plain_sqnr_db: the lowest of floating outputs that are no scores.
-    broken: NaN or infinite values where the fp32 model has none."""
-
-    sqnr_db: float
-    agreement: float
-    accuracy: float
-    base_accuracy: float
-    plain_sqnr_db: float = math.nan
-    broken: int = 0
+def measured(cases: Sequence[Case], *, torn: Mapping[str, float] = TORN_SCALED) -> tuple[Case, ...]:
+    """The cases with their yardsticks, by how the model rounds over all of them."""
+    found = roundings(cases, torn=torn)
+    return tuple(with_yardsticks(case, found) for case in cases)
 
 
-def quality(base: Outputs, candidate: Outputs, *, scores: Sequence[str], labels: NDArray[np.int64] | None) -> Quality:
-    """base, candidate: outputs over all evaluation samples, equal names and shapes (judge's form was checked)."""
-    floats = [name for name in base if np.issubdtype(base[name].dtype, np.inexact)]
-    same = [float(np.mean(_top(base[name]) == _top(candidate[name]))) for name in scores]
-    accuracy = base_accuracy = math.nan
-    if labels is not None and scores:
-        accuracy = float(np.mean(_top(candidate[scores[0]]) == labels))
-        base_accuracy = float(np.mean(_top(base[scores[0]]) == labels))
-    noise = {name: sqnr_db(base[name], candidate[name]) for name in floats}
-    return Quality(
-        sqnr_db=min(noise.values(), default=math.nan),
-        plain_sqnr_db=min((found for name, found in noise.items() if name not in scores), default=math.nan),
-        agreement=min(same, default=math.nan),
-        accuracy=accuracy,
-        base_accuracy=base_accuracy,
-        broken=sum(int(np.sum(np.isfinite(base[name]) & ~np.isfinite(candidate[name]))) for name in floats),
-    )
+def with_yardsticks(case: Case, found: Mapping[str, Rounding]) -> Case:
+    """found: by output, of all floating outputs. The case need not be one of those that it comes from."""
+    exact = case.exact or {}
+    sticks = {name: by.yardstick(case.expected[name], exact.get(name)) for name, by in found.items()}
+    return replace(case, yardsticks=sticks)
 
 
-def sqnr_db(base: Array, candidate: Array) -> float:
-    """Signal to quantisation noise in dB; infinite where both are equal, minus infinite where there is no signal."""
-    truth = base.astype(np.float64)
-    noise = float(np.sum((truth - candidate.astype(np.float64)) ** 2))
-    signal = float(np.sum(truth**2))
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else -math.inf
+def roundings(cases: Sequence[Case], *, torn: Mapping[str, float] = TORN_SCALED) -> dict[str, Rounding]:
+    """How each floating output of the model rounds over the cases. All values must be finite."""
+    referenced = [case.exact for case in cases if case.exact is not None]
+    return {
+        name: rounding(
+            [case.expected[name] for case in cases],
+            [exact[name] for exact in referenced] if len(referenced) == len(cases) else None,
+            [case.real for case in cases],
+            torn=torn[str(array.dtype)],
+        )
+        for name, array in cases[0].expected.items()
+        if _floating(array)
+    }
 
 
-def has_signal(array: Array) -> bool:
-    """A floating output that is not all zero: only there is a signal-to-noise ratio."""
-    return np.issubdtype(array.dtype, np.inexact) and bool(np.any(array))
+def _floating(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.inexact))
 
 
-def _top(scores: Array) -> NDArray[np.int64]:
-    return np.asarray(np.argmax(scores, axis=-1), dtype=np.int64)
-
-
-def _scales(cases: Sequence[Case], truths: Sequence[NDArray[np.float64]]) -> list[float]:
-    """The size of each case's values. What is quiet is measured by the real cases: a probe of large values may answer
-    with any size, and must not make the others look like nothing."""
-    largest = [_max(np.abs(truth)) for truth in truths]
-    real = max((scale for case, scale in zip(cases, largest, strict=True) if case.real), default=0.0)
-    floor = max(QUIET_SCALE * (real or max(largest)), 1e-30)
-    return [max(scale, floor) for scale in largest]
-
-
-def _max(values: NDArray[np.float64]) -> float:
-    return float(values.max()) if values.size else 0.0
-
-
-def _rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+def worst(some: Sequence[Deviation], others: Sequence[Deviation]) -> tuple[Deviation, ...]:
+    """Of every output, over both."""
+    found = {deviation.output: deviation for deviation in some}
+    for deviation in others:
+        name = deviation.output
+        found[name] = _worse(found[name], deviation) if name in found else deviation
+    return tuple(found.values())
 
 
 def _worse(one: Deviation, other: Deviation) -> Deviation:
     return Deviation(
         one.output,
-        max(one.max_ratio, other.max_ratio),
-        max(one.rms_ratio, other.rms_ratio),
+        float(np.fmax(one.max_ratio, other.max_ratio)),
+        float(np.fmax(one.rms_ratio, other.rms_ratio)),
         max(one.max_abs, other.max_abs),
         max(one.scaled, other.scaled),
     )
@@ -338,7 +327,7 @@ def _equal_part(cases: Sequence[Case], answers: Sequence[Outputs]) -> float:
     same = total = 0
     for case, answer in zip(cases, answers, strict=True):
         for name, array in case.expected.items():
-            if not np.issubdtype(array.dtype, np.inexact):
+            if not _floating(array):
                 same, total = same + int(np.sum(array == answer[name])), total + array.size
     return same / total if total else 1.0
 

@@ -21,6 +21,9 @@ largest."""
 FEW_ROWS = 8
 """Between the smallest and the largest batch, sizes up to this are tried."""
 
+ANSWER = "answer."
+"""Tensors among the samples whose names begin so are the trained model's answers: packhouse/answers.py."""
+
 LARGE = 100.0
 """Floating inputs are multiplied by this for the probe of large values, and clipped to their declared range."""
 
@@ -49,7 +52,8 @@ def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
     wanted |= {"label"} if spec.samples.labels else set()
     if missing := sorted(wanted - set(samples)):
         raise SamplesInvalid("tensor is missing", where=f"{spec.samples.file}: {missing[0]}", got=_list(samples))
-    if extra := sorted(set(samples) - wanted):
+    answers = {f"{ANSWER}{output.name}" for output in spec.outputs}
+    if extra := sorted(set(samples) - wanted - answers):
         raise SamplesInvalid("tensor is not declared", where=f"{spec.samples.file}: {extra[0]}", want=_list(wanted))
     for split in ("calibration", "evaluation"):
         counts = {}

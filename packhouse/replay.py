@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.metadata
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from typing import assert_never
 
 from packhouse.architectures import GROUP
 from packhouse.cases import read_cases
-from packhouse.judge import Absolute, Case, Judgement, Outputs, Ratio, judge, judge_sqnr
+from packhouse.judge import Absolute, Case, Judgement, Outputs, Ratio, judge, judge_sqnr, measured
 from packhouse.manifest import (
     GOLDEN,
     MANIFEST,
@@ -31,6 +32,11 @@ from packhouse.manifest import (
     load,
 )
 from packhouse.runtime import open_format
+from packhouse.spec import Format, Gates
+from packhouse.yardstick import TORN_SCALED
+
+INT8_MARGIN_DB = 6.0
+"""Another processor may round INT8 otherwise; by so much may the golden answers' noise grow."""
 
 
 class NoModelCode(importlib.abc.MetaPathFinder):
@@ -51,7 +57,7 @@ class NoModelCode(importlib.abc.MetaPathFinder):
 def replay(folder: Path) -> dict[str, str]:
     """format -> one line that says what is wrong with it, or nothing."""
     manifest = load(Manifest, (folder / MANIFEST).read_bytes(), where=MANIFEST)
-    cases = read_cases(folder / GOLDEN)
+    cases = golden_cases(folder / GOLDEN)
     found = {}
     for made in manifest.formats:
         try:
@@ -62,6 +68,23 @@ def replay(folder: Path) -> dict[str, str]:
         else:
             found[made.format.value] = compare(cases, answers, made.tolerance).refusal
     return found
+
+
+def golden_cases(path: Path) -> tuple[Case, ...]:
+    """With the yardsticks that the judge used. A release from before they were written down is measured by its golden
+    cases alone, and none of them is torn."""
+    cases = read_cases(path)
+    whole = dict.fromkeys(TORN_SCALED, math.inf)
+    return measured(cases, torn=whole) if any(case.yardsticks is None for case in cases) else cases
+
+
+def kept_tolerance(format: Format, gates: Gates, golden_sqnr_db: float | None) -> AnyTolerance:
+    """What the golden answers of a release are held to for good. golden_sqnr_db: of an INT8 format, their lowest."""
+    if golden_sqnr_db is not None and format.int8:
+        return SqnrTolerance(sqnr_db=float(math.floor(golden_sqnr_db - INT8_MARGIN_DB)))
+    if gates.atol is not None and gates.rtol is not None:
+        return AbsoluteTolerance(atol=gates.atol, rtol=gates.rtol)
+    return RatioTolerance(max=gates.max_ratio, rms=gates.rms_ratio)
 
 
 def compare(cases: Sequence[Case], answers: Sequence[Outputs], tolerance: AnyTolerance) -> Judgement:

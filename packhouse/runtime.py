@@ -21,6 +21,7 @@ from packhouse.judge import Array, Outputs
 from packhouse.spec import Format
 
 if TYPE_CHECKING:
+    import onnxruntime
     import torch
 
 Runner = Callable[[Mapping[str, Array]], Outputs]
@@ -50,7 +51,10 @@ def _onnx(path: Path, threads: int) -> Runner:
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     if threads > 1:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnx_runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+
+
+def onnx_runner(session: onnxruntime.InferenceSession) -> Runner:
     names = [output.name for output in session.get_outputs()]
     taken = {entry.name for entry in session.get_inputs()}
 

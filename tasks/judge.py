@@ -15,7 +15,8 @@ from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced
 
 @stage("judge")
 def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:
-    """The format runs in a child, on the CPU, on every probe. Its own failure is a refusal with its reason."""
+    """The format runs in a child, on the CPU, on every probe and evaluation sample. Its own failure is a refusal with
+    its reason."""
     if isinstance(candidate, LeftOut):
         return candidate
     with one_line(gated.planned.model, f"judge {candidate.format}") as line:
@@ -27,7 +28,12 @@ def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) 
         check=PARITY,
         subject=candidate.format.value,
         outcome=Outcome.PASS,
-        compared=(candidate.artifact.digest, gated.weights.digest, referenced.cases.digest),
+        compared=(
+            candidate.artifact.digest,
+            gated.weights.digest,
+            referenced.cases.digest,
+            referenced.evaluation.digest,
+        ),
     )
     return Judged(candidate=candidate, verdict=verdict, measures=measures)
 

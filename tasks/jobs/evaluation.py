@@ -1,13 +1,13 @@
-"""Runs a model or a format over all evaluation samples."""
+"""The evaluation samples, batch by batch: what a model or a format is asked besides the probes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from packhouse.judge import Array
-from packhouse.runtime import Runner
+from packhouse.judge import Array, Case, Outputs
 from packhouse.spec import Spec
 
 MAX_EVALUATION = 2048
@@ -16,23 +16,57 @@ MAX_EVALUATION = 2048
 EVALUATION_BATCH = 64
 
 
-def evaluate(spec: Spec, samples: Mapping[str, Array], runner: Runner) -> dict[str, Array]:
-    """Every output over the evaluation samples, stacked along a first axis of samples."""
+@dataclass(frozen=True)
+class Batch:
+    """Some samples as inputs. start: the number of the first one. kept: rows that are samples; where the smallest batch
+    has more, the others repeat them. Without a batch axis: one sample as it is."""
+
+    start: int
+    kept: int
+    inputs: Mapping[str, Array]
+
+    @property
+    def name(self) -> str:
+        last = self.start + self.kept - 1
+        return f"evaluation sample {self.start}" if self.kept == 1 else f"evaluation samples {self.start} to {last}"
+
+    def asked_by(self, cases: Sequence[Case]) -> int | None:
+        """The place of the case that asks the very same, if there is one: nothing is computed twice."""
+        return next((place for place, case in enumerate(cases) if _equal(case.inputs, self.inputs)), None)
+
+    def of_samples(self, spec: Spec, answer: Outputs) -> dict[str, Array]:
+        """The answer without what belongs to repeated rows."""
+        kept = dict(answer)
+        for output in spec.outputs:
+            if spec.batch in output.shape:
+                before = (slice(None),) * output.shape.index(spec.batch)
+                kept[output.name] = answer[output.name][(*before, slice(self.kept))]
+        return kept
+
+
+def batches(spec: Spec, samples: Mapping[str, Array]) -> Iterator[Batch]:
+    """The first MAX_EVALUATION samples in their order, each once."""
     rows = {tensor.name: samples[f"evaluation.{tensor.name}"][:MAX_EVALUATION] for tensor in spec.inputs}
     count = len(next(iter(rows.values())))
     if spec.batch is None:
-        answers = [runner({name: array[index] for name, array in rows.items()}) for index in range(count)]
-        return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
+        for index in range(count):
+            yield Batch(index, 1, {name: array[index] for name, array in rows.items()})
+        return
     axis = spec.axes[spec.batch]
     size = max(axis.min, min(axis.max, EVALUATION_BATCH))
-    taken = [
-        (min(size, count - start), runner({name: _rows(array, start, size, axis.min) for name, array in rows.items()}))
-        for start in range(0, count, size)
-    ]
-    return {name: np.concatenate([answer[name][:kept] for kept, answer in taken]) for name in taken[0][1]}
+    for start in range(0, count, size):
+        inputs = {name: _rows(array, start, size, axis.min) for name, array in rows.items()}
+        yield Batch(start, min(size, count - start), inputs)
 
 
 def _rows(array: Array, start: int, size: int, least: int) -> Array:
     """Rows from `start`, at most `size`; repeated from there where fewer than the smallest batch are left."""
     left = array[start : start + size]
     return left if len(left) >= least else np.take(left, range(least), axis=0, mode="wrap")
+
+
+def _equal(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    """By their bits: -0.0 is another question than 0.0."""
+    return all(
+        one[name].shape == array.shape and one[name].tobytes() == array.tobytes() for name, array in other.items()
+    )

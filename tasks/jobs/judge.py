@@ -1,10 +1,10 @@
-"""Runs a format on every probe and hands its answers to the judge."""
+"""Runs a format on every probe and on the evaluation samples, and hands its answers to the judge."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,72 +16,108 @@ from packhouse.judge import (
     Absolute,
     Array,
     Case,
+    Deviation,
     Int8Gate,
     Judgement,
     Outputs,
-    Quality,
     Ratio,
     Tolerance,
-    has_signal,
+    form,
     judge,
     judge_int8,
-    quality,
-    sqnr_db,
+    judge_one,
+    worst,
 )
 from packhouse.probes import read_samples
+from packhouse.quality import Quality, Tally, has_signal, sqnr_db
+from packhouse.replay import compare, kept_tolerance
 from packhouse.runtime import Runner, open_format
 from packhouse.spec import Format, Gates, Spec, parse
-from packhouse.tensors import read_numpy
-from tasks.jobs.evaluation import evaluate
+from tasks.jobs.evaluation import batches
 
 
 def run(*, spec: str, samples: str, format: str, model: str, cases: str, evaluation: str) -> dict[str, Any]:
     """Returns {"refusal": one line or "", "deviations": [...], "quality": {...}, "golden_sqnr_db": float | None}."""
     parsed, kind = parse(Path(spec).read_bytes()), Format(format)
-    references = read_cases(Path(cases))
-    base, arrays = read_numpy(Path(evaluation)), read_samples(Path(samples))
-    names = [output.name for output in parsed.outputs]
-    try:
-        runner = open_format(kind, Path(model), outputs=names)
-    except Exception as error:  # whatever a runtime says of a file that it can not load
-        return {"refusal": f"does not load: {_brief(error)}", "deviations": [], "quality": {}, "golden_sqnr_db": None}
-    answers, refusal = _answers(runner, references)
-    if refusal:
-        return {"refusal": refusal, "deviations": [], "quality": {}, "golden_sqnr_db": None}
-    found, measured = _judge(parsed, kind, references, answers, runner, base, arrays)
+    asked = Asked(parsed, read_cases(Path(cases)), read_cases(Path(evaluation)), read_samples(Path(samples)))
+    found = _found(asked, kind, Path(model))
     return {
         "refusal": found.refusal,
         "deviations": [_finite(asdict(deviation)) for deviation in found.deviations],
-        "quality": _finite(asdict(measured)) if measured else {},
-        "golden_sqnr_db": _golden_sqnr(references, answers) if kind.int8 and not found.refusal else None,
+        "quality": _finite(asdict(found.quality)) if found.quality else {},
+        "golden_sqnr_db": found.golden_sqnr_db,
     }
 
 
-def _judge(
-    spec: Spec,
-    kind: Format,
-    cases: Sequence[Case],
-    answers: Sequence[Outputs],
-    runner: Runner,
-    base: Mapping[str, Array],
-    samples: Mapping[str, Array],
-) -> tuple[Judgement, Quality | None]:
-    found = Judgement("") if kind.int8 else judge(cases, answers, tolerance(spec.gates))
+@dataclass(frozen=True)
+class Asked:
+    """What every format is asked. probes: with inputs. evaluation: the trained model's answers to the batches of
+    samples, from the first on; their inputs come from the samples."""
+
+    spec: Spec
+    probes: Sequence[Case]
+    evaluation: Sequence[Case]
+    samples: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Found:
+    """golden_sqnr_db: the lowest signal-to-noise ratio of the golden answers; for INT8."""
+
+    refusal: str
+    deviations: tuple[Deviation, ...] = ()
+    quality: Quality | None = None
+    golden_sqnr_db: float | None = None
+
+
+def _found(asked: Asked, kind: Format, model: Path) -> Found:
+    """The golden cases come first, in a runtime that has run nothing before: just so they are asked when the release is
+    verified, and TorchScript runs other kernels once it has seen the shapes."""
+    try:
+        runner = open_format(kind, model, outputs=[output.name for output in asked.spec.outputs])
+    except Exception as error:  # whatever a runtime says of a file that it can not load
+        return Found(f"does not load: {_brief(error)}")
+    kept = golden(asked.probes)
+    proof, refusal = _answers(runner, kept)
+    others = [case for case in asked.probes if not any(case is one for one in kept)]
+    rest, refusal = _answers(runner, others) if not refusal else ([], refusal)
+    if refusal:
+        return Found(refusal)
+    given = {id(case): answer for case, answer in zip((*kept, *others), (*proof, *rest), strict=True)}
+    answers = [given[id(case)] for case in asked.probes]
+    found = _judged(asked, kind, answers, runner)
     if found.refusal:
-        return found, None
-    if not kind.int8 and not spec.samples.labels:
-        return found, None
-    scores = [output.name for output in spec.outputs if output.scores]
-    labels = samples["label"].astype(np.int64) if spec.samples.labels else None
-    given = evaluate(spec, samples, runner)
-    count = len(next(iter(given.values())))
-    if any(given.get(name) is None or given[name].shape != array.shape for name, array in base.items()):
-        return Judgement("answers the evaluation samples in another shape than the model"), None
-    measured = quality(base, given, scores=scores, labels=None if labels is None else labels[:count])
+        return found
+    noise = _golden_sqnr(kept, proof) if kind.int8 else None
+    later = compare(kept, proof, kept_tolerance(kind, asked.spec.gates, noise)).refusal
+    return Found(f"would not verify: {later}" if later else "", found.deviations, found.quality, noise)
+
+
+def _judged(asked: Asked, kind: Format, answers: Sequence[Outputs], runner: Runner) -> Found:
+    """INT8 is held to its gate over all evaluation samples together; an fp32 format to each batch of them by itself."""
+    limit = tolerance(asked.spec.gates)
+    found = Judgement("") if kind.int8 else judge(asked.probes, answers, limit)
+    if found.refusal:
+        return Found(found.refusal, found.deviations)
+    tally = Tally([output.name for output in asked.spec.outputs if output.scores])
+    labels = asked.samples["label"].astype(np.int64) if asked.spec.samples.labels else None
+    for batch, case in zip(batches(asked.spec, asked.samples), asked.evaluation, strict=False):
+        same = batch.asked_by(asked.probes)
+        try:
+            answer = runner(batch.inputs) if same is None else answers[same]
+        except Exception as error:  # a runtime's own words
+            return Found(f"case {case.name!r}: fails: {_brief(error)}", found.deviations)
+        by_itself = Judgement(form(case, answer)) if kind.int8 else judge_one(case, answer, limit)
+        found = Judgement(by_itself.refusal, worst(found.deviations, by_itself.deviations))
+        if found.refusal:
+            return Found(found.refusal, found.deviations)
+        right = None if labels is None else labels[batch.start : batch.start + batch.kept]
+        tally.add(batch.of_samples(asked.spec, case.expected), batch.of_samples(asked.spec, answer), right)
     if kind.int8:
-        gate = Int8Gate(spec.gates.int8_accuracy_drop, spec.gates.int8_agreement, spec.gates.int8_sqnr_db)
-        found = judge_int8(cases, answers, measured, gate)
-    return found, measured
+        gates = asked.spec.gates
+        gate = Int8Gate(gates.int8_accuracy_drop, gates.int8_agreement, gates.int8_sqnr_db)
+        found = judge_int8(asked.probes, answers, tally.quality(), gate)
+    return Found(found.refusal, found.deviations, tally.quality())
 
 
 def tolerance(gates: Gates) -> Tolerance:
@@ -102,11 +138,9 @@ def _answers(runner: Runner, cases: Sequence[Case]) -> tuple[list[Outputs], str]
 
 def _golden_sqnr(cases: Sequence[Case], answers: Sequence[Outputs]) -> float:
     """The lowest signal-to-noise ratio of any floating output of any golden case, in dB."""
-    kept = {id(case) for case in golden(cases)}
-    pairs = [(case, answer) for case, answer in zip(cases, answers, strict=True) if id(case) in kept]
     found = [
         sqnr_db(array, answer[name])
-        for case, answer in pairs
+        for case, answer in zip(cases, answers, strict=True)
         for name, array in case.expected.items()
         if has_signal(array)
     ]

@@ -1,8 +1,9 @@
-"""The reference: what the trained model itself answers, in fp32 and in float64, to every probe."""
+"""The reference: what the trained model itself answers, in fp32 and in float64, to the probes and to the samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,32 @@ import numpy as np
 import torch
 
 from packhouse.cases import write_cases
+from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SpecInvalid
-from packhouse.judge import Array, Case, Outputs
+from packhouse.judge import Array, Case, Outputs, roundings, with_yardsticks
 from packhouse.probes import Probe, check_samples, probes, read_samples
 from packhouse.runtime import Runner, torch_runner
 from packhouse.spec import Spec
-from packhouse.tensors import write_numpy
 from tasks.jobs import model as models
-from tasks.jobs.evaluation import evaluate
+from tasks.jobs import trained
+from tasks.jobs.evaluation import EVALUATION_BATCH, Batch, batches
 from tasks.jobs.exporters import first_line
+
+MAX_ANSWER_BYTES = 128 * MiB
+"""The model's fp32 answers to the evaluation samples are kept up to about this size, those to the first batch in any
+case. In float64 they take twice as much again."""
+
+FLOAT64_WORK = 2**33
+"""So many samples times parameters are run in float64, and one batch in any case: all 2048 samples up to 4 million
+parameters, 390 of a MiniLM. A float64 run costs two to four of fp32."""
 
 
 def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str) -> dict[str, Any]:
-    """Writes the probes with the model's answers to `cases`, and its answers to all evaluation samples to
-    `evaluation`. Returns {"cases", "notes"}.
+    """Writes the probes with the model's answers to `cases`, and its answers to the evaluation samples to `evaluation`:
+    one case a batch, without inputs. Both have their yardsticks. Returns {"cases", "notes"}.
 
     Raises SamplesInvalid; SpecInvalid: the model does not answer as the spec declares; ParityRefused: it is not
-    deterministic, or answers one of its own samples with NaN.
+    deterministic, answers one of its own samples with NaN, or is not the model that was trained.
     """
     parsed = models.read_spec(spec)
     arrays = read_samples(Path(samples))
@@ -34,66 +44,149 @@ def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str) -
     module = models.load(parsed, weights)
     runner = torch_runner(module, [output.name for output in parsed.outputs])
     notes: list[str] = []
-    asked, expected = _answers(parsed, arrays, runner, notes)
-    write_numpy(Path(evaluation), dict(evaluate(parsed, arrays, runner)))
-    exact = _exact(module, parsed, asked, expected, notes)
-    made = [
-        Case(probe.name, probe.inputs, answer, truth, probe.real)
-        for probe, answer, truth in zip(asked, expected, exact, strict=True)
-    ]
+    probed = _probed(parsed, arrays, runner, notes)
+    evaluated = _evaluated(parsed, arrays, runner, probed, notes)
+    probed, evaluated = _with_float64(module, parsed, probed, evaluated, notes)
+    found = roundings(probed)
+    made = [with_yardsticks(case, found) for case in probed]
+    batched = [with_yardsticks(entry.case, found) for entry in evaluated]
+    notes += _torn(parsed, [*made, *batched])
+    trained.check(parsed, arrays, made, notes)
     write_cases(Path(cases), made)
+    write_cases(Path(evaluation), [replace(case, inputs={}) for case in batched])
     return {"cases": [case.name for case in made], "notes": notes}
 
 
-def _answers(
-    spec: Spec, samples: Mapping[str, Array], runner: Runner, notes: list[str]
-) -> tuple[list[Probe], list[Outputs]]:
-    asked: list[Probe] = []
-    expected: list[Outputs] = []
+@dataclass(frozen=True)
+class Evaluated:
+    """A batch of samples with the model's answer. same: the place of the probe that asks just this."""
+
+    batch: Batch
+    case: Case
+    same: int | None
+
+
+def _probed(spec: Spec, samples: Mapping[str, Array], runner: Runner, notes: list[str]) -> list[Case]:
+    probed: list[Case] = []
     for probe in probes(spec, samples):
-        try:
-            answer = runner(probe.inputs)
-        except Exception as error:  # the model's own code; on a declared size it must not fail
-            if probe.real:
-                raise SpecInvalid(
-                    f"the model fails on {probe.name!r}: {first_line(error)}",
-                    where="axes",
-                    next="correct the axis's min and max, or the model",
-                ) from error
-            notes.append(f"probe {probe.name!r} dropped: the model fails on it")
+        answer, problem = _ask(runner, probe)
+        if problem:
+            notes.append(f"probe {probe.name!r} dropped: {problem}")
             continue
-        if not asked:
+        if not probed:
             _check_declared(spec, answer)
             _check_deterministic(answer, runner(probe.inputs))
-        if broken := _not_finite(answer):
-            if probe.real:
-                raise ParityRefused(f"the trained model answers {probe.name!r} with NaN or infinity", where=broken)
-            notes.append(f"probe {probe.name!r} dropped: the model answers it with NaN or infinity")
-            continue
-        asked.append(probe)
-        expected.append(answer)
-    return asked, expected
+        probed.append(Case(probe.name, probe.inputs, answer, None, probe.real))
+    return probed
 
 
-def _exact(
-    module: torch.nn.Module, spec: Spec, asked: list[Probe], expected: list[Outputs], notes: list[str]
-) -> list[Outputs | None]:
-    """The model's answers in float64, from the same fp32 weights. None for all where it can not run in double."""
-    floating = {name for name, array in expected[0].items() if np.issubdtype(array.dtype, np.inexact)}
-    names = [output.name for output in spec.outputs]
+def _ask(runner: Runner, probe: Probe) -> tuple[Outputs, str]:
+    """The answer, or why there is none that proves anything. Raises SpecInvalid, ParityRefused: the inputs are real."""
     try:
-        in_double = torch_runner(lambda *inputs: doubled(*map(_to_double, inputs)), names)
-        doubled = module.double()
-        exact: list[Outputs | None] = []
-        for probe, answer in zip(asked, expected, strict=True):
-            truth = {name: array for name, array in in_double(probe.inputs).items() if name in floating}
-            if any(truth[name].shape != answer[name].shape or truth[name].dtype != np.float64 for name in floating):
-                raise TypeError("it answers in another shape or precision")
-            exact.append(truth)
+        answer = runner(probe.inputs)
+    except Exception as error:  # the model's own code; on a declared size it must not fail
+        if probe.real:
+            raise SpecInvalid(
+                f"the model fails on {probe.name!r}: {first_line(error)}",
+                where="axes",
+                next="correct the axis's min and max, or the model",
+            ) from error
+        return {}, "the model fails on it"
+    if broken := _not_finite(answer):
+        if probe.real:
+            raise ParityRefused(f"the trained model answers {probe.name!r} with NaN or infinity", where=broken)
+        return {}, "the model answers it with NaN or infinity"
+    return answer, ""
+
+
+def _evaluated(
+    spec: Spec, samples: Mapping[str, Array], runner: Runner, probed: Sequence[Case], notes: list[str]
+) -> list[Evaluated]:
+    evaluated: list[Evaluated] = []
+    size = asked = 0
+    for batch in batches(spec, samples):
+        if size > MAX_ANSWER_BYTES:
+            break
+        same = batch.asked_by(probed)
+        probe = Probe(batch.name, batch.inputs, real=True)
+        answer = _ask(runner, probe)[0] if same is None else probed[same].expected
+        evaluated.append(Evaluated(batch, Case(batch.name, batch.inputs, answer, None, real=True), same))
+        size += sum(array.nbytes for array in answer.values())
+        asked += batch.kept
+    if asked < (count := len(samples[f"evaluation.{spec.inputs[0].name}"])):
+        notes.append(f"evaluation: the first {asked} of {count} samples")
+    return evaluated
+
+
+def _with_float64(
+    module: torch.nn.Module, spec: Spec, probed: list[Case], evaluated: list[Evaluated], notes: list[str]
+) -> tuple[list[Case], list[Evaluated]]:
+    """The same with the model's answers in float64, from the same fp32 weights: to all probes, or none where it can not
+    run in double; to as many samples as FLOAT64_WORK allows."""
+    most = max(EVALUATION_BATCH, FLOAT64_WORK // max(1, sum(p.numel() for p in module.parameters())))
+    try:
+        double = _in_double(module, spec)
+        exact = [double(case) for case in probed]
     except Exception as error:  # any model may refuse float64; the judge has a rule for that
         notes.append(f"no float64 reference: {first_line(error)}")
-        return [None] * len(asked)
-    return exact
+        return probed, evaluated
+    referenced, run = [], 0
+    for entry in evaluated:
+        truth: Outputs | None = None
+        if entry.same is not None:
+            truth = exact[entry.same]
+        elif run < most:
+            run += entry.batch.kept
+            try:
+                truth = double(entry.case)
+            except Exception as error:
+                notes.append(f"no float64 reference of {entry.case.name}: {first_line(error)}")
+        referenced.append(replace(entry, case=replace(entry.case, exact=truth)))
+    with_truth = [replace(case, exact=truth) for case, truth in zip(probed, exact, strict=True)]
+    _check_finite([*with_truth, *(entry.case for entry in referenced)])
+    if run >= most and referenced[-1].case.exact is None:
+        notes.append(f"evaluation: float64 reference of {run} samples, the others are held to the fp32 answers")
+    return with_truth, referenced
+
+
+def _in_double(module: torch.nn.Module, spec: Spec) -> Callable[[Case], Outputs]:
+    """Gives the floating outputs. The module itself is converted: there is no memory for a second one."""
+    doubled = module.double()
+    runner = torch_runner(lambda *inputs: doubled(*map(_to_double, inputs)), [output.name for output in spec.outputs])
+
+    def run(case: Case) -> Outputs:
+        truth = {name: array for name, array in runner(case.inputs).items() if name in case.floating}
+        for name in case.floating:
+            if truth[name].shape != case.expected[name].shape or truth[name].dtype != np.float64:
+                raise TypeError("it answers in another shape or precision")
+        return truth
+
+    return run
+
+
+def _check_finite(cases: Sequence[Case]) -> None:
+    for case in cases:
+        if broken := _not_finite(case.exact or {}):
+            raise ParityRefused(
+                f"the trained model's float64 run answers {case.name!r} with NaN or infinity", where=broken
+            )
+
+
+def _torn(spec: Spec, cases: Sequence[Case]) -> list[str]:
+    """Which outputs float64 is no yardstick for."""
+    notes = []
+    for output in spec.outputs:
+        torn = [case.name for case in cases if _is_torn(case, output.name)]
+        if torn:
+            notes.append(
+                f"output {output.name!r}: fp32 and float64 differ by more than rounding in {len(torn)} of {len(cases)} "
+                f"cases, {torn[0]!r} the first: held to the fp32 answer there"
+            )
+    return notes
+
+
+def _is_torn(case: Case, output: str) -> bool:
+    return case.yardsticks is not None and output in case.yardsticks and case.yardsticks[output].torn
 
 
 def _to_double(tensor: torch.Tensor) -> torch.Tensor:

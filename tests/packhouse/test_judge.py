@@ -20,14 +20,12 @@ from packhouse.judge import (
     Case,
     Int8Gate,
     Outputs,
-    Quality,
     Ratio,
     judge,
     judge_int8,
     judge_sqnr,
-    quality,
-    sqnr_db,
 )
+from packhouse.quality import Quality, Tally, sqnr_db
 
 F32 = np.float32
 X = np.zeros((2, 1), F32)
@@ -462,6 +460,13 @@ def test_allclose_passes_a_shape_that_broadcasts_and_two_empty_arrays():
 GATE = Int8Gate(accuracy_drop=0.01, agreement=0.99, sqnr_db=30.0)
 ONE = case(y=values(2, 3))
 NO = math.nan
+
+
+def quality(base: Outputs, candidate: Outputs, *, scores: list[str], labels: np.ndarray | None) -> Quality:
+    tally = Tally(scores)
+    tally.add(base, candidate, labels)
+    return tally.quality()
+
 
 INT8 = {
     "accuracy falls by less": (Quality(20, 0, 0.941, 0.95), ""),
