@@ -1,6 +1,6 @@
 """The fork server: one warm, single-threaded process from which each job is forked, watched and ended.
 
-    python -P -m infra.forkserver <control socket> [--keep-network] [module to preload ...]
+    python -P -m infra.forkserver <control socket> [--keep-network] [--no-exporter] [module to preload ...]
 
 The sandbox (the parent) sends one message a job over the control socket, an AF_UNIX SOCK_SEQPACKET, with four open
 files: the job's channel, the answer pipe, the log pipe and a memory file that holds the request as JSON. The server
@@ -34,6 +34,9 @@ IDLE_TICK_S = 1.0
 STRAYS_S = 1.0
 PR_SET_CHILD_SUBREAPER = 36
 KEEP_NETWORK = "--keep-network"
+NO_EXPORTER = "--no-exporter"
+"""Exporters ask torch for a GPU, and a driver that was asked once can not be used after a fork."""
+
 UNSAFE_PRELOAD = 77
 """Exit status: a preloaded module left a thread running, which a fork would not have."""
 
@@ -57,13 +60,14 @@ class Server:
     control: socket.socket
     measures: frozenset[Measure]
     parent: int
+    exports: bool
     jobs: dict[int, Job] = field(default_factory=dict)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def serve(self) -> None:
         """Until the parent is gone; then every child is dead."""
         self.selector.register(self.control, selectors.EVENT_READ, self._accept)
-        wait, warmed = 0.0, False
+        wait, warmed = 0.0, not self.exports
         while os.getppid() == self.parent:
             for key, _ in self.selector.select(wait):
                 if not key.data():
@@ -186,7 +190,7 @@ def _signal(send: Callable[[int, int], None], pid: int) -> None:
         return  # already gone, which is what we want
 
 
-def main(control: socket.socket, *, network: bool, preload: tuple[str, ...]) -> None:
+def main(control: socket.socket, *, network: bool, exports: bool, preload: tuple[str, ...]) -> None:
     """Warm up, then serve. Exits at once where the parent goes during the warm-up."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -195,7 +199,7 @@ def main(control: socket.socket, *, network: bool, preload: tuple[str, ...]) -> 
         warm.imports(preload)
     if not _alone() and preload:
         sys.exit(UNSAFE_PRELOAD)
-    Server(control, measures, parent).serve()
+    Server(control, measures, parent, exports).serve()
 
 
 @contextmanager
@@ -223,5 +227,6 @@ if __name__ == "__main__":
     main(
         socket.socket(fileno=int(sys.argv[1])),
         network=KEEP_NETWORK in sys.argv,
-        preload=tuple(option for option in sys.argv[2:] if option != KEEP_NETWORK),
+        exports=NO_EXPORTER not in sys.argv,
+        preload=tuple(option for option in sys.argv[2:] if option not in (KEEP_NETWORK, NO_EXPORTER)),
     )

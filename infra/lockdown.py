@@ -50,7 +50,7 @@ BY_FILTER = {
     Measure.WRITES_CONFINED: (Group.ATTRIBUTES, Group.MODES),
     Measure.CALLS_FILTERED: (Group.KERNEL,),
 }
-ACCELERATOR = ("/proc/driver/nvidia", "/sys/bus/pci", "/sys/module/nvidia", "/sys/class/drm")
+ACCELERATOR = ("/proc/driver/nvidia", "/proc/devices", "/sys/bus/pci", "/sys/module/nvidia", "/sys/class/drm")
 
 
 def cut_network() -> bool:

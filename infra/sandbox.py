@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from infra.exchange import Exchange
-from infra.forkserver import KEEP_NETWORK, UNSAFE_PRELOAD
+from infra.forkserver import KEEP_NETWORK, NO_EXPORTER, UNSAFE_PRELOAD
 from infra.job import Limits, Request
 from infra.lockdown import Measure
 from infra.outcome import Answer, outcome
@@ -56,9 +56,10 @@ class Sandbox:
     The server starts at the first call (or at `start`) and again where it died. allowed: prefixes of the modules whose
     functions may be named as jobs. readable: files and folders that every job may read, such as where an editable
     install of a model package lies. require: measures without which no job starts (Unavailable). omit: measures
-    to leave out, for hosts whose libraries can not live with one. cuda: show the GPU to the jobs. preload: modules
-    that the server imports once for all jobs; they must be trusted, since it is not confined. One that leaves a thread
-    running costs the first call (Unavailable); from then on nothing is preloaded.
+    to leave out, for hosts whose libraries can not live with one. cuda: show the GPU to the jobs; then nothing may be
+    preloaded that asks torch for a GPU, and exports are slower. preload: modules that the server imports once for all
+    jobs; they must be trusted, since it is not confined. One that leaves a thread running costs the first call
+    (Unavailable); from then on nothing is preloaded.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Sandbox:
                     self._server.stop(0)
                     self._preload = () if self._server.unsafe_preload() else self._preload
                 options = [KEEP_NETWORK] if Measure.NO_NETWORK in self._omit else []
+                options += [NO_EXPORTER] if self._cuda else []
                 self._server = _Server(_environment(self._cuda), [*options, *self._preload])
             return self._server
 
@@ -219,5 +221,6 @@ class _Server:
 def _environment(cuda: bool) -> dict[str, str]:
     """By allow-list: no key, token or address of the worker's reaches a job."""
     passed = (*PASSED_ON, "CUDA_VISIBLE_DEVICES") if cuda else PASSED_ON
-    hidden = {} if cuda else {"CUDA_VISIBLE_DEVICES": ""}
+    # asked so, torch counts GPUs without starting the driver, which no process may do before it forks
+    hidden = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if cuda else {"CUDA_VISIBLE_DEVICES": ""}
     return {name: os.environ[name] for name in passed if name in os.environ} | FIXED | hidden

@@ -38,13 +38,18 @@ def _download(source: Store, file: File) -> Artifact:
             "is larger than this worker fetches", where=file.file, got=f"{file.size:,}", want=f"{allowed:,}"
         )
     artifact = Artifact(name=file.file, digest=file.digest, size=file.size, media_type="application/octet-stream")
+    download(source, file.file, artifact)
+    return artifact
+
+
+def download(store: Store, key: str, artifact: Artifact) -> None:
+    """To the local cache, unless it is there. Nothing that has another digest ever gets in."""
     cache = workshop().cache
-    if cache.holds(artifact) and digest_file(cache.path(artifact)) == file.digest:
-        return artifact
+    if cache.holds(artifact) and digest_file(cache.path(artifact)) == artifact.digest:
+        return
     with cache.step("fetch") as folder:
-        path = folder / file.file
+        path = folder / artifact.name
         with path.open("wb") as target:
-            for chunk in source.read(file.file, digest=file.digest, size=file.size):
+            for chunk in store.read(key, digest=artifact.digest, size=artifact.size):
                 target.write(chunk)
         cache.adopt(path, artifact)
-    return artifact

@@ -10,14 +10,12 @@ from typing import Any
 
 from infra.workshop import workshop
 from packhouse.artifact import Outcome
-from packhouse.errors import Contention, NotFound
-from packhouse.manifest import DECISIONS, MAX_DOCUMENT_BYTES, Decisions, dump, load, release_key
+from packhouse.manifest import Decisions
 from packhouse.spec import Format
+from tasks.decide import decide
 from tasks.export import left_out
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Judged, LeftOut, Measured, Referenced
-
-ATTEMPTS = 8
 
 GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRIPT_INT8), (Format.PROGRAM,))
 """Side by side in one child: a base and its INT8, so that both see the same minute of this machine."""
@@ -71,20 +69,9 @@ def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[J
 
 
 def _remembered(gated: Gated, found: dict[Format, bool]) -> dict[Format, bool]:
-    """What was decided before under this release's id counts; what was not is decided now, for good.
+    """What was decided before under this release's id counts; what was not is decided now, for good."""
 
-    Raises Contention: other runs of the same inputs decide at the same time, again and again.
-    """
-    key, store = release_key(gated.planned.model, gated.planned.release, DECISIONS), workshop().store
-    for _ in range(ATTEMPTS):
-        try:
-            data, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
-            before = load(Decisions, data, where=key).slower
-        except NotFound:
-            before, version = {}, None
-        if found.keys() <= before.keys():
-            return before
-        now = found | before
-        if store.swap(key, dump(Decisions(slower=now)), expected=version):
-            return now
-    raise Contention("others keep deciding", where=key, next="run it again")
+    def add(before: Decisions) -> Decisions:
+        return before.model_copy(update={"slower": found | before.slower})
+
+    return decide(gated.planned, add).slower

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from infra.workshop import File, workshop
-from packhouse.artifact import SAFETENSORS, Artifact
+from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
-from packhouse.manifest import (
-    GOLDEN,
-    AbsoluteTolerance,
-    AnyTolerance,
-    Manifest,
-    RatioTolerance,
-    Release,
-    SqnrTolerance,
-)
+from packhouse.manifest import GOLDEN, Manifest, Release
+from packhouse.replay import kept_tolerance
 from packhouse.spec import Want
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Referenced
-
-INT8_MARGIN_DB = 6.0
-"""Another processor may round INT8 otherwise; by so much may the golden answers' noise grow."""
 
 
 @stage("insist")
@@ -33,8 +21,15 @@ def insist(planned: Planned, left_out: list[LeftOut]) -> None:
 
 
 @stage("pack")
-def pack(gated: Gated, referenced: Referenced, judged: list[Judged], left_out: list[LeftOut]) -> Packed:
-    """Raises ParityRefused: a format that the spec requires is left out, or none is left."""
+def pack(
+    gated: Gated,
+    referenced: Referenced,
+    judged: list[Judged],
+    left_out: list[LeftOut],
+    *,
+    cuda: tuple[Verdict, ...] = (),
+) -> Packed:
+    """cuda: what the GPU said. Raises ParityRefused: a format that the spec requires is left out, or none is left."""
     planned = gated.planned
     insist.fn(planned, left_out)
     if not judged:
@@ -55,7 +50,7 @@ def pack(gated: Gated, referenced: Referenced, judged: list[Judged], left_out: l
             outputs=tuple(output.name for output in planned.spec.outputs),
             formats=tuple(_release(gated, entry) for entry in judged),
             artifacts=tuple(sorted(files, key=_name)),
-            verdicts=(*(entry.verdict for entry in judged), *(entry.verdict for entry in left_out)),
+            verdicts=(*(entry.verdict for entry in judged), *(entry.verdict for entry in left_out), *cuda),
         )
         line.note(f"{len(manifest.artifacts)} files")
     return Packed(planned=planned, manifest=manifest, judged=tuple(judged), left_out=tuple(left_out))
@@ -63,16 +58,8 @@ def pack(gated: Gated, referenced: Referenced, judged: list[Judged], left_out: l
 
 def _release(gated: Gated, judged: Judged) -> Release:
     format = judged.candidate.format
-    return Release(format=format, file=format.file, tolerance=_tolerance(gated, judged))
-
-
-def _tolerance(gated: Gated, judged: Judged) -> AnyTolerance:
-    gates = gated.planned.spec.gates
-    if judged.candidate.format.int8:
-        return SqnrTolerance(sqnr_db=float(math.floor(judged.measures["golden_sqnr_db"] - INT8_MARGIN_DB)))
-    if gates.atol is not None and gates.rtol is not None:
-        return AbsoluteTolerance(atol=gates.atol, rtol=gates.rtol)
-    return RatioTolerance(max=gates.max_ratio, rms=gates.rms_ratio)
+    tolerance = kept_tolerance(format, gated.planned.spec.gates, judged.measures["golden_sqnr_db"])
+    return Release(format=format, file=format.file, tolerance=tolerance)
 
 
 def _name(artifact: Artifact) -> str:

@@ -1,0 +1,189 @@
+"""Sends a batch to a worker of the pool `cuda` and waits for what it says. References only; bytes go by the store."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, cast
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import WorkerFilter, WorkerFilterLastHeartbeatTime, WorkerFilterStatus
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Cancelling
+from pydantic import Field
+
+from infra.settings import settings
+from infra.workshop import workshop
+from packhouse.artifact import Artifact, Digest, Frozen
+from packhouse.digest import digest_bytes
+from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
+from packhouse.manifest import MAX_DOCUMENT_BYTES, ReleaseId, dump, load
+from tasks.cuda_batch import Cuda, CudaCandidate
+
+DEPLOYMENT = "parity-cuda/parity-cuda"
+POLL_S = 1.0
+LOOK_AGAIN_S = 15.0
+"""While a run has not started: is there still a worker that could?"""
+
+SILENT_S = 120.0
+"""A worker tells every 30 seconds that it is there. The server's own word for it comes late, or, embedded, never."""
+
+log = logging.getLogger("packhouse.line")
+
+
+class Reference(Frozen):
+    """The parameter of a flow run: which document of the store holds its batch, and its very bytes."""
+
+    key: Annotated[str, Field(pattern=r"^_work/parity/[0-9a-f]{64}/request\.json$")]
+    digest: Digest
+    size: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_BYTES)]
+
+
+class Asked(Frozen):
+    """A batch: what the GPU worker is to check."""
+
+    candidates: Annotated[tuple[CudaCandidate, ...], Field(min_length=1)]
+
+
+class Answered(Frozen):
+    """What the GPU worker found, by release. batch: the digest of what it was asked."""
+
+    batch: Digest
+    found: dict[ReleaseId, Cuda]
+
+
+def work_key(artifact: Artifact) -> str:
+    return f"_work/sha256/{artifact.digest.removeprefix('sha256:')}/{artifact.name}"
+
+
+def answer_key(batch: Reference, run: str) -> str:
+    return f"{batch.key.rpartition('/')[0]}/answer-{run}.json"
+
+
+def cuda_worker() -> str:
+    """Empty where a worker of the pool is online now, else why none is, in one line. Two calls of the API, no wait."""
+    pool = settings().cuda_pool
+    alive = WorkerFilter(
+        status=WorkerFilterStatus(any_=["ONLINE"]),
+        last_heartbeat_time=WorkerFilterLastHeartbeatTime(after_=datetime.now(UTC) - timedelta(seconds=SILENT_S)),
+    )
+    try:
+        with get_client(sync_client=True) as client:
+            if client.read_work_pool(pool).is_paused:
+                return f"the work pool {pool!r} is paused"
+            if not client.read_workers_for_work_pool(pool, worker_filter=alive, limit=1):
+                return f"no worker of the work pool {pool!r} is online"
+    except ObjectNotFound:
+        return f"there is no work pool {pool!r}"
+    except httpx.HTTPError as error:
+        return f"Prefect's API did not say whether a GPU worker is online: {type(error).__name__}"
+    return ""
+
+
+def send(candidates: Sequence[CudaCandidate]) -> dict[str, Cuda]:
+    """The verdicts by release; "not run" with the reason for all where no worker is online, it takes longer than
+    `cuda_wait_s`, or its run fails."""
+    if reason := cuda_worker():
+        return _not_run(candidates, reason)
+    batch = _put(candidates)
+    others = f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
+    try:
+        started = run_deployment(
+            DEPLOYMENT,
+            parameters={"batch": batch.model_dump()},
+            flow_run_name=f"parity-cuda {candidates[0].model}{others}",
+            timeout=0,
+            idempotency_key=_once(batch),
+        )
+    except ObjectNotFound:
+        return _not_run(candidates, f"there is no deployment {DEPLOYMENT!r}")
+    run = cast(FlowRun, started)  # no coroutine: this thread has no loop
+    log.info("%s models are sent to the GPU worker, flow run %s", len(candidates), run.id)
+    reason = _wait(run.id)
+    if reason:
+        return _not_run(candidates, reason, f"CUDA: flow run {run.id}: {reason}")
+    return _answer(candidates, batch, str(run.id))
+
+
+def _not_run(candidates: Sequence[CudaCandidate], reason: str, *notes: str) -> dict[str, Cuda]:
+    return {candidate.release: candidate.not_run(reason, *notes) for candidate in candidates}
+
+
+def _put(candidates: Sequence[CudaCandidate]) -> Reference:
+    """The files under their digests, so that the same ones go up once; then the document that names them."""
+    shop = workshop()
+    for artifact in {work_key(file): file for candidate in candidates for file in candidate.files}.values():
+        shop.store.put_if_absent(work_key(artifact), shop.cache.path(artifact), digest=artifact.digest)
+    data = dump(Asked(candidates=tuple(candidates)))
+    digest = digest_bytes(data)
+    key = f"_work/parity/{digest.removeprefix('sha256:')}/request.json"
+    shop.store.put_if_absent(key, data, digest=digest)
+    return Reference(key=key, digest=digest, size=len(data))
+
+
+def _once(batch: Reference) -> str | None:
+    """A task that is tried again meets the run that it started before; a run that a person retries starts another."""
+    return f"{batch.digest}-{flow_run.id}-{flow_run.run_count}" if flow_run.id else None
+
+
+def _wait(run: UUID) -> str:
+    """Empty where the run completed, else why not. A run that is not waited for any more is cancelled."""
+    give_up, look = time.monotonic() + settings().cuda_wait_s, time.monotonic() + LOOK_AGAIN_S
+    while True:
+        state = _state(run)
+        if state and state.is_final():
+            ended = f"its flow run ended as {state.name}"
+            return "" if state.type is StateType.COMPLETED else f"the GPU worker gave no answer: {ended}"
+        reason = ""
+        if time.monotonic() > give_up:
+            reason = f"the GPU worker did not answer within {settings().cuda_wait_s:g} s"
+        elif time.monotonic() > look:
+            look = time.monotonic() + LOOK_AGAIN_S
+            reason = cuda_worker() if state and (state.is_scheduled() or state.is_pending()) else ""
+        if reason:
+            _cancel(run, reason)
+            return reason
+        time.sleep(POLL_S)
+
+
+def _state(run: UUID) -> State | None:
+    """None where the API does not answer at the moment: a server may be away for a minute."""
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(run).state
+    except httpx.TransportError as error:
+        log.warning("flow run %s: Prefect's API does not answer: %s", run, error)
+        return None
+
+
+def _cancel(run: UUID, reason: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelling(message=reason))
+
+
+def _answer(candidates: Sequence[CudaCandidate], batch: Reference, run: str) -> dict[str, Cuda]:
+    """What the worker wrote is checked as everything that comes from elsewhere: it must be on these very bytes."""
+    key = answer_key(batch, run)
+    try:
+        data, _ = workshop().store.get(key, limit=MAX_DOCUMENT_BYTES)
+        answered = load(Answered, data, where=key)
+    except NotFound:
+        return _not_run(candidates, "the GPU worker left no answer: does it use the same store?")
+    except (ReleaseInvalid, Unavailable) as error:
+        return _not_run(candidates, f"the GPU worker's answer can not be read: {error.what}")
+    if answered.batch != batch.digest:
+        return _not_run(candidates, "the GPU worker answered another batch")
+    return {candidate.release: _checked(candidate, answered.found.get(candidate.release)) for candidate in candidates}
+
+
+def _checked(candidate: CudaCandidate, found: Cuda | None) -> Cuda:
+    if found is None or not candidate.answered_by(found.verdicts):
+        return candidate.not_run("the GPU worker did not answer for these files")
+    return found

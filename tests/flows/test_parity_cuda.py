@@ -1,0 +1,302 @@
+"""The way to a GPU worker and back, on a real Prefect server with a real worker on the pool that has no GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+
+from flows import parity_cuda as flows_parity_cuda
+from flows.ends import Status
+from flows.parity_cuda import parity_cuda
+from flows.release import released
+from infra.gpu import may_have_gpu
+from infra.settings import settings
+from infra.workshop import workshop
+from packhouse.artifact import Outcome
+from packhouse.manifest import load
+from packhouse.releases import find
+from packhouse.spec import Format
+from packhouse.store import open_store
+from packhouse.verify import read_manifest
+from tasks import cuda_pool, on_gpu
+from tasks.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
+from tasks.cuda_pool import Answered, Reference, answer_key, cuda_worker, send
+from tests.tasks.test_parity_cuda import Made, made, planned
+
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
+
+ROOT = Path(__file__).parents[2]
+LONG_S = 240.0
+NO_GPU = {"no CUDA device on this worker", "torch on this worker is built without CUDA"}
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def configured(home, monkeypatch) -> Iterator[Callable[..., None]]:
+    """Sets settings of this process; the workshop stays."""
+
+    def configure(**values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"PACKHOUSE_{name.upper()}", str(value))
+        settings.cache_clear()
+
+    yield configure
+    settings.cache_clear()
+
+
+@pytest.fixture
+def pool(configured, request) -> Iterator[str]:
+    """A work pool of the test's own, and the deployment on it. Nobody works there yet."""
+    name = f"cuda-{os.getpid()}-{time.monotonic_ns()}"
+    configured(cuda_pool=name)
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+        flow_id = client.create_flow(parity_cuda)
+        deployment = client.create_deployment(
+            flow_id,
+            "parity-cuda",
+            entrypoint="flows.parity_cuda.parity_cuda",
+            work_pool_name=name,
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+        )
+        yield name
+        client.delete_deployment(deployment)
+        client.delete_work_pool(name)
+
+
+@pytest.fixture
+def worker(pool, home, tmp_path) -> Iterator[subprocess.Popen[bytes]]:
+    """`prefect worker start` on the pool, in this home. Ended by its process id."""
+    environment = os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_LEVEL": "INFO"}
+    log = tmp_path / "worker.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "prefect", "worker", "start", "-p", pool, "--type", "process"],
+            env=environment,
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        until(lambda: process.poll() is not None or cuda_worker() == "")
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def runs() -> list[FlowRun]:
+    """All runs of the deployment, the latest first."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("parity-cuda/parity-cuda")
+        every = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
+    return [run for run in every if run.deployment_id == deployment.id]
+
+
+def held(model: Made) -> CudaCandidate:
+    """With files that are in the cache, so that they can be sent."""
+    cache, text = workshop().cache, "text/plain"
+    files = {
+        name: cache.write(f"{name} of {model.gated.planned.model}".encode(), name=f"{name}.txt", media_type=text)
+        for name in ("spec_file", "weights", "cases")
+    }
+    return model.asked.model_copy(update=files)
+
+
+def reasons(found: Cuda) -> set[str]:
+    assert {verdict.outcome for verdict in found.verdicts} == {Outcome.NOT_RUN}
+    return {verdict.reason for verdict in found.verdicts}
+
+
+def test_a_pool_that_does_not_exist_that_has_no_worker_or_that_is_paused_is_found_at_once(
+    home, staged, configured, pool
+):
+    model = held(planned(staged("linear")))
+    assert reasons(send([model])[model.release]) == {f"no worker of the work pool {pool!r} is online"}
+    with get_client(sync_client=True) as client:
+        client.update_work_pool(pool, WorkPoolUpdate(is_paused=True))
+    assert reasons(send([model])[model.release]) == {f"the work pool {pool!r} is paused"}
+    configured(cuda_pool="no-such-pool")
+    assert reasons(send([model])[model.release]) == {"there is no work pool 'no-such-pool'"}
+    assert not runs()
+
+
+def test_an_api_that_does_not_answer_is_a_reason_and_no_crash(home, monkeypatch):
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert cuda_worker().startswith("Prefect's API did not say whether a GPU worker is online")
+
+
+def test_a_release_sends_its_models_together_and_a_worker_without_a_gpu_answers_not_run_for_each(home, staged, worker):
+    ends = released([staged("linear"), staged("tied")])
+    assert [end.status for end in ends] == [Status.RELEASED, Status.RELEASED], ends
+    for end in ends:
+        found = find(open_store(str(home / "store")), f"{end.model}@latest")
+        verdicts = [v for v in read_manifest(found, found.record).verdicts if v.check in (RUNS, REPRODUCES)]
+        assert {v.subject for v in verdicts} == {"torch", "torchscript", "onnx"}
+        assert may_have_gpu() or reasons(Cuda(verdicts=tuple(verdicts))) <= NO_GPU
+    (run,) = runs()
+    assert may_have_gpu() or run.state.message == "0 reproduce, 0 refused, 2 not run"
+    assert run.name.startswith("parity-cuda ")
+    assert run.name.endswith(" and 1 more")
+    assert run.parent_task_run_id is not None
+    assert run.parameters.keys() == {"batch"}
+    assert run.parameters["batch"].keys() == {"key", "digest", "size"}
+
+
+def test_a_worker_whose_run_fails_is_not_run_with_the_reason(home, staged, worker, tmp_path, monkeypatch):
+    model = held(planned(staged("linear")))
+    monkeypatch.setattr(cuda_pool, "_put", lambda candidates: nowhere())
+    assert reasons(send([model])[model.release]) == {"the GPU worker gave no answer: its flow run ended as Failed"}
+
+
+def nowhere() -> Reference:
+    digest = f"sha256:{'0' * 64}"
+    return Reference(key=f"_work/parity/{'0' * 64}/request.json", digest=digest, size=10)
+
+
+def test_a_worker_that_was_killed_is_waited_for_no_longer_than_the_limit_and_its_run_is_cancelled(
+    home, staged, worker, configured
+):
+    worker.kill()
+    worker.wait()
+    configured(cuda_wait_s=2)
+    model = held(planned(staged("linear")))
+    assert reasons(send([model])[model.release]) == {"the GPU worker did not answer within 2 s"}
+    (run,) = runs()
+    assert run.state.is_cancelled()
+
+
+def test_a_worker_that_goes_before_it_took_the_run_is_noticed_long_before_the_limit(
+    home, staged, pool, worker, monkeypatch
+):
+    worker.kill()
+    worker.wait()
+    monkeypatch.setattr(cuda_pool, "LOOK_AGAIN_S", 0.5)
+    model, found = held(planned(staged("linear"))), {}
+    thread = threading.Thread(target=lambda: found.update(send([model])), daemon=True)
+    thread.start()
+    until(lambda: bool(runs()))
+    _forget_workers(pool)
+    thread.join(LONG_S)
+    assert reasons(found[model.release]) == {f"no worker of the work pool {pool!r} is online"}
+    (run,) = runs()
+    assert run.state.is_cancelled()
+
+
+def _forget_workers(pool: str) -> None:
+    with get_client(sync_client=True) as client:
+        for worker in client.read_workers_for_work_pool(pool):
+            path = {"work_pool_name": pool, "name": worker.name}
+            client.request("DELETE", "/work_pools/{work_pool_name}/workers/{name}", path_params=path)
+
+
+def test_where_the_deployment_is_missing_the_reason_says_so(home, staged, worker, pool, monkeypatch):
+    monkeypatch.setattr(cuda_pool, "DEPLOYMENT", "parity-cuda/other")
+    model = held(planned(staged("linear")))
+    assert reasons(send([model])[model.release]) == {"there is no deployment 'parity-cuda/other'"}
+
+
+def batch_of(models: list[Made]) -> Reference:
+    return cuda_pool._put([asked(model) for model in models])
+
+
+def asked(model: Made) -> CudaCandidate:
+    made_of = {entry.format: entry.artifact for entry in model.candidates}
+    return model.asked.model_copy(update={"candidates": tuple(made_of.items())})
+
+
+def answer_of(batch: Reference) -> dict[str, Cuda]:
+    """What the only run left."""
+    (key,) = [stat.key for stat in workshop().store.list("_work/parity/") if "/answer-" in stat.key]
+    assert key == answer_key(batch, str(UUID(key[-41:-5])))
+    data, _ = workshop().store.get(key, limit=1 << 24)
+    answered = load(Answered, data, where=key)
+    assert answered.batch == batch.digest
+    return answered.found
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch) -> None:
+    """As if the CPU were the GPU: the same flow and the same job."""
+    monkeypatch.setattr(on_gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(on_gpu, "may_have_gpu", lambda: True)
+
+
+def test_healthy_models_reproduce_and_the_notes_name_the_device_that_no_verdict_names(home, staged, on_the_cpu):
+    model = made(staged("linear"))
+    batch = batch_of([model])
+    state = parity_cuda(batch, return_state=True)
+    assert state.message == "1 reproduce, 0 refused, 0 not run"
+    (found,) = answer_of(batch).values()
+    assert asked(model).answered_by(found.verdicts)
+    assert {(v.check, v.subject, v.outcome.value) for v in found.verdicts} == {
+        (check, subject, "pass") for check in (RUNS, REPRODUCES) for subject in ("torch", "torchscript", "onnx")
+    }
+    assert any(note.startswith("device: cpu") for note in found.notes)
+
+
+def test_a_crash_on_one_format_of_one_model_leaves_every_other_verdict(home, staged, on_the_cpu, monkeypatch):
+    monkeypatch.setattr(on_gpu, "JOB", "tests.tasks.on_the_gpu")
+    monkeypatch.setattr(flows_parity_cuda, "jobs_see_the_gpu", nullcontext)  # whose sandbox knows no jobs of tests
+    unlucky, other = made(staged("linear", name="unlucky")), made(staged("tied"))
+    batch = batch_of([unlucky, other])
+    assert parity_cuda(batch, return_state=True).message == "1 reproduce, 1 refused, 0 not run"
+    found = answer_of(batch)
+    verdicts = {(v.check, v.subject): v for v in found[unlucky.asked.release].verdicts}
+    assert "SIGSEGV" in verdicts[RUNS, Format.TORCHSCRIPT].reason
+    assert verdicts[REPRODUCES, Format.TORCHSCRIPT].outcome is Outcome.NOT_RUN
+    assert {v.outcome for (_, subject), v in verdicts.items() if subject != Format.TORCHSCRIPT} == {Outcome.PASS}
+    assert {v.outcome for v in found[other.asked.release].verdicts} == {Outcome.PASS}
+
+
+def test_a_file_that_is_not_what_the_batch_names_is_never_opened_and_the_next_model_is_checked(
+    home, staged, on_the_cpu
+):
+    broken, other = made(staged("linear")), made(staged("tied"))
+    batch = batch_of([broken, other])
+    key = cuda_pool.work_key(broken.candidates[0].artifact)
+    path = home / "store" / key
+    path.chmod(0o600)
+    path.write_bytes(b"x" * broken.candidates[0].artifact.size)
+    workshop().cache.path(broken.candidates[0].artifact).unlink()
+    assert parity_cuda(batch, return_state=True).message == "1 reproduce, 0 refused, 1 not run"
+    (reason,) = reasons(answer_of(batch)[broken.asked.release])
+    assert "sha256 differs" in reason
+
+
+def test_a_worker_that_can_not_lock_its_jobs_down_as_required_says_so_and_runs_nothing(
+    home, staged, on_the_cpu, configured
+):
+    model = held(planned(staged("linear")))
+    configured(require='["no exec"]', cuda_omit='["no exec"]')
+    batch = cuda_pool._put([model])
+    assert parity_cuda(batch, return_state=True).message == "0 reproduce, 0 refused, 1 not run"
+    (reason,) = reasons(answer_of(batch)[model.release])
+    assert "this host can not lock a job down as required" in reason
+    assert str(home) not in reason
