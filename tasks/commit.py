@@ -9,6 +9,7 @@ from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, NotFound, ReleaseConflict
 from packhouse.manifest import (
     MAX_DOCUMENT_BYTES,
+    PRODUCTION,
     RECORD,
     REMEMBERED,
     Channel,
@@ -18,6 +19,9 @@ from packhouse.manifest import (
     load,
     release_key,
 )
+from packhouse.releases import find
+from packhouse.spec import SPEC_FILE
+from packhouse.store import Retrying, open_store
 from tasks.stage import one_line, stage
 from tasks.states import Published, Released
 
@@ -43,11 +47,14 @@ def commit(published: Published) -> Record:
 
 
 @stage("promote")
-def promote(record: Record, channel: str, *, again: bool = False) -> Released:
+def promote(record: Record, channel: str, *, source: str = "", again: bool = False, approve: bool = False) -> Released:
     """Moves the channel by compare-and-swap; a channel that points there already stays as it is.
 
     again: the release was there before this run. Then the channel moves only if it never pointed at it, which is
     what a run that was killed before its promotion left behind; so a rollback stays one.
+    source: where the release was made from. A channel that points at a release of a source that was staged later
+    stays: two training runs of one model may be released at the same time, and the older one may end last.
+    approve: the spec guards PRODUCTION; it does not move here, and the answer says that it waits for a person.
     Raises Contention: others moved it at the same time, again and again.
     """
     key, store = channel_key(record.model, channel), workshop().store
@@ -56,19 +63,40 @@ def promote(record: Record, channel: str, *, again: bool = False) -> Released:
             here, version = _read(key)
             if here and (here.release == record.release or (again and record.release in here.earlier)):
                 line.note(f"serial {here.serial}, stays")
-                return _released(record, channel, here.serial, unchanged=again)
-            moved = _moved(here, record)
+                return _stays(record, channel, here, unchanged=again)
+            if approve and channel == PRODUCTION:
+                line.note("waits for approval")
+                return Released(**_names(record, channel), serial=here.serial if here else 0, waiting=True)
+            staged_at = _staged_at(source)
+            if here and staged_at and here.staged_at > staged_at:
+                line.note(f"serial {here.serial}, stays: a newer source was released already")
+                return _stays(record, channel, here, unchanged=again)
+            moved = _moved(here, record, staged_at)
             if store.swap(key, dump(moved), expected=version):
                 line.note(f"serial {moved.serial}")
-                return _released(record, channel, moved.serial, unchanged=False)
+                return Released(**_names(record, channel), serial=moved.serial)
     raise Contention("others keep moving this channel", where=key, next="run it again")
 
 
-def _moved(here: Channel | None, record: Record) -> Channel:
+@stage("approve")
+def approve(model: str, release: str, channel: str) -> Released:
+    """Moves the channel to a committed release that a person has approved. Raises what `promote` raises, and
+    NotFound: there is no such release."""
+    record = find(workshop().store, f"{model}/{release}").record
+    return promote.fn(record, channel)
+
+
+def _staged_at(source: str) -> float:
+    found = Retrying(open_store(source)).stat(SPEC_FILE) if source else None
+    return found.modified if found else 0.0
+
+
+def _moved(here: Channel | None, record: Record, staged_at: float) -> Channel:
     return Channel(
         release=record.release,
         serial=here.serial + 1 if here else 1,
         moved_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        staged_at=staged_at,
         earlier=(*here.earlier, here.release)[-REMEMBERED:] if here else (),
     )
 
@@ -81,5 +109,10 @@ def _read(key: str) -> tuple[Channel | None, str | None]:
     return load(Channel, data, where=key), version
 
 
-def _released(record: Record, channel: str, serial: int, *, unchanged: bool) -> Released:
-    return Released(model=record.model, release=record.release, channel=channel, serial=serial, unchanged=unchanged)
+def _stays(record: Record, channel: str, here: Channel, *, unchanged: bool) -> Released:
+    elsewhere = here.release if here.release != record.release else ""
+    return Released(**_names(record, channel), serial=here.serial, points_at=elsewhere, unchanged=unchanged)
+
+
+def _names(record: Record, channel: str) -> dict[str, str]:
+    return {"model": record.model, "release": record.release, "channel": channel}

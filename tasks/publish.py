@@ -6,10 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.workshop import workshop
-from packhouse.artifact import Artifact
+from packhouse.artifact import Artifact, Outcome
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import ReleaseConflict
-from packhouse.manifest import MANIFEST, REPORT_JSON, REPORT_MD, Record, dump, release_key
+from packhouse.manifest import (
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    REPORT_JSON,
+    REPORT_MD,
+    Manifest,
+    Record,
+    dump,
+    load,
+    release_key,
+)
 from packhouse.report import Report, markdown
 from packhouse.store.base import holds_bytes
 from tasks.stage import one_line, stage
@@ -33,18 +43,21 @@ def upload(gated: Gated, judged: Judged | LeftOut) -> Artifact | None:
 
 @stage("publish")
 def publish(packed: Packed, report: Report, uploaded: list[Artifact | None]) -> Published:
-    """The artifacts that are not up yet, then the manifest, then the report.
+    """The artifacts that are not up yet, then the report, then the manifest.
 
+    A manifest that a run of the same inputs left behind when it was killed counts where it says nothing that this run
+    did not find too: it may hold less, since a format then met a time limit. So the next run completes it.
     Raises ReleaseConflict: another file stands under one of the names; nothing is overwritten.
     """
     planned, store = packed.planned, workshop().store
-    manifest = dump(packed.manifest)
+    key = release_key(planned.model, planned.release, MANIFEST)
     with one_line(planned.model, "publish") as line, ThreadPoolExecutor(UPLOADS) as pool:
         left = [artifact for artifact in packed.manifest.artifacts if artifact not in uploaded]
         list(pool.map(lambda artifact: _put(planned, artifact), left))
-        _put_bytes(planned, MANIFEST, manifest)
-        for name, text in ((REPORT_JSON, dump(report)), (REPORT_MD, markdown(report).encode())):
-            store.put(release_key(planned.model, planned.release, name), text, digest=digest_bytes(text))
+        if store.stat(key) is None:
+            for name, text in ((REPORT_JSON, dump(report)), (REPORT_MD, markdown(report).encode())):
+                store.put(release_key(planned.model, planned.release, name), text, digest=digest_bytes(text))
+        manifest = _first_manifest(packed, key)
         size = sum(artifact.size for artifact in packed.manifest.artifacts)
         line.note(f"{size:,} bytes, manifest {short(digest_bytes(manifest))}")
     record = Record(
@@ -56,16 +69,44 @@ def publish(packed: Packed, report: Report, uploaded: list[Artifact | None]) -> 
     return Published(packed=packed, record=record)
 
 
+def _first_manifest(packed: Packed, key: str) -> bytes:
+    """The bytes of the one manifest of this release id: this run's, or an earlier one's that says nothing more.
+
+    The store is not trusted: an earlier manifest counts only where this run made and passed all that it lists.
+    Raises ReleaseConflict: it says something else.
+    """
+    store, data = workshop().store, dump(packed.manifest)
+    if store.put_if_absent(key, data, digest=digest_bytes(data)):
+        return data
+    there, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    if there == data:
+        return data
+    earlier = load(Manifest, there, where=key)
+    if more := _not_covered(packed.manifest, earlier):
+        raise ReleaseConflict(
+            "an earlier run, which was ended before its record, says something else",
+            where=key,
+            got=more,
+            next="run it again where that can be made too, or delete the release's folder, which has no record",
+        )
+    return there
+
+
+def _not_covered(ours: Manifest, theirs: Manifest) -> str:
+    """The first thing that the other manifest claims and this run did not find; nothing where there is none."""
+    if (theirs.model, theirs.release, theirs.outputs) != (ours.model, ours.release, ours.outputs):
+        return f"{theirs.model}/{theirs.release}"
+    claims = [*theirs.artifacts, *theirs.formats, *(v for v in theirs.verdicts if v.outcome is Outcome.PASS)]
+    known = [*ours.artifacts, *ours.formats, *ours.verdicts]
+    return next((str(claim) for claim in claims if claim not in known), "")
+
+
 def _put(planned: Planned, artifact: Artifact) -> None:
     key = release_key(planned.model, planned.release, artifact.name)
     _put_body(key, workshop().cache.path(artifact), artifact.digest, artifact.size)
 
 
-def _put_bytes(planned: Planned, name: str, data: bytes) -> None:
-    _put_body(release_key(planned.model, planned.release, name), data, digest_bytes(data), len(data))
-
-
-def _put_body(key: str, body: bytes | Path, digest: str, size: int) -> None:
+def _put_body(key: str, body: Path, digest: str, size: int) -> None:
     """What is there already with the same bytes stays: an earlier run of the same inputs wrote it."""
     store = workshop().store
     if store.put_if_absent(key, body, digest=digest):

@@ -193,7 +193,7 @@ def test_a_worker_killed_at_any_write_leaves_nothing_half_and_the_next_run_conve
 def test_nothing_is_visible_before_the_record_is_written(packed, tmp_path):
     """Killed just before the record, which is the last write but one: all bytes are up, and there is no release."""
     root = tmp_path / "store"
-    names = ["model.onnx", "golden", "package", "weights", "manifest", "report.json", "report.md", "record"]
+    names = ["model.onnx", "golden", "package", "weights", "report.json", "report.md", "manifest", "record"]
     status = run_deadly(packed, root, len(names) - 1, after=False)
     assert os.WIFSIGNALED(status)
     folder = root / packed.planned.model / "releases" / packed.planned.release
@@ -229,4 +229,60 @@ def test_other_bytes_under_the_same_name_are_never_overwritten(packed, tmp_path)
     (folder / "model.onnx").write_bytes(b"something else!")
     assert run_whole(packed, root) == 1
     assert (folder / "model.onnx").read_bytes() == b"something else!"
+    assert list(releases(FileStore(root))) == []
+
+
+def without(packed: Packed, format: Format) -> Packed:
+    """The same run, had this format met a time limit."""
+    manifest = packed.manifest
+    timed_out = Verdict(check="made", subject=format.value, outcome=Outcome.REFUSED, reason="took too long")
+    less = manifest.model_copy(
+        update={
+            "formats": tuple(made for made in manifest.formats if made.format is not format),
+            "artifacts": tuple(each for each in manifest.artifacts if each.name != format.file),
+            "verdicts": (*(v for v in manifest.verdicts if v.subject != format.value), timed_out),
+        }
+    )
+    kept = tuple(judged for judged in packed.judged if judged.candidate.format is not format)
+    return packed.model_copy(update={"manifest": less, "judged": kept})
+
+
+def with_torchscript(packed: Packed) -> Packed:
+    script = workshop().cache.write(b"not really torchscript", name="model.ts", media_type="x")
+    passed = Verdict(check=PARITY, subject="torchscript", outcome=Outcome.PASS, compared=(script.digest,))
+    candidate = Candidate(format=Format.TORCHSCRIPT, artifact=script, facts={}, seconds=1.0, peak_bytes=1)
+    made = Release(format=Format.TORCHSCRIPT, file="model.ts", tolerance=RatioTolerance(max=8, rms=6))
+    manifest = packed.manifest
+    more = manifest.model_copy(
+        update={
+            "formats": (*manifest.formats, made),
+            "artifacts": tuple(sorted((*manifest.artifacts, script), key=lambda artifact: artifact.name)),
+            "verdicts": (*manifest.verdicts, passed),
+        }
+    )
+    judged = Judged(candidate=candidate, verdict=passed, measures={})
+    return packed.model_copy(update={"manifest": more, "judged": (*packed.judged, judged)})
+
+
+def test_a_run_killed_before_its_record_is_completed_by_one_that_made_more(packed, tmp_path):
+    """The first run left TorchScript out, since it met a time limit; its manifest is up, its record is not."""
+    more, root = with_torchscript(packed), tmp_path / "store"
+    assert run_whole(without(more, Format.TORCHSCRIPT), root) == 0
+    (record,) = root.rglob("record.json")
+    (manifest,) = root.rglob("manifest.json")
+    record.unlink()
+    before = manifest.read_bytes()
+    assert run_whole(more, root) == 0
+    assert manifest.read_bytes() == before
+    assert_whole_or_invisible(root)
+    assert len(list(releases(FileStore(root)))) == 1
+
+
+def test_a_manifest_that_claims_what_this_run_did_not_find_is_never_committed(packed, tmp_path):
+    """Whoever can write to the store could have planted it."""
+    root = tmp_path / "store"
+    assert run_whole(with_torchscript(packed), root) == 0
+    (record,) = root.rglob("record.json")
+    record.unlink()
+    assert run_whole(packed, root) == 1
     assert list(releases(FileStore(root))) == []
