@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from tests.servers.ceph import ceph
+from tests.servers.mlflow import mlflow
 from tests.servers.moto import moto
 from tests.servers.place import CannotRunError, Endpoint
 from tests.servers.swift import swift
@@ -30,6 +31,14 @@ def swift_server() -> Iterator[Endpoint]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[Endpoint]:
     yield from _or_skip(moto)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Iterator[str]:
+    """Its URL. Its webhooks may go to loopback, by http."""
+    environment = ("MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true")
+    with mlflow(environment=environment) as url:
+        yield url
 
 
 def _or_skip(start: Callable[[], AbstractContextManager[Endpoint]]) -> Iterator[Endpoint]:

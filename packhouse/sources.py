@@ -1,0 +1,48 @@
+"""Where sources may lie: below the prefixes that an operator allows, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from packhouse.errors import Refused, SourceNotAllowed, printable
+from packhouse.store import open_store
+
+MAX_SOURCE_CHARACTERS = 2000
+
+
+def checked_source(url: str, allowed: Sequence[str]) -> str:
+    """The source's URL in its one form. allowed: prefixes, of which whole parts of the path count: `s3://b/a` allows
+    `s3://b/a/x` and not `s3://b/ab`; none: every source. An s3:// source must name the same endpoint, addressing and
+    region as the prefix, or leave all of them out: then they are the prefix's.
+
+    Law: checked_source(checked_source(u, a), a) == checked_source(u, a).
+    Raises SourceNotAllowed: it lies elsewhere, or is no folder and no s3:// prefix.
+    """
+    if not url or len(url) > MAX_SOURCE_CHARACTERS or not url.isprintable() or url != url.strip():
+        raise SourceNotAllowed("is no source", where=printable(url)[:80], want="a folder or s3://bucket/prefix")
+    place, _, options = _in_one_form(url).partition("?")
+    if not allowed:
+        return f"{place}?{options}" if options else place
+    for prefix in allowed:
+        above, _, theirs = _in_one_form(prefix).partition("?")
+        if (place == above or place.startswith(above.rstrip("/") + "/")) and options in ("", theirs):
+            return f"{place}?{theirs}" if theirs else place
+    raise SourceNotAllowed(
+        "lies outside the prefixes that this worker takes sources from",
+        where=place,
+        want=", ".join(prefix.partition("?")[0] for prefix in allowed),
+        next="stage it there, or add its prefix to PACKHOUSE_SOURCES",
+    )
+
+
+def _in_one_form(url: str) -> str:
+    if ".." in url.partition("?")[0].split("/"):
+        raise SourceNotAllowed("`..` leads elsewhere", where=url.partition("?")[0])
+    try:
+        return open_store(url).url
+    except SourceNotAllowed:
+        raise
+    except Refused as error:  # another scheme, credentials in it, unknown options
+        raise SourceNotAllowed(error.what, where=error.where, got=error.got, want=error.want) from error
+    except (ValueError, OSError) as error:  # brackets that are no address, names longer than the system takes
+        raise SourceNotAllowed("is no URL of a source", want="a folder or s3://bucket/prefix") from error
