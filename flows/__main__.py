@@ -1,8 +1,9 @@
-"""The embedded worker: runs a release in this process, with Prefect's own temporary server. `packhouse release`."""
+"""The embedded worker: runs a release in this process, with a Prefect server of its own. `packhouse release`."""
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -10,43 +11,47 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import TypeAdapter
 
+from infra.prefect_api import PrefectApi
+from packhouse import exits
 from packhouse.manifest import ChannelName
 
 if TYPE_CHECKING:
     from flows.ends import End
 
 
-def main() -> int:
-    options = _options()
-    _prepare(verbose=options.verbose)
+def main(options: argparse.Namespace) -> int:
+    api = _prepare(verbose=options.verbose)
     from flows.ends import exit_status
     from flows.talk import talk
 
     with talk(len(options.sources), everything=options.verbose):
-        ends = _release(options.sources, options.channel)
+        ends = _release(options.sources, options.channel, api)
     for end in ends:
         print(end.model_dump_json() if options.json else end.line())  # noqa: T201
+    sys.stdout.flush()
     return exit_status(ends)
 
 
 def guarded_main() -> int:
-    """Settings that are wrong, and an orchestrator that does not answer, end in one line too."""
+    """Every end has a status and one line: also wrong settings, and an orchestrator that does not answer."""
+    options = _options()
+    exits.end_in_order()
     try:
-        return main()
-    except Exception as error:  # Prefect's and pydantic's ends have no common class; all others go on
+        return main(options)
+    except BaseException as error:  # Prefect's and pydantic's ends have no common class
         name, words = type(error).__name__, " ".join(str(error).split())[:500]
         if name == "ValidationError" and "Settings" in words:
             sys.stderr.write(f"wrong setting: {words}\n")
-            return 64
-        if "API" in words or name in ("ConnectError", "ConnectTimeout", "PrefectHTTPStatusError"):
+            return exits.USAGE
+        if name in ("ConnectError", "ConnectTimeout", "PrefectHTTPStatusError") or "Failed to reach API" in words:
             sys.stderr.write(f"unavailable: Prefect's API at {os.environ.get('PREFECT_API_URL', '?')}: {words}\n")
-            return 2
-        raise
+            return exits.UNAVAILABLE
+        return exits.said(error, verbose=options.verbose)
 
 
-def _release(sources: list[str], channel: str) -> list[End]:
+def _release(sources: list[str], channel: str, api: PrefectApi | None = None) -> list[End]:
     """Planning needs no server: where nothing changed, none is started."""
-    from flows.release import release
+    from flows.release import released
     from flows.talk import ENDS
     from infra.workshop import workshop
 
@@ -54,12 +59,21 @@ def _release(sources: list[str], channel: str) -> list[End]:
     for end in filter(None, ends.values()):
         ENDS.info(end.line())
     if to_do := [source for source, end in ends.items() if end is None]:
-        workshop().sandbox.start()
         try:
-            ends |= dict(zip(to_do, release(to_do, channel), strict=True))
+            workshop().sandbox.start()
+            if api:
+                _started(api)
+            ends |= dict(zip(to_do, released(to_do, channel), strict=True))
         finally:
             workshop().close()
     return [end for end in ends.values() if end]
+
+
+def _started(api: PrefectApi) -> None:
+    """Until the process exits: Prefect's own threads speak to the server to the last."""
+    atexit.register(api.close)
+    api.start()
+    api.wait()
 
 
 def _without_work(source: str, channel: str) -> End | None:
@@ -73,14 +87,15 @@ def _without_work(source: str, channel: str) -> End | None:
         planned = plan.fn(source)
         if planned.record is None:
             return None
-        return end_of(source, promote.fn(planned.record, channel, again=True))
+        released = promote.fn(planned.record, channel, source=source, again=True, approve=planned.spec.gates.approve)
+        return end_of(source, released)
     except PackhouseError as error:
         return end_of(source, error)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(64, f"{message}\n")
+        self.exit(exits.USAGE, f"{message}\n")
 
 
 def _options() -> argparse.Namespace:
@@ -100,23 +115,30 @@ def _channel(name: str) -> str:
         raise argparse.ArgumentTypeError(words) from error
 
 
-def _prepare(*, verbose: bool) -> None:
+def _prepare(*, verbose: bool) -> PrefectApi | None:
     """Settings that Prefect reads when it is imported, which is why nothing above imports it.
 
-    A server that is already set up is used as it is."""
-    home = Path(os.environ.get("PACKHOUSE_HOME", "~/.packhouse")).expanduser()
+    A server that is already set up is used as it is; else the one to start, where there turns out to be work."""
     defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",  # a quarter of its CPU time
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "CRITICAL",
     }
-    if "PREFECT_API_URL" not in os.environ:
-        defaults["PREFECT_HOME"] = str(home / "prefect")
-        (home / "prefect").mkdir(parents=True, exist_ok=True)
+    api = None
+    if not os.environ.get("PREFECT_API_URL"):
+        os.environ.pop("PREFECT_API_URL", None)
+        folder = Path(os.environ.get("PACKHOUSE_HOME", "~/.packhouse")).expanduser() / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)
+        api = PrefectApi(folder)
+        defaults |= {"PREFECT_HOME": str(folder), "PREFECT_API_URL": api.url}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    return api
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, digest_file
-from packhouse.errors import NotFound, StageCrashed, StoreFull, StoreUnavailable
+from packhouse.errors import NotFound, StageCrashed, StoreFull, StoreUnavailable, Unavailable
 
 REQUEST = "request.json"
 LOG = "job.log"
@@ -27,21 +27,25 @@ SWEEP_AFTER_S = 24 * 3600
 
 
 class Cache:
-    """root: made with mode 0700."""
+    """root: made with mode 0700. Raises StoreFull, StoreUnavailable: it can not be made there."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = root / "sha256"
         self.failures = root / "failures"
-        for folder in (root, self.blobs, self.failures, root / "steps"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._sweep()
+        try:
+            for folder in (root, self.blobs, self.failures, root / "steps"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._sweep()
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def _sweep(self) -> None:
-        """Steps of workers that were killed: nothing runs for a day."""
+        """Steps of workers that were killed: nothing runs for a day. Another worker may be sweeping, too."""
         for folder in (self.root / "steps").iterdir():
-            if time.time() - folder.stat().st_mtime > SWEEP_AFTER_S:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > SWEEP_AFTER_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, artifact: Artifact) -> Path:
         """Raises NotFound: it was never kept here, or the cache was deleted under a run."""
@@ -76,7 +80,7 @@ class Cache:
     def also(self, artifact: Artifact, *, name: str, media_type: str) -> Artifact:
         """The same bytes under another name. Raises NotFound: they are not here."""
         source, target = self.path(artifact), self._blob(artifact.digest, name)
-        if not target.exists():
+        with suppress(FileExistsError):  # the same bytes, perhaps by another worker, a moment ago
             os.link(source, target)
         return artifact.model_copy(update={"name": name, "media_type": media_type})
 
@@ -120,8 +124,11 @@ class Cache:
         except OSError as error:
             if error.errno not in (*_FULL, *_BROKEN):
                 raise
-            kind = StoreFull if error.errno in _FULL else StoreUnavailable
-            raise kind(os.strerror(error.errno), where=str(self.root), next=_NEXT) from error
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: OSError) -> Unavailable:
+        kind = StoreFull if error.errno in _FULL else StoreUnavailable
+        return kind(os.strerror(error.errno or errno.EIO), where=str(self.root), next=_NEXT)
 
     def _blob(self, digest: str, name: str) -> Path:
         """Under its own name too: runtimes and messages show a file's name, and the gate checks its ending."""

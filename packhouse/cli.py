@@ -1,13 +1,13 @@
 """The `packhouse` command: data on stdout, talk on stderr.
 
-Exit statuses: 0 done; 1 refused; 2 unavailable, try again; 3 nothing to do; 64 wrong usage, 70 a fault of packhouse.
+Exit statuses: 0 done; 1 refused; 2 unavailable, try again; 3 nothing to do; 64 wrong usage; 70 a fault of packhouse;
+130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,24 +17,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from packhouse import __version__
+from packhouse import __version__, exits
 from packhouse.digest import short
-from packhouse.errors import PackhouseError, Refused, ReleaseInvalid, SpecInvalid, printable
+from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
 from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
 from packhouse.releases import Found, at_prefix, find, releases
 from packhouse.report import HEADINGS, Report, cells, size
-from packhouse.spec import SPEC_FILE
+from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
 from packhouse.verify import read_manifest, verify
 
-USAGE = 64
-TYPER_USAGE = 2  # which is "unavailable" here
+TYPERS = {2: exits.USAGE, 1: exits.UNAVAILABLE}
+"""What typer ends with: wrong usage, and output that nobody reads any more."""
 app = typer.Typer(
     name="packhouse",
     help="From trained PyTorch weights to a verified release.",
     epilog="Exit statuses: 0 done, 1 refused, 2 unavailable (try again), 3 nothing to do, 64 wrong usage, "
-    "70 a fault of packhouse.",
+    "70 a fault of packhouse (packhouse --verbose COMMAND shows the traceback), 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,22 +61,32 @@ def the_store(url: str) -> Store:
     return Retrying(open_store(url or str(home() / "store")))
 
 
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="For a fault of packhouse, its traceback.")] = False,
+) -> None:
+    """From trained PyTorch weights to a verified release."""
+
+
 @app.command()
 def stage(
     folder: Annotated[
         Path, typer.Argument(help="Holds package.toml, the weights and the samples.", exists=True, file_okay=False)
     ],
     to: Annotated[str, typer.Option("--to", help="A folder or s3:// prefix, one for each training run.")],
+    announce: Annotated[
+        str,
+        typer.Option(
+            help="The Prefect API to tell, so that the release starts at once; `off`: nobody.", envvar="PREFECT_API_URL"
+        ),
+    ] = "",
 ) -> None:
     """Hand a trained model over: fill in digests, upload the files, package.toml last. Prints the source's URL."""
     draft = folder / SPEC_FILE
     if not draft.is_file():
         raise SpecInvalid("is not there", where=str(draft), next="docs/spec.md shows one")
-    try:
-        document = tomllib.loads(draft.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecInvalid(f"not TOML: {error}", where=str(draft)) from error
-    staged = stage_folder(folder, document, to=to)
+    document = read(draft.read_bytes(), where=str(draft))
+    staged = stage_folder(folder, document, to=to, announce_to=announce)
     for note in staged.notes:
         talk.print(note, markup=False)
     print(staged.url)  # noqa: T201
@@ -84,6 +94,7 @@ def stage(
 
 @app.command()
 def release(
+    context: typer.Context,
     sources: Annotated[list[str], typer.Argument(help="Folders or s3:// prefixes that `packhouse stage` wrote.")],
     channel: Annotated[str, typer.Option(help="The name that moves to the new release.")] = "latest",
     store: StoreOption = "",
@@ -93,7 +104,8 @@ def release(
     ] = False,
 ) -> None:
     """Release models: export, check, publish. Prints one line a model: outcome, model, release or reason."""
-    arguments = ["--channel", channel, *(["--json"] if as_json else []), *(["--verbose"] if verbose else []), *sources]
+    flags = {"--json": as_json, "--verbose": verbose or bool(context.parent and context.parent.params["verbose"])}
+    arguments = ["--channel", channel, *(flag for flag, on in flags.items() if on), "--", *sources]
     worker(["-m", "flows", *arguments], store)
 
 
@@ -169,7 +181,8 @@ def version() -> None:
 
 def resolve(reference: str, store: str) -> Found:
     """A folder or URL that holds record.json, else a name in the store."""
-    if "://" in reference or reference.startswith((".", "/", "~")) or Path(reference).is_dir():
+    is_folder = os.path.isdir(reference)  # noqa: PTH112 - Path.is_dir raises where a name is too long for a folder
+    if "://" in reference or reference.startswith((".", "/", "~")) or is_folder:
         url = reference if "://" in reference else str(Path(reference).expanduser())
         return at_prefix(Retrying(open_store(url)), "")
     return find(the_store(store), reference)
@@ -205,13 +218,10 @@ def worker(arguments: list[str], store: str) -> NoReturn:
 
 def main() -> None:
     """The entry point. Every end has a status and one line."""
+    exits.end_in_order()
     try:
         app()
-    except PackhouseError as error:
-        talk.print(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}", markup=False)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        talk.print(f"unavailable: {error}", markup=False)
-        sys.exit(2)
     except SystemExit as end:
-        sys.exit(USAGE if end.code == TYPER_USAGE else end.code)
+        sys.exit(TYPERS.get(end.code, end.code) if isinstance(end.code, int) else end.code)
+    except BaseException as error:  # whatever it is, it has a status
+        sys.exit(exits.said(error, verbose=not exits.VERBOSE.isdisjoint(sys.argv[1:])))

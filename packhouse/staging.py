@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from packhouse import architectures
+from packhouse.announce import announce
+from packhouse.answers import answer, cases, difference, refusal
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import ArchitectureUnknown, SamplesInvalid, SpecInvalid, WeightsInvalid
-from packhouse.judge import Array
+from packhouse.judge import Array, Case, Outputs
 from packhouse.probes import check_samples, read_samples
 from packhouse.spec import SPEC_FILE, Spec, parse, render
-from packhouse.store import open_store
+from packhouse.store import Retrying, open_store
 from packhouse.tensors import write_numpy
 
 if TYPE_CHECKING:
@@ -68,9 +70,10 @@ def stage(
     preprocessing: Standardise | None = None,
     description: str = "",
     formats: Mapping[str, Any] | None = None,
-    gates: Mapping[str, float] | None = None,
+    gates: Mapping[str, float | str] | None = None,
     mlflow: str | None = None,
     image: str | None = None,
+    announce_to: str | None = None,
 ) -> Staged:
     """Writes the source of one trained model to `to`: a folder or an `s3://` prefix, one for each training run.
 
@@ -81,21 +84,24 @@ def stage(
     outputs with one score a class (default with labels: the first). axes: input -> its axes, a name where the size
     may change; default: the first is "batch". ranges: axis -> smallest and largest size; default: 1 to 64.
     calibration: the part of the samples, evenly spread, that INT8 may calibrate on; accuracy never sees it.
+    announce_to: the Prefect API that is told, so that the release starts at once; default: PREFECT_API_URL where it is
+    set; "off": nobody.
 
     Raises SpecInvalid, SamplesInvalid, WeightsInvalid, ArchitectureUnknown (it is registered here and refuses the
-    arguments), and the store's errors.
+    arguments), ParityRefused (it is registered here and answers otherwise), and the store's errors.
     """
     _check_device(model)
     samples = {key: _array(value, f"inputs: {key}") for key, value in inputs.items()}
-    answers = _classes(labels) if labels is not None else None
-    scored = list(scores if scores is not None else outputs[:1] if answers is not None else [])
+    classes = _classes(labels) if labels is not None else None
+    scored = list(scores if scores is not None else outputs[:1] if classes is not None else [])
     named = {key: tuple((axes or {}).get(key) or ("batch", *array.shape[1:])) for key, array in samples.items()}
     limits = {axis: DEFAULT_BATCH for shape in named.values() for axis in shape if axis == "batch"} | dict(ranges or {})
     model.eval()
     with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as folder:
         root = Path(folder)
         _write_weights(model, root / WEIGHTS_FILE)
-        write_numpy(root / SAMPLES_FILE, _split(samples, answers, calibration))
+        split = _split(samples, classes, calibration)
+        write_numpy(root / SAMPLES_FILE, split)
         document: dict[str, Any] = {
             "schema": 1,
             "model": {"name": name, "description": description},
@@ -105,7 +111,7 @@ def stage(
                 {"name": key, "dtype": str(array.dtype), "shape": list(named[key])} for key, array in samples.items()
             ],
             "outputs": _outputs(model, samples, named, outputs, scored, preprocessing),
-            "samples": {"labels": answers is not None},
+            "samples": {"labels": classes is not None},
             "formats": dict(formats or {}),
             "gates": dict(gates or {}),
         }
@@ -120,13 +126,39 @@ def stage(
             document["mlflow"] = {"name": mlflow}
         if image:
             document["image"] = {"repository": image}
-        notes = _check_architecture(model, architecture, dict(arguments or {}))
-        return stage_folder(root, document, to=to, notes=notes)
+        spec = _filled(root, document)
+        check_samples(spec, split)
+        told, notes = _answers(model, spec, split, preprocessing)
+        write_numpy(root / SAMPLES_FILE, split | told)
+        notes += _check_architecture(model, spec, cases(spec, split | told), preprocessing)
+        return stage_folder(root, document, to=to, notes=notes, announce_to=announce_to)
 
 
-def stage_folder(folder: Path, document: Mapping[str, Any], *, to: str, notes: tuple[str, ...] = ()) -> Staged:
+def stage_folder(
+    folder: Path,
+    document: Mapping[str, Any],
+    *,
+    to: str,
+    notes: tuple[str, ...] = (),
+    announce_to: str | None = None,
+) -> Staged:
     """Stages files that are there already. document: package.toml as a dictionary, in which `weights` and `samples`
     need not name digests and sizes; they are filled in. Uploads the files, then package.toml."""
+    spec = _filled(folder, document)
+    samples = read_samples(folder / spec.samples.file)
+    check_samples(spec, samples)
+    cases(spec, samples)
+    store = Retrying(open_store(to))
+    for file in (spec.weights, spec.samples):
+        store.put(file.file, folder / file.file, digest=file.digest)
+    text = render(spec)
+    store.put(SPEC_FILE, text, digest=digest_bytes(text))
+    said = announce(store.url, model=spec.model.name, digest=digest_bytes(text), api=announce_to)
+    return Staged(store.url, spec, (*notes, said) if said else notes)
+
+
+def _filled(folder: Path, document: Mapping[str, Any]) -> Spec:
+    """The spec, with the digests and sizes of the folder's files."""
     filled = dict(document)
     for section, default in (("weights", WEIGHTS_FILE), ("samples", SAMPLES_FILE)):
         given = document.get(section, {})
@@ -134,14 +166,7 @@ def stage_folder(folder: Path, document: Mapping[str, Any], *, to: str, notes: t
             raise SpecInvalid(f"[{section}] is not a table", where=SPEC_FILE, got=repr(given)[:80])
         entry = {"file": default, **given}
         filled[section] = {**_named(folder / Path(str(entry["file"])).name, section), **entry}
-    spec = _validated(filled)
-    check_samples(spec, read_samples(folder / spec.samples.file))
-    store = open_store(to)
-    for file in (spec.weights, spec.samples):
-        store.put(file.file, folder / file.file, digest=file.digest)
-    text = render(spec)
-    store.put(SPEC_FILE, text, digest=digest_bytes(text))
-    return Staged(store.url, spec, notes)
+    return _validated(filled)
 
 
 def _validated(document: dict[str, Any]) -> Spec:
@@ -149,7 +174,7 @@ def _validated(document: dict[str, Any]) -> Spec:
 
     try:
         text = tomli_w.dumps(document).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SpecInvalid(f"not to be written as TOML: {error}", where=SPEC_FILE, want="plain values") from error
     return parse(text)
 
@@ -289,14 +314,43 @@ def _shape(
     return shape
 
 
-def _check_architecture(model: torch.nn.Module, name: str, arguments: dict[str, Any]) -> tuple[str, ...]:
-    """The registry, where it is installed here too, must build what was trained."""
+def _answers(
+    model: torch.nn.Module, spec: Spec, samples: Mapping[str, Array], preprocessing: Standardise | None
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """The trained model's answers, for a worker to compare with; none where it has none that could be."""
+
+    def run(inputs: Mapping[str, Array]) -> Outputs:
+        return _named_outputs(model, spec, inputs, preprocessing)
+
+    first, second = answer(spec, samples, run), answer(spec, samples, run)
+    for name, array in first.items():
+        floating = np.issubdtype(array.dtype, np.inexact)
+        if array.shape != second[name].shape or not np.array_equal(array, second[name], equal_nan=floating):
+            return {}, (f"{name}: the model gave the same inputs two answers, and will be refused",)
+        if floating and not np.all(np.isfinite(array)):
+            return {}, (f"{name}: the model answers its own samples with NaN or infinity, and will be refused",)
+    return first, ()
+
+
+def _named_outputs(
+    model: torch.nn.Module, spec: Spec, inputs: Mapping[str, Array], preprocessing: Standardise | None
+) -> Outputs:
+    names = (output.name for output in spec.outputs)
+    return dict(zip(names, _run(model, dict(inputs), preprocessing), strict=True))
+
+
+def _check_architecture(
+    model: torch.nn.Module, spec: Spec, told: Sequence[Case], preprocessing: Standardise | None
+) -> tuple[str, ...]:
+    """The registry, where it is installed here too, must build what was trained: the same tensors, the same answers."""
+    name = spec.architecture.name
     try:
         architectures.find(name)
     except ArchitectureUnknown:
         return (f"architecture {name!r} is not registered here, so it was not compared with the model",)
-    built = {key: tuple(tensor.shape) for key, tensor in architectures.build(name, arguments).state_dict().items()}
-    trained = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    here, state = architectures.build(name, spec.architecture.arguments), model.state_dict()
+    built = {key: tuple(tensor.shape) for key, tensor in here.state_dict().items()}
+    trained = {key: tuple(tensor.shape) for key, tensor in state.items()}
     if different := sorted(key for key in built.keys() | trained.keys() if built.get(key) != trained.get(key)):
         raise WeightsInvalid(
             f"architecture {name!r} with these arguments is not what was trained",
@@ -304,4 +358,9 @@ def _check_architecture(model: torch.nn.Module, name: str, arguments: dict[str, 
             got=str(trained.get(different[0], "nothing")),
             want=str(built.get(different[0], "nothing")),
         )
+    here.load_state_dict(state)
+    for case in told:
+        answered = replace(case, expected=_named_outputs(here, spec, case.inputs, preprocessing))
+        if words := difference(case, answered):
+            raise refusal(name, words)
     return ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,18 @@ from torch import nn
 
 import packhouse
 from packhouse import architectures, staging
+from packhouse.answers import cases, difference
 from packhouse.digest import digest_bytes, digest_file
-from packhouse.errors import ArchitectureUnknown, PackhouseError, SamplesInvalid, SpecInvalid, WeightsInvalid
+from packhouse.errors import (
+    ArchitectureUnknown,
+    PackhouseError,
+    ParityRefused,
+    SamplesInvalid,
+    SpecInvalid,
+    StoreUnavailable,
+    WeightsInvalid,
+)
+from packhouse.runtime import torch_runner
 from packhouse.spec import SPEC_FILE, DType, parse
 from packhouse.staging import stage, stage_folder
 from packhouse.store import FileStore
@@ -81,6 +92,20 @@ def test_staging_that_broke_off_leaves_no_source(tmp_path, monkeypatch, fails):
     with pytest.raises(OSError, match="pulled the plug"):
         staged(tmp_path)
     assert not (tmp_path / "source" / SPEC_FILE).exists()
+
+
+def test_a_store_that_does_not_answer_at_once_is_asked_again(tmp_path, monkeypatch):
+    class Busy(Recorder):
+        def put(self, key: str, body: bytes | Path, *, digest: str) -> None:
+            busy, self.fails = self.fails, ""
+            if key == busy:
+                raise StoreUnavailable("busy", where=key)
+            super().put(key, body, digest=digest)
+
+    store = Busy(tmp_path / "source", fails="weights.safetensors")
+    monkeypatch.setattr(staging, "open_store", lambda url: store)
+    staged(tmp_path)
+    assert store.keys == ["weights.safetensors", "samples.safetensors", SPEC_FILE]
 
 
 @pytest.mark.parametrize("options", [{"name": "Bad Name"}, {"gates": {"atol": 0.1}}, {"inputs": {"x": X * np.nan}}])
@@ -205,6 +230,59 @@ def test_an_architecture_that_is_not_installed_here_is_noted(tmp_path):
     assert found.notes == (
         "architecture 'elsewhere.model' is not registered here, so it was not compared with the model",
     )
+
+
+HEADS = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 50}
+HEADS |= {"max_position_embeddings": 16}
+
+
+def attention(heads: int) -> nn.Module:
+    torch.manual_seed(0)
+    return architectures.build("examples.encoder", {**HEADS, "num_attention_heads": heads})
+
+
+def with_heads(tmp_path: Path, trained: int, told: int, architecture: str = "examples.encoder") -> packhouse.Staged:
+    tokens = np.random.default_rng(0).integers(0, 50, (24, 8))
+    return staged(
+        tmp_path,
+        attention(trained),
+        architecture=architecture,
+        arguments={**HEADS, "num_attention_heads": told},
+        inputs={"input_ids": tokens, "attention_mask": np.ones_like(tokens)},
+        outputs=["hidden"],
+    )
+
+
+def test_an_architecture_that_fits_the_weights_and_answers_otherwise_is_refused_where_it_is_registered(tmp_path):
+    assert {key: value.shape for key, value in attention(8).state_dict().items()} == {
+        key: value.shape for key, value in attention(4).state_dict().items()
+    }
+    with pytest.raises(ParityRefused) as caught:
+        with_heads(tmp_path, trained=8, told=4)
+    words = (
+        "architecture 'examples.encoder' built here: does not answer as the trained model did: output 'hidden' of row "
+    )
+    assert str(caught.value).startswith(words)
+    assert not (tmp_path / "source").exists()
+    assert with_heads(tmp_path, trained=8, told=8).notes == ()
+
+
+def test_the_trained_models_own_answers_travel_with_the_samples(tmp_path):
+    """So that a worker, where the registry may build another model, can tell."""
+    spec = with_heads(tmp_path, trained=8, told=4, architecture="elsewhere.encoder").spec
+    samples = read_numpy(tmp_path / "source" / spec.samples.file)
+    (case,) = cases(spec, samples)
+    trained, other = (
+        replace(case, expected=dict(torch_runner(attention(heads), ["hidden"])(case.inputs))) for heads in (8, 4)
+    )
+    assert difference(case, trained) == ""
+    assert difference(case, other).startswith("output 'hidden' of row ")
+
+
+def test_a_model_that_does_not_give_the_same_answer_twice_is_noted(tmp_path):
+    found = staged(tmp_path, architectures.build("test.random", {}), architecture="test.random")
+    assert found.notes == ("answer.y: the model gave the same inputs two answers, and will be refused",)
+    assert not [name for name in read_numpy(tmp_path / "source" / "samples.safetensors") if name.startswith("answer.")]
 
 
 def test_a_model_on_another_device_is_refused_with_what_to_do(tmp_path):

@@ -1,0 +1,44 @@
+"""The local cache: two workers on one are no trouble, and a place where it can not be is named."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from infra.cache import Cache
+from packhouse.errors import StoreUnavailable
+
+AT_ONCE, ROUNDS = 8, 100
+
+
+def test_many_at_once_may_give_the_same_bytes_the_same_second_name(tmp_path):
+    caches = [Cache(tmp_path / "cache") for _ in range(AT_ONCE)]
+    errors: list[BaseException] = []
+    for number in range(ROUNDS):
+        artifact = caches[0].write(b"bytes %d" % number, name="a.safetensors", media_type="m")
+        together = threading.Barrier(AT_ONCE)
+
+        def go(cache: Cache, artifact=artifact, together=together) -> None:
+            together.wait()
+            try:
+                renamed = cache.also(artifact, name="weights.safetensors", media_type="m")
+                assert cache.path(renamed).read_bytes() == cache.path(artifact).read_bytes()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=go, args=(cache,)) for cache in caches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize("place", [Path("/proc/nope"), Path(__file__), Path(__file__) / "below"])
+def test_a_place_where_no_cache_can_be_is_unavailable_and_named(place):
+    with pytest.raises(StoreUnavailable) as caught:
+        Cache(place)
+    assert str(caught.value).startswith(str(place))
+    assert "PACKHOUSE_CACHE" in str(caught.value)
