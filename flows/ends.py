@@ -1,24 +1,43 @@
-"""How a model's run ended, for those who started it: one line, one exit status."""
+"""How a model's run ended, for those who started it: one line, one exit status, one Prefect state."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
 
 from packhouse.artifact import Frozen
-from packhouse.errors import Refused, Unavailable
+from packhouse.errors import PackhouseError, Refused, Unavailable
 from tasks.states import Released
+
+NAME_CHARACTERS = 160
+"""Of a run's name: what a run list can show."""
 
 
 class Status(StrEnum):
     RELEASED = "released"
     UNCHANGED = "unchanged"
+    WAITING = "waiting"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
     FAILED = "failed"
 
+    @property
+    def good(self) -> bool:
+        return self in (Status.RELEASED, Status.UNCHANGED)
+
 
 class End(Frozen):
-    """reason: one clear line; empty where there is a release."""
+    """serial: of the channel, which points at points_at where that is another release. reason: one clear line; empty
+    where there is a release. seconds: wall time of this model's run; size: bytes
+    published."""
 
     source: str
     status: Status
@@ -26,19 +45,35 @@ class End(Frozen):
     release: str = ""
     channel: str = ""
     serial: int = 0
+    points_at: str = ""
     reason: str = ""
+    seconds: float = 0.0
+    size: int = 0
 
     def line(self) -> str:
+        if self.status is Status.WAITING:
+            return f"{self.status} {self.model}/{self.release} {self.reason}"
+        if self.points_at:
+            stays = f"{self.channel} stays at {self.points_at}#{self.serial}"
+            return f"{self.status} {self.model}/{self.release} ({stays})"
         if self.release:
             return f"{self.status} {self.model}/{self.release} {self.channel}#{self.serial}"
         return f"{self.status} {self.model or self.source}: {self.reason}"
 
 
+class Ends(Frozen):
+    """What one run of `release` leaves behind for the run that started it."""
+
+    ends: tuple[End, ...]
+
+
 def end_of(source: str, result: Released | BaseException) -> End:
     """What is neither a release nor an error that packhouse can name is a fault of ours, and no reason to stop."""
     if isinstance(result, Released):
-        status = Status.UNCHANGED if result.unchanged else Status.RELEASED
-        return End(source=source, status=status, **result.model_dump(exclude={"unchanged"}))
+        status = Status.UNCHANGED if result.unchanged else Status.WAITING if result.waiting else Status.RELEASED
+        reason = f"a person must approve it for {result.channel}" if result.waiting else ""
+        fields = result.model_dump(exclude={"unchanged", "waiting"})
+        return End(source=source, status=status, reason=reason, **fields)
     if isinstance(result, Refused):
         return End(source=source, status=Status.REFUSED, reason=str(result))
     if isinstance(result, Unavailable):
@@ -46,14 +81,80 @@ def end_of(source: str, result: Released | BaseException) -> End:
     return End(source=source, status=Status.FAILED, reason=f"{type(result).__name__}: {' '.join(str(result).split())}")
 
 
-def exit_status(ends: list[End]) -> int:
-    """70 where packhouse itself failed at any, else 1 where any was refused, else 2 where any was unavailable, else
-    3 where all were unchanged, else 0."""
+def exit_status(ends: Sequence[End]) -> int:
+    """70 where packhouse itself failed at any, else 1 where any was refused, else 2 where any was unavailable or waits
+    for a person, else 3 where all were unchanged, else 0."""
     found = {end.status for end in ends}
     if Status.FAILED in found:
         return 70
     if Status.REFUSED in found:
         return 1
-    if Status.UNAVAILABLE in found:
+    if found & {Status.UNAVAILABLE, Status.WAITING}:
         return 2
     return 3 if found == {Status.UNCHANGED} else 0
+
+
+def model_state(source: str, work: Callable[[], Released]) -> State[Any]:
+    """Does the work of one model's run and ends it in a state whose name and message say how, as does the run's name
+    from then on: a run list shows nothing else. A fault of ours goes on as it is, with its traceback."""
+    try:
+        end = end_of(source, work())
+    except PackhouseError as error:
+        end = end_of(source, error)
+    _rename(f"{end.line()} · {source}" if end.release else end.line())
+    kind = Completed if end.status.good or end.status is Status.WAITING else Failed
+    return kind(name=end.status.value.capitalize(), message=end.line(), data=end.model_dump(mode="json"))
+
+
+def run_state(ends: Sequence[End], others: Mapping[Status, int] = MappingProxyType({})) -> State[Any]:
+    """The state of a run over several models. Partial: some are released or unchanged, and some are not."""
+    found = Counter(end.status for end in ends) + Counter(others)
+    good = sum(count for status, count in found.items() if status.good)
+    bad = [end for end in ends if not end.status.good]
+    data = [end.model_dump(mode="json") for end in ends]
+    if not bad:
+        name = "Released" if found[Status.RELEASED] else "Unchanged"
+        return Completed(name=name, message=_counted(found), data=data)
+    name = "Partial" if good else max(found, key=list(Status).index).value.capitalize()
+    named = "; ".join(end.line() for end in bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return Failed(name=name, message=f"{_counted(found)}: {named}", data=data)
+
+
+def night_state(ends: Sequence[End], *, unchanged: int) -> State[Any]:
+    """The state of a night: of its runs, and of the models that needed none."""
+    return run_state(ends, {Status.UNCHANGED: unchanged})
+
+
+def audit_state(reasons: Mapping[str, str]) -> State[Any]:
+    """reasons: for each release why it does not verify, or nothing."""
+    bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
+    if bad:
+        return Failed(name="Rotten", message=f"{len(bad)} of {len(reasons)} do not verify: {'; '.join(bad[:5])}")
+    return Completed(name="Verified", message=f"{len(reasons)} releases verify")
+
+
+def ends_in(state: State[Any]) -> list[End]:
+    """What `run_state` put into a state. Raises what the run itself raised where it came to no such end."""
+    data = state.result(raise_on_failure=False)
+    if isinstance(data, BaseException):
+        raise data
+    return [End.model_validate(end) for end in data]
+
+
+def end_in(source: str, state: State[Any]) -> End:
+    """What `model_state` put into a state, or how a run ended that crashed or was cancelled, and so has no end."""
+    try:
+        data = state.result(raise_on_failure=False)
+    except Exception as error:  # whatever it is, the other models go on
+        return end_of(source, error)
+    return end_of(source, data) if isinstance(data, BaseException) else End.model_validate(data)
+
+
+def _counted(found: Counter[Status]) -> str:
+    return ", ".join(f"{found[status]} {status}" for status in Status if found[status]) or "no models"
+
+
+def _rename(name: str) -> None:
+    if run := flow_run.id:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run, name=name[:NAME_CHARACTERS])

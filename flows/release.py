@@ -1,15 +1,25 @@
-"""Release: one source goes down the line and becomes a release, or is refused with one clear line."""
+"""Release: sources go down the line, and each becomes a release or is refused with one clear line."""
 
 from __future__ import annotations
 
 import time
+from typing import Annotated, Any
 
-from prefect import State, flow
+from prefect import State, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
-from flows.ends import End, end_of
-from flows.talk import ENDS
+from flows.approval import approved
+from flows.batches import MODELS, batches, member
+from flows.cancel import cancellable
+from flows.ends import End, Ends, end_in, ends_in, model_state, run_state
+from flows.progress import Progress
+from flows.talk import ENDS, talk_to_prefect
+from infra.workshop import workshop
 from packhouse.manifest import ChannelName
+from tasks.artifacts import show
 from tasks.commit import commit, promote
 from tasks.export import export
 from tasks.fetch import fetch
@@ -17,11 +27,13 @@ from tasks.gate import gate
 from tasks.judge import judge
 from tasks.measure import measure, pays
 from tasks.pack import insist, pack
+from tasks.parity_cuda import parity_cuda
 from tasks.plan import plan
 from tasks.publish import publish, upload
 from tasks.quantise import quantise
 from tasks.refer import refer
 from tasks.report import report
+from tasks.runs import leave
 from tasks.states import Judged, LeftOut, Released
 
 RESULTS = "json"
@@ -30,23 +42,26 @@ RESULTS = "json"
 THREADS = 16
 """Tasks of one model that may wait at a time; what computes is bounded by the worker's children."""
 
+Source = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2000,
+        description="A folder or s3:// prefix that `packhouse stage` wrote: it holds package.toml.",
+    ),
+]
 
-@flow(
-    name="release-model",
-    flow_run_name="{source}",
-    persist_result=False,
-    result_serializer=RESULTS,
-    task_runner=ThreadPoolTaskRunner(max_workers=THREADS),  # type: ignore[arg-type]
-)
-def release_model(source: str, channel: ChannelName = "latest") -> Released:
-    """source: the folder or s3:// prefix that `packhouse stage` wrote. channel: the name that moves to the release.
+
+def line(source: str, channel: ChannelName) -> Released:
+    """One model from its source to a release in a channel.
 
     Raises packhouse.errors.Refused: the model is not released, and why. Unavailable: the world is bad; run it again.
     """
     started = time.monotonic()
     planned = plan(source)
+    approve = planned.spec.gates.approve
     if planned.record:
-        return promote(planned.record, channel, again=True)
+        return promote(planned.record, channel, source=source, again=True, approve=approve)
     fetched = fetch(planned)
     gated = gate(fetched)
 
@@ -67,28 +82,80 @@ def release_model(source: str, channel: ChannelName = "latest") -> Released:
     insist(planned, left_out)
     measured = measure(gated, referenced, judged)
     judged, too_slow = pays(gated, judged, measured)
+    cuda = parity_cuda(gated, referenced, judged)
 
-    packed = pack(gated, referenced, judged, [*left_out, *too_slow])
-    summary = report(gated, referenced, measured, packed, time.monotonic() - started)
+    packed = pack(gated, referenced, judged, [*left_out, *too_slow], cuda=cuda.verdicts)
+    summary = report(gated, referenced, measured, packed, time.monotonic() - started, cuda=cuda)
     published = publish(packed, summary, [done.result() for done in uploads])
     record = commit(published)
-    return promote(record, channel)
+    released = promote(record, channel, source=source, approve=approve)
+    show(summary, packed)
+    return released.model_copy(update={"size": sum(artifact.size for artifact in packed.manifest.artifacts)})
 
 
-@flow(name="release", flow_run_name="release-{sources}", persist_result=False, result_serializer=RESULTS)
-def release(sources: list[str], channel: ChannelName = "latest") -> list[End]:
-    """Every source in turn, each a run of its own: one bad model does not stop the others."""
-    ends = []
-    for source in sources:
-        ends.append(end_of(source, _result(release_model(source, channel, return_state=True))))
-        ENDS.info(ends[-1].line())
-    return ends
+@flow(
+    name="release-model",
+    flow_run_name="{source}",
+    persist_result=False,
+    result_serializer=RESULTS,
+    task_runner=ThreadPoolTaskRunner(max_workers=THREADS),  # type: ignore[arg-type]
+)
+def release_model(source: Source, channel: ChannelName = "latest") -> State[Any]:
+    """One model: its own row in the run list, its own tasks. Ends in a state that says how, and holds an End."""
+    return model_state(source, lambda: line(source, channel))
 
 
-def _result(state: State[Released]) -> Released | BaseException:
-    """A run that crashed or was cancelled has no result, but raises."""
-    try:
-        result: Released | BaseException = state.result(raise_on_failure=False)
-    except Exception as error:  # whatever it is, the other models go on
-        return error
-    return result
+@task(name="model", task_run_name="{source}", persist_result=False, cache_policy=NO_CACHE)
+def model(source: str, channel: ChannelName) -> End:
+    """A model's run, apart from the others': whatever it ends in, they go on."""
+    started = time.monotonic()
+    with member():
+        end = end_in(source, release_model(source, channel, return_state=True))
+    ENDS.info(end.line())
+    return end.model_copy(update={"seconds": time.monotonic() - started})
+
+
+def _run_name() -> str:
+    """Such as `release churn/run-17 and 3 more`."""
+    sources = [str(source) for source in flow_run.parameters.get("sources", [])]
+    first = "/".join(sources[0].partition("?")[0].rstrip("/").split("/")[-2:]) if sources else "nothing"
+    return f"release {first}" + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+
+
+@flow(
+    name="release",
+    flow_run_name=_run_name,
+    persist_result=False,
+    result_serializer=RESULTS,
+    task_runner=ThreadPoolTaskRunner(max_workers=MODELS),  # type: ignore[arg-type]
+)
+def release(
+    sources: Annotated[list[Source], Field(min_length=1, max_length=1000)],
+    channel: ChannelName = "latest",
+) -> State[Any]:
+    """Release trained models: export, check against the trained model, publish, move a channel.
+
+    Each source is a run of its own: one bad model does not stop the others. Sources that are released and unchanged
+    cost next to nothing, so starting this again with the same sources is the way to try again what failed.
+
+    Args:
+        sources: What to release: folders or s3:// prefixes that `packhouse stage` wrote.
+        channel: The name that moves to the new releases: `latest`, `production`, or one of your own.
+    """
+    talk_to_prefect()
+    distinct = list(dict.fromkeys(sources))
+    progress = Progress(len(distinct))
+    ends: list[End] = []
+    with cancellable(), workshop().at_work():
+        for together in batches(distinct):
+            running = [model.submit(source, channel, return_state=False) for source in together]
+            ends += [progress.ended(run.result()) for run in running]
+    ends = approved(ends)
+    if flow_run.parent_flow_run_id:
+        leave(str(flow_run.id), Ends(ends=tuple(ends)))
+    return run_state(ends)
+
+
+def released(sources: list[str], channel: ChannelName = "latest") -> list[End]:
+    """`release`, for callers in this process: how each distinct source ended, in order."""
+    return ends_in(release(sources, channel, return_state=True))

@@ -1,4 +1,4 @@
-"""What the embedded worker says on stderr while it works: a bar on a terminal, else one line a stage."""
+"""What a worker says while it works: to Prefect where a deployment runs, else on stderr, a bar or one line a stage."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prefect.logging.handlers import APILogHandler
+from prefect.runtime import deployment
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 STAGES = logging.getLogger("packhouse.line")
 ENDS = logging.getLogger("packhouse.end")
 """Says a line for every model that has ended."""
+
+
+def talk_to_prefect() -> None:
+    """Every stage's line becomes a line of the log of its run, where a work pool's worker runs it."""
+    if not deployment.id or any(isinstance(handler, APILogHandler) for handler in STAGES.handlers):
+        return
+    _listen(APILogHandler(), STAGES, ENDS)
+    for logger in (STAGES, ENDS):
+        logger.setLevel(logging.INFO)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.lockdown import Measure
@@ -16,20 +16,32 @@ GiB = 1024**3
 
 
 class Settings(BaseSettings):
-    """home: where the embedded defaults live. store: where releases go. cache: local, content-addressed, may be
-    deleted at any time. require: lockdown measures without which no child starts. children: how many child processes
-    compute at a time. Seconds and bytes are per child."""
+    """home: where the embedded defaults live. store: where releases go. sources: the prefixes that sources must lie
+    under, and that a night looks through; none: any source. cache: local, content-addressed, may be deleted at any
+    time. require: lockdown measures without which no child starts. children: how many child processes compute at a
+    time. Seconds and bytes are per child. models: how many models of one run are under way at a time. cuda_pool: the
+    work pool whose workers have a GPU; cuda_wait_s: how long a release waits for one; cuda_omit:
+    lockdown measures that a GPU's driver can not live with. mlflow_uri: the tracking server that `watch` looks at;
+    webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a person."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
 
     home: Path = Path("~/.packhouse").expanduser()
     store: str = ""
+    sources: tuple[str, ...] = ()
     cache: Path | None = None
     require: tuple[Measure, ...] = ()
     children: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
     child_seconds: Annotated[float, Field(gt=0)] = 900.0
     child_memory: Annotated[int, Field(ge=256 * 1024 * 1024)] = 16 * GiB
     fetch_bytes: Annotated[int, Field(ge=1)] = 64 * GiB
+    models: Annotated[int, Field(ge=1, le=64)] = 8
+    cuda_pool: str = "cuda"
+    cuda_wait_s: Annotated[float, Field(gt=0)] = 1800.0
+    cuda_omit: tuple[Measure, ...] = ()
+    mlflow_uri: str = ""
+    webhook_secret: SecretStr = SecretStr("")
+    approval_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
 
     @property
     def store_url(self) -> str:

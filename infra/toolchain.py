@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from packhouse import architectures
 from packhouse.digest import canonical_json, digest_bytes, digest_file
@@ -14,10 +16,18 @@ from packhouse.spec import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CODE = ("tasks/jobs", "tasks/export.py", "tasks/judge.py", "tasks/measure.py", "tasks/pack.py", "packhouse/*.py")
+CODE = (
+    "tasks/jobs",
+    "tasks/decide.py",
+    "tasks/export.py",
+    "tasks/judge.py",
+    "tasks/measure.py",
+    "tasks/pack.py",
+    "packhouse/*.py",
+)
 NOT_CODE = frozenset(
     f"packhouse/{name}.py"
-    for name in ("__init__", "__main__", "cli", "staging", "verify", "replay", "releases", "report")
+    for name in ("__init__", "__main__", "cli", "exits", "staging", "verify", "replay", "releases", "report")
 )
 """What no byte of a release passes through on a worker; a change there must not release every model again."""
 
@@ -28,13 +38,17 @@ _X86 = (("avx512_vnni", "avx512vnni"), ("avx_vnni", "avxvnni"), ("avx512f", "avx
 _ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
 
 
-def release_inputs(spec: Spec, spec_digest: str) -> Inputs:
-    """Raises ArchitectureUnknown: no installed package registers the spec's architecture."""
+def release_inputs(
+    spec: Spec, spec_digest: str, *, fingerprint: Callable[[str], dict[str, Any]] = architectures.fingerprint
+) -> Inputs:
+    """fingerprint: one that remembers, where many models are planned at once.
+
+    Raises ArchitectureUnknown: no installed package registers the spec's architecture."""
     return Inputs(
         spec=spec_digest,
         weights=spec.weights.digest,
         samples=spec.samples.digest,
-        architecture=ArchitectureCode(**architectures.fingerprint(spec.architecture.name)),
+        architecture=ArchitectureCode(**fingerprint(spec.architecture.name)),
         code=_code(),
         libraries=_libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
         device=device_class(),

@@ -7,7 +7,8 @@ import importlib.util
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from infra.settings import Settings, settings
 from packhouse.architectures import GROUP
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes
-from packhouse.errors import Refused
+from packhouse.errors import Refused, Stopping
 from packhouse.store import Capabilities, Retrying, Store, guard, open_store, probe
 
 PROBE_AGAIN_S = 24 * 3600
@@ -42,16 +43,19 @@ class Workshop:
         self.sandbox = sandbox or Sandbox(preload=architecture_modules(), require=settings.require)
         self._code = tuple(architecture_code())
         self.store: Store = _careful(settings.store_url, self.cache)
+        self._closed = False
         self._slots = threading.BoundedSemaphore(settings.children)
 
     def run(self, job: str, arguments: Mapping[str, Any], *files: File) -> tuple[Answer, tuple[Artifact, ...]]:
         """Runs `job` in a child and takes over the files that it was to leave behind, hashed here.
 
         Artifacts among the arguments, also inside a dictionary, become paths of the local cache.
-        Raises what Sandbox.run raises, and StageCrashed where a file is missing.
+        Raises what Sandbox.run raises, StageCrashed where a file is missing, and Stopping after `close`.
         """
         name = job.partition(":")[0].rpartition(".")[2]
         with self._slots, self.cache.step(name) as folder:
+            if self._closed:  # asked once it is our turn: a job that waited must not start a new sandbox
+                raise Stopping("the run was ended", where=job)
             try:
                 answer = self._child(job, arguments, folder)
                 kept = tuple(
@@ -81,7 +85,18 @@ class Workshop:
             return {key: self._plain(part, paths) for key, part in value.items()}
         return value
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Warms the sandbox. A run that is cancelled takes its children with it at once, in every thread."""
+        self.sandbox.start()
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
+        self._closed = True
         self.sandbox.close()
 
 

@@ -82,6 +82,14 @@ class StageCrashed(Refused):
     """A stage's child process died without an answer."""
 
 
+class SourceNotAllowed(Refused):
+    """The source lies outside the prefixes that the operator allows, or is no URL of a source."""
+
+
+class NotApproved(Refused):
+    """A person was asked, and said no."""
+
+
 class ReleaseConflict(Refused):
     """The release's folder holds other bytes than these inputs make."""
 
@@ -112,8 +120,20 @@ class StoreFull(Unavailable):
     """No space is left where bytes were to be written."""
 
 
+class RunLost(Unavailable):
+    """A run on another worker crashed, was cancelled or took too long, and left no word of this."""
+
+
+class Stopping(Unavailable):
+    """This worker ends the run: it was cancelled, or another part of it failed."""
+
+
 class Contention(Unavailable):
     """Another writer moved the same thing at the same time, more often than we tried."""
+
+
+class GpuUnavailable(Unavailable):
+    """The spec requires a check on a GPU, and no worker could make it. A later run may find one."""
 
 
 def from_document(document: ErrorDocument) -> PackhouseError:

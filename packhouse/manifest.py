@@ -150,26 +150,33 @@ class Record(Frozen):
 
 
 ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+PRODUCTION = "production"
+"""The channel that a spec can guard with `approve = true`."""
+
 REMEMBERED = 100
 
 
 class Channel(Frozen):
     """A moving name. serial: only goes up, by one with each move. moved_at: RFC 3339, UTC. earlier: the releases that
-    it pointed at before, the latest last, up to REMEMBERED of them."""
+    it pointed at before, the latest last, up to REMEMBERED of them. staged_at: when the source was staged, in seconds
+    since 1970 by the clock of its store; 0 where nobody knows."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     release: ReleaseId
     serial: Annotated[int, Field(ge=1)]
     moved_at: str
     earlier: tuple[ReleaseId, ...] = ()
+    staged_at: float = 0.0
 
 
 class Decisions(Frozen):
-    """Verdicts that hang on a clock, taken once for a release id, so that a second run does not turn them over.
+    """What hangs on a clock or on a GPU, decided once for a release id, so that a second run does not turn it over.
 
-    slower: for each INT8 format that was measured, whether it was slower than its base."""
+    slower: for each INT8 format that was measured, whether it was slower than its base. cuda: the verdicts of the GPU,
+    also that none was there; None: not decided yet."""
 
     slower: dict[Format, bool] = {}
+    cuda: tuple[Verdict, ...] | None = None
 
 
 def dump(document: Frozen) -> bytes:

@@ -10,8 +10,8 @@ from packhouse.errors import NotFound
 from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, channel_key, load, release_key
 from packhouse.store import Store
 
-_MODEL = re.compile(r"[a-z0-9][a-z0-9-]*")
-_REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]*)([@/])([A-Za-z0-9][A-Za-z0-9._-]*)")
+_MODEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})([@/])([A-Za-z0-9][A-Za-z0-9._-]{0,119})")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Found:
 def find(store: Store, reference: str) -> Found:
     """`model@channel`, or `model/id`. Raises NotFound: no such channel, or no record."""
     if not (parts := _REFERENCE.fullmatch(reference)):
-        raise NotFound("names no release", where=reference, want="model@channel or model/release")
+        raise NotFound("names no release", where=reference[:80], want="model@channel or model/release")
     model, sign, name = parts.groups()
     release = read_channel(store, model, name).release if sign == "@" else name
     return at_prefix(store, release_key(model, release))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from packhouse.artifact import Frozen, Outcome
+from packhouse.artifact import Frozen, Outcome, Verdict
 from packhouse.manifest import ReleaseId
 from packhouse.spec import Format, ModelName
 
@@ -34,7 +34,7 @@ class Row(Frozen):
 
 class Report(Frozen):
     """accuracy: of the trained model itself. case: the inputs that were timed. seconds: of the run until it was
-    published. lockdown: what the sandbox was held to."""
+    published. lockdown: what the sandbox was held to. cuda: what the GPU said, or why it was not asked."""
 
     model: ModelName
     release: ReleaseId
@@ -49,6 +49,7 @@ class Report(Frozen):
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     lockdown: tuple[str, ...]
+    cuda: tuple[Verdict, ...] = ()
 
 
 HEADINGS = ("format", "size", "smaller", "p50 ms", "p95 ms", "speed", "parity", "accuracy", "verdict")
@@ -110,6 +111,7 @@ def markdown(report: Report) -> str:
         "",
         f"Each step ran in a child process held to: {', '.join(report.lockdown) or 'nothing beyond its limits'}.",
         "",
+        *(f"- {verdict.check} of {verdict.subject}: {_said(verdict)}" for verdict in report.cuda),
         *(f"- {note}" for note in report.notes),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -118,6 +120,10 @@ def markdown(report: Report) -> str:
 def _calls(report: Report) -> str:
     counts = sorted({row.calls for row in report.rows if row.calls})
     return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "no"
+
+
+def _said(verdict: Verdict) -> str:
+    return f"{verdict.outcome}: {verdict.reason}" if verdict.reason else str(verdict.outcome)
 
 
 def _number(value: float | None, unit: str = "") -> str:

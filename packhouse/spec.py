@@ -10,7 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import Field, JsonValue, ValidationError, model_validator
@@ -239,6 +239,9 @@ class Gates(Frozen):
     atol, rtol: set both to be held to |error| <= atol + rtol * |value| instead.
     int8_*: how far INT8 may fall: accuracy in points of 1 where samples have labels, else the part of equal answers
     where outputs are scores, else the signal-to-noise ratio in dB. int8_speed: fp32 time / INT8 time, at least.
+    cuda: whether a release must run and reproduce on a GPU. optional: it is tried where a GPU worker is online, and the
+    release goes on whatever the verdicts in its manifest are.
+    approve: a person must approve a release before the channel `production` moves to it.
     """
 
     max_ratio: Annotated[float, Field(ge=1, le=1e6)] = 8.0
@@ -249,6 +252,8 @@ class Gates(Frozen):
     int8_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
     int8_sqnr_db: Annotated[float, Field(ge=0, le=200)] = 30.0
     int8_speed: Annotated[float, Field(gt=0, le=100)] = 0.95
+    cuda: Want = Want.OPTIONAL
+    approve: Flag = False
 
     @model_validator(mode="after")
     def _both_tolerances(self) -> Self:
@@ -340,6 +345,15 @@ class Spec(Frozen):
 
 def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
     """Raises SpecInvalid with the line and the key of the first finding, and how many more there are."""
+    document = read(data, where=where)
+    try:
+        return Spec.model_validate(document)
+    except ValidationError as error:
+        raise _finding(error, data.decode("utf-8"), where) from error
+
+
+def read(data: bytes, *, where: str = SPEC_FILE) -> dict[str, Any]:
+    """The TOML document, whatever it says. Raises SpecInvalid: it is none, or one that keeps a parser busy for good."""
     if len(data) > MAX_SPEC_BYTES:
         raise SpecInvalid("too large", where=where, got=f"{len(data):,} bytes", want=f"at most {MAX_SPEC_BYTES:,}")
     try:
@@ -347,7 +361,7 @@ def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
         if deep := _DEEP_KEY.search(text):
             place = f"{where}:{text.count(chr(10), 0, deep.start()) + 1}"
             raise SpecInvalid("nested too deep", where=place, want=f"keys of at most {MAX_KEY_PARTS} parts")
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise SpecInvalid("not UTF-8", where=f"{where} byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
@@ -358,10 +372,6 @@ def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
         raise SpecInvalid("nested too deep", where=where) from error
     except ValueError as error:  # a number of more digits than Python reads
         raise SpecInvalid(f"not TOML that can be read: {error}", where=where) from error
-    try:
-        return Spec.model_validate(document)
-    except ValidationError as error:
-        raise _finding(error, text, where) from error
 
 
 def render(spec: Spec) -> bytes:

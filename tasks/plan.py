@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from packhouse.sources import checked_source
+
 from infra.toolchain import release_inputs
 from infra.workshop import workshop
 from packhouse.digest import digest_bytes
@@ -17,8 +19,10 @@ from tasks.states import Planned
 def plan(source: str) -> Planned:
     """Costs two small reads, whatever the model's size.
 
-    Raises NotFound: no package.toml there. SpecInvalid, ArchitectureUnknown, and the store's errors.
+    Raises SourceNotAllowed: this worker takes nothing from there. NotFound: no package.toml there. SpecInvalid,
+    ArchitectureUnknown, and the store's errors.
     """
+    source = checked_source(source, workshop().settings.sources)
     try:
         data, _ = Retrying(open_store(source)).get(SPEC_FILE, limit=MAX_SPEC_BYTES)
     except NotFound as error:

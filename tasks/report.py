@@ -8,13 +8,16 @@ from typing import Any
 from packhouse.artifact import Outcome
 from packhouse.report import Report, Row
 from packhouse.spec import Format
+from tasks.cuda_batch import Cuda
 from tasks.stage import stage
 from tasks.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
 
 
 @stage("report")
-def report(gated: Gated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float) -> Report:
-    """seconds: since the flow began."""
+def report(
+    gated: Gated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float, *, cuda: Cuda
+) -> Report:
+    """seconds: since the flow began. cuda: what the GPU said."""
     rows: dict[Format, Row] = {entry.candidate.format: _made(gated, measured, entry) for entry in packed.judged}
     rows |= {entry.format: _left_out(measured, entry) for entry in packed.left_out}
     qualities = [entry.measures["quality"] for entry in packed.judged]
@@ -31,7 +34,8 @@ def report(gated: Gated, referenced: Referenced, measured: Measured, packed: Pac
         parameters=int(gated.facts["parameters"]),
         accuracy=accuracy,
         rows=tuple(rows[format] for format in Format if format in rows),
-        notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed)),
+        cuda=cuda.verdicts,
+        notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed), *cuda.notes),
         lockdown=gated.lockdown,
     )
 

@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from packhouse.artifact import Artifact
 from packhouse.digest import short
-from packhouse.errors import StoreRefusal, Unavailable
+from packhouse.errors import GpuUnavailable, Stopping, StoreRefusal, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,9 +37,10 @@ def stage(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 async def _helps(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Only an Unavailable world can be better in a moment; bad input stays bad, and wrong credentials too."""
+    """Only an Unavailable world can be better in a moment; bad input stays bad, and wrong credentials too. A GPU worker
+    that is not there is not there in a moment."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, Unavailable) and not isinstance(error, StoreRefusal)
+    return isinstance(error, Unavailable) and not isinstance(error, StoreRefusal | Stopping | GpuUnavailable)
 
 
 class Line:

@@ -123,10 +123,15 @@ class Published(Frozen):
 
 
 class Released(Frozen):
-    """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing."""
+    """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing.
+    waiting: the channel has not moved, since a person must approve it first. points_at: the release that the channel
+    points at, where that is another one; serial is of that. size: bytes of what was published."""
 
     model: str
     release: str
     channel: str
     serial: int
     unchanged: bool = False
+    waiting: bool = False
+    points_at: str = ""
+    size: int = 0

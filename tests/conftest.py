@@ -18,6 +18,9 @@ import pytest
 from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use
+from tests.servers.fixtures import mlflow_server
+
+__all__ = ["mlflow_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 180
@@ -26,6 +29,10 @@ START_TIMEOUT_S = 180
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
 }
@@ -51,6 +58,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     try:
         _wait(f"{url}/health", server, folder / "server.log")
+        _settle_on_it()
         yield url
     finally:
         server.terminate()
@@ -59,6 +67,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _settle_on_it() -> None:
+    """A test module that imports Prefect did so before there was a server. Prefect keeps the settings that it read
+    then, and would start a second server, on the database of the first one."""
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

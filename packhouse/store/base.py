@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -21,11 +21,13 @@ _PREFIX = re.compile(r"([A-Za-z0-9._@=+-]+/)*[A-Za-z0-9._@=+-]*")
 
 @dataclass(frozen=True)
 class Stat:
-    """An object's size in bytes and its version: an opaque token for `swap` that changes whenever the bytes do."""
+    """An object's size in bytes and its version: an opaque token for `swap` that changes whenever the bytes do.
+    modified: seconds since 1970 on the store's own clock; it orders writes, and proves nothing."""
 
     key: str
     size: int
     version: str
+    modified: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

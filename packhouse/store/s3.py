@@ -49,7 +49,7 @@ class S3Store:
         except NotFound:
             self._require_bucket()
             return None
-        return Stat(key, found["ContentLength"], found["ETag"])
+        return Stat(key, found["ContentLength"], found["ETag"], found["LastModified"].timestamp())
 
     def read(self, key: str, *, digest: str, size: int) -> Iterator[bytes]:
         with self._errors(key):
@@ -130,7 +130,7 @@ class S3Store:
                 for found in page.get("Contents", []):
                     key = found["Key"].removeprefix(self._under(""))
                     if is_key(key):
-                        yield Stat(key, found["Size"], found["ETag"])
+                        yield Stat(key, found["Size"], found["ETag"], found["LastModified"].timestamp())
 
     def _write(self, key: str, source: Body, digest: str, condition: Condition) -> None:
         name = self._name(key)

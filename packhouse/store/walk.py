@@ -18,7 +18,7 @@ def walk(root: Path, prefix: str) -> Iterator[Stat]:
 
 
 def stat_of(key: str, found: os.stat_result) -> Stat:
-    return Stat(key, found.st_size, f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}")
+    return Stat(key, found.st_size, f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}", found.st_mtime)
 
 
 def _below(root: Path, parts: Sequence[str], beginning: str) -> Iterator[Stat]:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.release import release, release_model
+from flows.nightly import nightly
+from flows.release import release as release_flow
+from flows.release import release_model
+from flows.release import released as release
 from packhouse.manifest import MANIFEST
 from packhouse.releases import find, releases
 from packhouse.store import open_store
@@ -122,7 +125,7 @@ def test_nothing_on_the_way_is_pickled(home, staged, monkeypatch, tmp_path):
 
 
 def test_flows_store_nothing_and_what_prefect_stores_all_the_same_is_json():
-    for flow in (release, release_model):
+    for flow in (release_flow, release_model, nightly):
         assert flow.persist_result is False
         assert flow.result_serializer == "json"
 

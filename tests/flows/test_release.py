@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from flows.ends import End, Status, exit_status
-from flows.release import release
+from flows.release import released as release
 from infra.again import again
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
@@ -59,6 +59,18 @@ def test_a_model_whose_export_is_wrong_is_not_released(
 def test_a_branch_that_a_trace_freezes_is_refused(home, staged):
     ends = release([staged("frozen-branch", formats={"program": "off", "onnx": "off", "onnx-int8": "off"})])
     assert_refused(ends, home, "torchscript: ", "times the rounding of fp32")
+
+
+@pytest.mark.parametrize("labels", [False, True], ids=["no labels", "labels"])
+def test_a_branch_that_only_late_samples_take_is_refused_where_a_trace_froze_it(home, staged, labels):
+    x = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32).clip(-4, 4)
+    x[200:, 0] = 7.0
+    options = {"labels": np.arange(400) % 4} if labels else {}
+    formats = {"program": "off", "onnx": "off", "onnx-int8": "off"}
+    source = staged("late-branch", inputs={"x": x}, ranges={"batch": (1, 64)}, formats=formats, **options)
+    assert_refused(
+        release([source]), home, "torchscript: case 'evaluation samples 128 to 191'", "times the rounding of"
+    )
 
 
 def test_a_branch_that_script_keeps_is_released_in_every_format_that_can_have_it(home, staged):
@@ -228,12 +240,22 @@ def test_a_model_of_which_no_format_is_left_is_refused(home, staged, monkeypatch
 def test_a_channel_that_was_rolled_back_stays_where_it_is(home, staged):
     """Two runs of one model, in one command and night after night: the newer one's channel does not swing back."""
     first, second = staged("linear"), staged("linear", arguments={"hidden": 24}, to=str(home / "second"))
-    one, two = release([first, second])
+    one, two = release([first]) + release([second])
     assert (one.serial, two.serial) == (1, 2)
     again = release([first, second])
     assert [end.status for end in again] == [Status.UNCHANGED, Status.UNCHANGED]
     assert {end.serial for end in again} == {2}
+    assert [end.points_at for end in again] == [two.release, ""]
+    assert again[0].line() == f"unchanged linear/{one.release} (latest stays at {two.release}#2)"
     assert find(open_store(str(home / "store")), "linear@latest").record.release == two.release
+
+
+def test_the_channel_points_at_the_source_that_was_staged_last_whichever_release_ends_last(home, staged):
+    older, newer = staged("linear"), staged("linear", arguments={"hidden": 24}, to=str(home / "newer"))
+    (new,) = release([newer])
+    (old,) = release([older])
+    assert (old.status, old.serial) == (Status.RELEASED, new.serial)
+    assert find(open_store(str(home / "store")), "linear@latest").record.release == new.release
 
 
 def test_a_verdict_names_no_path_of_this_machine(home, staged):

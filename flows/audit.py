@@ -1,0 +1,40 @@
+"""Audit: the releases that channels point at still verify, with today's runtimes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import State, flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows.ends import audit_state
+from flows.talk import talk_to_prefect
+from packhouse.spec import ModelName
+from tasks.audit import audited, pointed_at, show_audit
+
+AT_A_TIME = 2
+"""Releases that are verified at the same time."""
+
+
+@flow(
+    name="audit",
+    flow_run_name="audit",
+    persist_result=False,
+    result_serializer="json",
+    task_runner=ThreadPoolTaskRunner(max_workers=AT_A_TIME),  # type: ignore[arg-type]
+)
+def audit(
+    models: Annotated[list[ModelName], Field(max_length=1000)] = [],  # noqa: B006 - Prefect's form wants a list
+) -> State[Any]:
+    """Prove again every release that a channel points at: each digest, each format on its golden inputs, in a clean
+    process without the model's class. What does not verify any more is named.
+
+    Args:
+        models: Only these models; nothing means every model there is.
+    """
+    talk_to_prefect()
+    running = [audited.submit(release, return_state=False) for release in pointed_at(models)]
+    audits = [run.result() for run in running]
+    show_audit(audits)
+    return audit_state({each.release: each.reason for each in audits})
