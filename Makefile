@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo test lint format bench-line constraints clean help
+.PHONY: demo up down test lint format bench-line bench-fleet wheels constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -14,11 +14,17 @@ $(READY): pyproject.toml constraints.txt examples/pyproject.toml tests/architect
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "packhouse needs Python 3.11 or later; got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[worker,test]' --editable examples --editable tests/architectures
+		--editable '.[worker,cluster,test]' --editable examples --editable tests/architectures
 	touch $(READY)
 
 demo: $(READY) ## train small real models, release, verify, show
 	PACKHOUSE_HOME=$(CURDIR)/$(DEMO) $(BIN)/packhouse demo
+
+up: $(READY) ## start servers and workers on this machine, without containers: docs/cluster.md
+	$(BIN)/python -m infra.deploy.local up
+
+down: ## end all that `make up` started
+	$(BIN)/python -m infra.deploy.local down
 
 test: $(READY) lint ## the whole suite
 	$(BIN)/python -m pytest
@@ -33,7 +39,13 @@ format: $(READY) ## let ruff write
 	$(BIN)/ruff format .
 
 bench-line: $(READY) ## a release against the bare sequence of calls
-	PYTHONPATH=. $(BIN)/python bench/line.py
+	$(BIN)/python -m bench.line
+
+bench-fleet: $(READY) ## a quiet night over a fleet, and the orchestrator's part
+	$(BIN)/python -m bench.fleet
+
+wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
+	$(BIN)/python -m infra.deploy.wheels --torch $(or $(TORCH),cpu) $(PACKAGES)
 
 constraints: $(READY) ## write down what is installed here
 	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > constraints.txt

@@ -1,0 +1,169 @@
+"""The pools' templates, through Prefect's own workers and its server's own check: what is closed stays closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import Flow, FlowRun
+from prefect.utilities.schema_tools import validate
+from prefect.utilities.schema_tools.validation import ValidationError
+from prefect.workers.process import ProcessJobConfiguration
+from prefect_docker.worker import DockerWorkerJobConfiguration
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+
+from infra.deploy.apply import POOLS, main, template
+from packhouse.errors import Refused
+from tests.deploy.kinds import wrong
+
+IMAGE = "registry.example/packhouse-worker@sha256:" + "0" * 64
+NOWHERE = "http://127.0.0.1:9/api"
+CONFIGURATIONS = {
+    "process": ProcessJobConfiguration,
+    "docker": DockerWorkerJobConfiguration,
+    "kubernetes": KubernetesWorkerJobConfiguration,
+}
+EACH = [(kind, pool) for kind in CONFIGURATIONS for pool in POOLS]
+HOSTILE: list[dict[str, Any]] = [
+    {"command": "touch /tmp/owned"},
+    {"env": {"LD_PRELOAD": "/tmp/owned.so"}},
+    {"env.LD_PRELOAD": "/tmp/owned.so"},
+    {"image": "evil.example/x"},
+    {"working_dir": "/etc"},
+    {"volumes": ["/:/host"]},
+    {"privileged": True},
+    {"networks": ["host"]},
+    {"network_mode": "host"},
+    {"container_create_kwargs": {"privileged": True}},
+    {"service_account_name": "cluster-admin"},
+    {"namespace": "kube-system"},
+    {"job_manifest": {"spec": {}}},
+    {"labels": {"app": "other"}},
+]
+
+
+def filled(kind: str, pool: str) -> dict[str, Any]:
+    return template(kind, pool, {"image": IMAGE})
+
+
+def rendered(kind: str, pool: str, job_variables: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a worker would start, by its own code."""
+
+    async def configuration() -> Any:
+        async with PrefectClient(NOWHERE) as client:  # there are no blocks to ask for
+            return await CONFIGURATIONS[kind].from_template_and_values(
+                base_job_template=filled(kind, pool), values=job_variables or {}, client=client
+            )
+
+    made, identity = asyncio.run(configuration()), UUID(int=1)
+    made.prepare_for_flow_run(
+        FlowRun(id=identity, flow_id=identity, name="run"), flow=Flow(id=identity, name="release")
+    )
+    document: dict[str, Any] = made.model_dump(mode="json")
+    return document
+
+
+def taken(kind: str, pool: str, job_variables: dict[str, Any]) -> bool:
+    """Whether the server takes them, from a run or from a deployment."""
+    try:
+        validate(job_variables, filled(kind, pool)["variables"], raise_on_error=True, allow_none_with_default=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def pod(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["job_manifest"]["spec"]["template"]["spec"]
+    return found
+
+
+def environment(kind: str, document: dict[str, Any]) -> dict[str, str]:
+    if kind == "kubernetes":
+        return {each["name"]: each["value"] for each in pod(document)["containers"][0]["env"]}
+    return dict(document["env"])
+
+
+@pytest.mark.parametrize("kind, pool", EACH)
+def test_a_template_renders_through_prefects_own_worker(kind, pool):
+    document = rendered(kind, pool)
+    assert environment(kind, document)["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    assert "${" not in json.dumps(filled(kind, pool))
+    assert (IMAGE in json.dumps(document)) == (kind != "process")
+
+
+@pytest.mark.parametrize("kind, pool", EACH)
+def test_the_server_takes_nothing_that_is_closed(kind, pool):
+    assert [given for given in HOSTILE if taken(kind, pool, given)] == []
+
+
+@pytest.mark.parametrize("kind, pool", EACH)
+def test_what_got_past_the_server_changes_nothing_that_runs(kind, pool):
+    """But for `env`: Prefect merges it whatever the template says, and the server's refusal is all there is."""
+    usual = rendered(kind, pool)
+    for given in HOSTILE:
+        if not next(iter(given)).startswith("env"):
+            assert rendered(kind, pool, given) == usual, given
+
+
+@pytest.mark.parametrize("kind, pool", EACH)
+def test_what_is_open_is_open_within_bounds(kind, pool):
+    assert taken(kind, pool, {})
+    assert taken(kind, pool, {"name": "mine"})
+    if kind == "docker":
+        assert taken(kind, pool, {"mem_limit": "8g"})
+        assert not taken(kind, pool, {"mem_limit": "-1"})
+        assert rendered(kind, pool, {"mem_limit": "8g"})["mem_limit"] == "8g"
+    if kind == "kubernetes":
+        assert not taken(kind, pool, {"memory_limit": "lots"})
+        (container,) = pod(rendered(kind, pool, {"memory_limit": "48Gi"}))["containers"]
+        assert container["resources"]["limits"]["memory"] == "48Gi"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_container_has_no_root_no_privilege_and_limits(pool):
+    document = rendered("docker", pool)
+    create = document["container_create_kwargs"]
+    assert document["privileged"] is False
+    assert (create["user"], create["read_only"], create["cap_drop"]) == ("10001:10001", True, ["ALL"])
+    assert create["security_opt"] == ["no-new-privileges:true"]
+    assert create["pids_limit"]
+    assert document["mem_limit"]
+    assert not [volume for volume in document["volumes"] if volume.startswith("/")], "no folder of the host, no socket"
+    assert ("device_requests" in create) == (pool == "cuda")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_job_is_one_that_kubernetes_takes_under_its_restricted_standard(pool):
+    document = rendered("kubernetes", pool)
+    spec = pod(document)
+    assert [spec.pop("parallelism"), spec.pop("completions")] == [1, 1], "Prefect insists; Kubernetes drops them"
+    assert wrong(document["job_manifest"], "V1Job") == []
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["runAsUser"] == 10001
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert not [volume for volume in spec["volumes"] if "hostPath" in volume]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["memory"]
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (pool == "cuda")
+    assert ("nodeSelector" in spec) == ("tolerations" in spec) == (pool == "cuda")
+
+
+def test_a_pool_of_containers_needs_an_image_and_its_name_is_data(capsys, monkeypatch):
+    with pytest.raises(Refused, match="--image"):
+        template("docker", "cpu", {})
+    hostile = template("docker", "cpu", {"image": 'x", "privileged": true, "labels": "'})
+    assert hostile["job_configuration"]["privileged"] is False
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert main([]) == 1
+    assert "PREFECT_API_URL" in capsys.readouterr().err
