@@ -14,14 +14,13 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 
+from bench.api import environment, prefect_api
 from tasks.jobs.measure import processor
 
 HERE = Path(__file__).resolve().parent
@@ -44,12 +43,8 @@ class Ran:
 def main(models: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as name:
         folder = Path(name)
-        api = _start_api(folder)
-        try:
-            rows = [_row(model, folder) for model in models or [*SMALL, *ENCODERS]]
-        finally:
-            api.terminate()
-            api.wait()
+        with prefect_api(folder) as api:
+            rows = [_row(model, folder, api) for model in models or [*SMALL, *ENCODERS]]
     print(f"\n{processor()}, {os.cpu_count()} cores, least of {ROUNDS} rounds\n")
     print("| model | weights MB | bare s | packhouse s | ratio | bare MB | packhouse MB | allowed MB |")
     print("|---|---|---|---|---|---|---|---|")
@@ -58,17 +53,16 @@ def main(models: list[str]) -> int:
     return 0
 
 
-def _row(model: str, folder: Path) -> str:
+def _row(model: str, folder: Path, api: str) -> str:
     source = folder / "sources" / model
     _stage(model, source)
     bare, ours = [], []
     for turn in range(ROUNDS):
         out = folder / f"bare-{model}-{turn}"
         out.mkdir()
-        bare.append(
-            _run([sys.executable, str(HERE / "bare.py"), str(source), str(out)], _environment(folder, model, turn))
-        )
-        ours.append(_release(source, _environment(folder, model, turn)))
+        home = environment(folder, api, f"{model}-{turn}")
+        bare.append(_run([sys.executable, str(HERE / "bare.py"), str(source), str(out)], home))
+        ours.append(_release(source, home))
         print(
             f"{model} round {turn}: bare {bare[-1].seconds:.1f} s, packhouse {ours[-1].seconds:.1f} s", file=sys.stderr
         )
@@ -152,39 +146,6 @@ class _Watch:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
-
-
-def _environment(folder: Path, model: str, turn: int) -> dict[str, str]:
-    return os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PACKHOUSE_HOME": str(folder / f"home-{model}-{turn}"),
-        "PACKHOUSE_STORE": "",
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{_PORT}/api",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        "DO_NOT_TRACK": "1",
-    }
-
-
-_PORT = 42871
-
-
-def _start_api(folder: Path) -> subprocess.Popen[bytes]:
-    environment = _environment(folder, "api", 0) | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    api = subprocess.Popen(
-        [str(Path(sys.executable).parent / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(_PORT)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/api/health", timeout=1).close()
-            return api
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    api.kill()
-    raise SystemExit("Prefect's server did not start")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import json
 import sys
 import time
 
-from flows.release import release_model
+from flows.release import released
 from infra.workshop import workshop
 
 if __name__ == "__main__":
     started = time.perf_counter()
     workshop().sandbox.start()
-    result = release_model(sys.argv[1])
-    print(json.dumps({"seconds": time.perf_counter() - started, "release": result.release}))
+    (end,) = released([sys.argv[1]])
+    print(json.dumps({"seconds": time.perf_counter() - started, "release": end.release}))
     workshop().close()

@@ -1,0 +1,194 @@
+"""What a fleet costs: a night in which nothing changed, and the orchestrator's part of a release.
+
+`make bench-fleet`, or `python -m bench.fleet [MODELS ...]`. Prefect's server runs on loopback; each figure is taken
+in a process of its own, so that imports are outside.
+
+Night: MODELS small sources in a folder store, every one released and unchanged. Seconds of the flow, from its start
+to its end; requests to both stores, listings counted as one for each thousand keys as S3 does.
+
+Overhead: the same models released by the flow, and by calling the same functions in a plain loop. CPU seconds of the
+worker's own process and wall seconds, a model; the children do the same work in both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.api import environment, prefect_api
+
+RELEASED = 4
+ROUNDS = 2
+PAGE = 1000
+GOAL_NIGHT_S, GOAL_REQUESTS, GOAL_CPU_S = 15.0, 3.0, 0.5
+
+
+def main(sizes: list[int]) -> int:
+    with tempfile.TemporaryDirectory(prefix="packhouse-fleet-") as name, prefect_api(Path(name)) as api:
+        folder = Path(name)
+        nights = [_child("night", folder, api, str(size)) for size in sizes]
+        pairs = [
+            (_child("flow", folder, api, str(turn)), _child("loop", folder, api, str(turn))) for turn in range(ROUNDS)
+        ]
+    print(f"\n{nights[0]['processor']}, {os.cpu_count()} cores\n")
+    print("| models, all unchanged | flow s | ms a model | requests a model |\n|---|---|---|---|")
+    for night in nights:
+        models = night["models"]
+        print(
+            f"| {models:,} | {night['seconds']:.1f} | {night['seconds'] / models * 1e3:.1f} "
+            f"| {night['requests'] / models:.3f} |"
+        )
+    flow, loop = (min(pair[side]["cpu"] for pair in pairs) / RELEASED for side in (0, 1))
+    flow_wall, loop_wall = (min(pair[side]["seconds"] for pair in pairs) / RELEASED for side in (0, 1))
+    print(f"\n| a released model, least of {ROUNDS} rounds | flow | plain loop | difference |\n|---|---|---|---|")
+    print(f"| CPU s of the worker's process | {flow:.2f} | {loop:.2f} | {flow - loop:.2f} |")
+    print(f"| wall s | {flow_wall:.2f} | {loop_wall:.2f} | {flow_wall / loop_wall - 1:+.0%} |")
+    return 0
+
+
+def _child(what: str, folder: Path, api: str, argument: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.fleet", f"--{what}", argument]
+    home = environment(folder, api, f"{what}-{argument}")
+    done = subprocess.run(command, env=home, stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{what} {argument}: {answer}", file=sys.stderr)
+    return answer
+
+
+class _Counting:
+    """A store that counts requests as S3 would answer them."""
+
+    def __init__(self, store: Any, counts: Counter[str]) -> None:
+        self._store, self._counts = store, counts
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "url":
+            self._counts[name] += name != "list"
+        return getattr(self._store, name)
+
+    def list(self, prefix: str = "") -> Iterator[Any]:
+        for number, stat in enumerate(self._store.list(prefix)):
+            self._counts["list"] += number % PAGE == 0
+            yield stat
+
+
+def _night(models: int) -> dict[str, Any]:
+    from flows.nightly import nightly
+    from infra.workshop import workshop
+    from tasks import night
+    from tasks.jobs.measure import processor
+
+    sources = Path(os.environ["PACKHOUSE_HOME"]) / "sources"
+    _stage_many(sources, models)
+    counts: Counter[str] = Counter()
+    retrying = night.Retrying
+    night.Retrying = lambda store: _Counting(retrying(store), counts)  # type: ignore[assignment, misc, return-value]
+    workshop().store = _Counting(workshop().store, counts)  # type: ignore[assignment]
+    started = time.perf_counter()
+    state = nightly([str(sources)], return_state=True)
+    seconds = time.perf_counter() - started
+    if state.name != "Unchanged" or f"{models} unchanged" not in str(state.message):
+        raise SystemExit(f"the night was not quiet: {state}")
+    return {"models": models, "seconds": seconds, "requests": sum(counts.values()), "processor": processor()}
+
+
+def _stage_many(sources: Path, models: int) -> None:
+    """One trained model under many names, and a channel for each that says it was released."""
+    from infra.toolchain import release_inputs
+    from infra.workshop import workshop
+    from packhouse.digest import digest_bytes
+    from packhouse.manifest import Channel, channel_key, dump
+    from packhouse.spec import parse
+
+    first = _stage_one(sources.parent / "first")
+    text = (first / "package.toml").read_text()
+    files = [path for path in first.iterdir() if path.suffix == ".safetensors"]
+    inputs = None
+    for number in range(models):
+        folder = sources / f"model-{number}"
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / file.name).hardlink_to(file)
+        data = text.replace('name = "fleet"', f'name = "model-{number}"').encode()
+        (folder / "package.toml").write_bytes(data)
+        inputs = (
+            inputs.model_copy(update={"spec": digest_bytes(data)})
+            if inputs
+            else release_inputs(parse(data), digest_bytes(data))
+        )
+        channel = Channel(release=inputs.release_id, serial=1, moved_at="2026-01-01T00:00:00+00:00")
+        document = dump(channel)
+        workshop().store.put(channel_key(f"model-{number}", "latest"), document, digest=digest_bytes(document))
+
+
+def _stage_one(folder: Path, name: str = "fleet", seed: int = 0) -> Path:
+    import numpy as np
+    import torch
+    from packhouse_examples.architectures import Tabular
+
+    import packhouse
+
+    torch.manual_seed(seed)
+    x = np.random.default_rng(0).normal(size=(64, 30)).astype(np.float32)
+    arguments = {"features": 30, "classes": 2}
+    packhouse.stage(
+        Tabular(**arguments),
+        to=str(folder),
+        name=name,
+        architecture="examples.tabular",
+        arguments=arguments,
+        inputs={"x": x},
+        outputs=["logits"],
+    )
+    return folder
+
+
+def _released(how: str) -> dict[str, Any]:
+    from infra.workshop import workshop
+
+    home = Path(os.environ["PACKHOUSE_HOME"])
+    sources = [str(_stage_one(home / "sources" / str(n), f"model-{n}", n)) for n in range(RELEASED + 1)]
+    workshop().sandbox.start()
+    run = _by_flow if how == "flow" else _by_loop
+    run(sources[:1])  # the fork server is warm, and everything is imported
+    started, cpu = time.perf_counter(), time.process_time()
+    run(sources[1:])
+    taken = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+    workshop().close()
+    return taken
+
+
+def _by_flow(sources: list[str]) -> None:
+    from flows.release import released
+
+    if bad := [end for end in released(sources) if not end.release]:
+        raise SystemExit(bad[0].line())
+
+
+def _by_loop(sources: list[str]) -> None:
+    """The same models at the same time on threads, and the same exports of a model, without an orchestrator."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from bench.plain_line import plain_line
+    from flows.batches import MODELS
+
+    with ThreadPoolExecutor(MODELS) as pool:
+        list(pool.map(plain_line, sources))
+
+
+if __name__ == "__main__":
+    kind, *rest = sys.argv[1:] or [""]
+    if kind == "--night":
+        print(json.dumps(_night(int(rest[0]))))
+    elif kind in ("--flow", "--loop"):
+        print(json.dumps(_released(kind[2:])))
+    else:
+        sys.exit(main([int(size) for size in sys.argv[1:]] or [100, 1000]))
