@@ -44,6 +44,38 @@ class FrozenBranch(Branch):
         return getattr(self, way)(x)
 
 
+class LateBranch(nn.Module):
+    """Rows with a feature of 7 go another way. Script can not read it, and a trace of other rows freezes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usual, self.rare = nn.Linear(FEATURES, 4), nn.Linear(FEATURES, 4)
+
+    def forward(self, x: torch.Tensor, **unknown: Any) -> torch.Tensor:
+        rare = (x == 7).any(1, keepdim=True)
+        return torch.where(rare, self.rare(x), self.usual(x)) if bool(rare.any()) else self.usual(x)
+
+
+class Stairs(nn.Module):
+    """Features in bins. Where one lies on an edge, fp32 and float64 go different ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("into", 0.1 * torch.eye(FEATURES)[:, :4])
+        self.out = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.floor(x @ self.into * 3.0) / 3.0)
+
+
+class Total(Linear):
+    """Beside (batch, 4) one number for the whole batch."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        y = self.layers(x)
+        return y, y.sum()
+
+
 class TwoOutputs(nn.Module):
     """Two outputs of the same form: (batch, 4) each."""
 
@@ -81,6 +113,13 @@ class Random(Linear):
 class NotANumber(Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.log(self.layers(x) - 1e6)
+
+
+class LateNotANumber(Linear):
+    """On rows with a feature of 7."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) + torch.where((x == 7).any(1, keepdim=True), torch.nan, 0.0)
 
 
 class Unbatched(nn.Module):
