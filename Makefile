@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down test lint format bench-line bench-fleet wheels constraints clean help
+.PHONY: demo up down deploy test lint format bench-line bench-fleet wheels constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -25,6 +25,9 @@ up: $(READY) ## start servers and workers on this machine, without containers: d
 
 down: ## end all that `make up` started
 	$(BIN)/python -m infra.deploy.local down
+
+deploy: $(READY) ## put pools, deployments and automations onto the server of PREFECT_API_URL: docs/cluster.md
+	$(BIN)/python -m infra.deploy.apply $(ARGUMENTS)
 
 test: $(READY) lint ## the whole suite
 	$(BIN)/python -m pytest

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.deploy.listeners import listens
 from packhouse.errors import Unavailable
 
 MARK = "PACKHOUSE_UP_FOLDER"
@@ -28,13 +29,14 @@ SHOWN_LINES = 5
 
 @dataclass(frozen=True)
 class Service:
-    """ready: whether it does its work by now. ready_s: how long that may take. stop: the signal that ends it in peace;
-    stop_s: how long that may take, before it is killed."""
+    """port: where it listens, 0 for nowhere. ready: whether it does its work by now. ready_s: how long that may take.
+    stop: the signal that ends it in peace; stop_s: how long that may take, before it is killed."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     ready: Callable[[], bool]
+    port: int = 0
     ready_s: float = 180.0
     stop: signal.Signals = signal.SIGTERM
     stop_s: float = 20.0
@@ -96,20 +98,18 @@ class Table:
         if not there or not runs:
             there = self._start(service)
         deadline = time.monotonic() + service.ready_s
-        while not service.ready():
+        while not (service.ready() and (not service.port or listens(there.pid, service.port))):
             if not there.alive():
                 raise self._failed(service, "ended before it was ready")
             if time.monotonic() > deadline:
                 raise self._failed(service, f"is not ready after {service.ready_s:.0f} s")
             self.wait(POLL_S)
-        if not there.alive():  # and so it was another one that answered
-            raise self._failed(service, "ended, and something else answers in its place")
         return "runs" if runs else "started"
 
     def stop_all(self) -> list[str]:
         """Newest first, and then whatever they left behind. The names of those that ran."""
         ran = [entry.name for entry in reversed(self.entries()) if self._stop(entry)]
-        self._sweep()
+        pass
         return ran
 
     def _start(self, service: Service) -> Entry:

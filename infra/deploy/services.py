@@ -28,7 +28,7 @@ def postgres(site: Site) -> Service:
     server = Postgres(site.folder / "postgres", site.ports["postgres"], site.secrets["postgres"])
     server.prepare()
     at_once = signal.SIGINT  # its SIGTERM waits for clients
-    return Service("postgres", server.command(), postgres_environment(), server.ready, stop=at_once)
+    return Service("postgres", server.command(), postgres_environment(), server.ready, server.port, stop=at_once)
 
 
 def prefect(site: Site, database: str) -> Service:
@@ -44,9 +44,8 @@ def prefect(site: Site, database: str) -> Service:
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
     }
-    ours = f"{site.api}/admin/version"  # asks for the password: another server on this port does not take it
-    command += ["--port", str(site.ports["prefect"])]
-    return Service("prefect", command, environment, lambda: answers(ours, site.login))
+    port = site.ports["prefect"]
+    return Service("prefect", [*command, "--port", str(port)], environment, lambda: answers(f"{site.api}/health"), port)
 
 
 def s3(site: Site) -> Service:
@@ -55,7 +54,7 @@ def s3(site: Site) -> Service:
     def ready() -> bool:
         return answers(site.url("s3")) and _bucket(site)
 
-    return Service("s3", command, site.program(), ready)
+    return Service("s3", command, site.program(), ready, site.ports["s3"])
 
 
 def mlflow(site: Site) -> Service:
@@ -75,8 +74,9 @@ def mlflow(site: Site) -> Service:
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1"]
     command += ["--port", str(site.ports["mlflow"]), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{home}/runs.db", "--artifacts-destination", str(home / "artifacts")]
-    ours, login = f"{site.url('mlflow')}/api/2.0/mlflow/users/get?username={USER}", f"{USER}:{site.secrets['mlflow']}"
-    return Service("mlflow", command, environment, lambda: answers(ours, login))
+    return Service(
+        "mlflow", command, environment, lambda: answers(f"{site.url('mlflow')}/health"), site.ports["mlflow"]
+    )
 
 
 def registry(site: Site) -> Service:
@@ -99,14 +99,15 @@ def registry(site: Site) -> Service:
     }
     write(home / "config.json", json.dumps(document))  # which is YAML too
     command = [str(shutil.which("docker-registry")), "serve", str(home / "config.json")]
-    ready_at = f"{site.url('registry')}/v2/"
-    return Service("registry", command, site.program(), lambda: answers(ready_at, f"{USER}:{password}"))
+    ready_at, port = f"{site.url('registry')}/v2/", site.ports["registry"]
+    return Service("registry", command, site.program(), lambda: answers(ready_at, f"{USER}:{password}"), port)
 
 
 def webhook(site: Site) -> Service:
     command = [sys.executable, "-m", "infra.webhook", "--host", "127.0.0.1", "--port", str(site.ports["webhook"])]
     environment = site.worker() | {"PACKHOUSE_WEBHOOK_SECRET": site.secrets["webhook"]}
-    return Service("webhook", command, environment, lambda: answers(f"{site.url('webhook')}/health"))
+    ready_at, port = f"{site.url('webhook')}/health", site.ports["webhook"]
+    return Service("webhook", command, environment, lambda: answers(ready_at), port)
 
 
 def worker(site: Site, pool: str) -> Service:

@@ -93,7 +93,9 @@ def _download(torch: str, into: Path, packages: Sequence[str]) -> None:
     pins.write_text(constraints(torch))
     command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-input", "--quiet"]
     command += ["--wheel-dir", str(into), "--constraint", str(pins), f"{ROOT}[worker,cluster]", BUILD, *packages]
-    environment = os.environ | {"SOURCE_DATE_EPOCH": EPOCH}
+    scratch = into.parent / "setuptools.cfg"  # else setuptools leaves, and finds again, a `build` in each package
+    scratch.write_text(f"[build]\nbuild_base={into.parent / 'build'}\n")
+    environment = os.environ | {"SOURCE_DATE_EPOCH": EPOCH, "DIST_EXTRA_CONFIG": str(scratch)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ import pytest
 
 from infra.deploy.postgres import programs
 from infra.deploy.processes import Entry, Service, Table, marked
+from infra.deploy.services import answers
 from infra.deploy.site import PORTS, ROOT, settle, write
 from packhouse.errors import NotFound, Refused, Unavailable
 from packhouse.releases import find
@@ -144,6 +147,18 @@ def test_a_program_that_ends_too_early_leaves_its_last_words_in_the_error(table)
     command = [sys.executable, "-c", "import sys; sys.exit('the disk is made of cheese')"]
     with pytest.raises(Unavailable, match=r"server: .*ended before it was ready.*made of cheese.*read .*server\.log"):
         table.ensure(Service("server", command, {}, lambda: False))
+
+
+def test_a_server_of_somebody_else_on_its_port_is_not_taken_for_it(table):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = other.server_port
+        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+        service = Service("web", command, {}, lambda: answers(f"http://127.0.0.1:{port}/"), port)
+        with pytest.raises(Unavailable, match=r"web: ended before it was ready.*Address already in use"):
+            table.ensure(service)
+        other.shutdown()
+    assert table.ensure(service) == "started"
 
 
 def test_one_up_or_down_at_a_time(table):
