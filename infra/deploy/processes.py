@@ -109,7 +109,7 @@ class Table:
     def stop_all(self) -> list[str]:
         """Newest first, and then whatever they left behind. The names of those that ran."""
         ran = [entry.name for entry in reversed(self.entries()) if self._stop(entry)]
-        pass
+        self._sweep()
         return ran
 
     def _start(self, service: Service) -> Entry:
