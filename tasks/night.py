@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from packhouse.sources import checked_source
-
 from infra.toolchain import release_inputs
 from infra.workshop import workshop
 from packhouse import architectures
@@ -22,6 +20,7 @@ from packhouse.artifact import Frozen
 from packhouse.digest import MiB, digest_bytes
 from packhouse.errors import NotFound, PackhouseError, SpecInvalid
 from packhouse.manifest import MAX_DOCUMENT_BYTES, Channel, channel_key, load
+from packhouse.sources import checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Spec, parse
 from packhouse.store import Retrying, Store, open_store
 from tasks.stage import one_line, stage

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from packhouse.sources import checked_source
-
 from infra.toolchain import release_inputs
 from infra.workshop import workshop
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid
 from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, load, release_key
+from packhouse.sources import checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, parse
 from packhouse.store import Retrying, open_store
 from tasks.stage import one_line, stage
