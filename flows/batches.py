@@ -15,8 +15,8 @@ MODELS = settings().models
 def batches(sources: Sequence[str]) -> Iterator[Sequence[str]]:
     """All at once where no GPU worker is online: then nobody waits for others. Else as many as run at the same time,
     since the models of a batch wait for each other before they go over."""
-    if cuda_worker():
-        with use_batch(None):
+    if why_not := cuda_worker():
+        with use_batch(why_not):
             yield sources
         return
     for first in range(0, len(sources), MODELS):
@@ -28,4 +28,4 @@ def batches(sources: Sequence[str]) -> Iterator[Sequence[str]]:
 def member() -> AbstractContextManager[None]:
     """While a model is under way, its batch counts on it."""
     batch = current_batch()
-    return batch.member() if batch else nullcontext()
+    return batch.member() if isinstance(batch, Batch) else nullcontext()

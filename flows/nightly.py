@@ -18,6 +18,7 @@ from packhouse.errors import from_document
 from packhouse.manifest import ChannelName
 from tasks.night import Work, night, shards
 from tasks.runs import call, taken
+from tasks.sweep import sweep
 from tasks.tonight import show_night
 
 RELEASE = "release/release"
@@ -74,5 +75,6 @@ def nightly(
     ]
     bad = [end_of(each.source, from_document(each.error)) for each in planned.bad]
     ends = [*bad, *(end for run in waiting for end in run.result())]
+    sweep()
     show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
     return night_state(ends, unchanged=planned.unchanged)

@@ -172,15 +172,16 @@ class Batch:
 
 
 _SEAT: ContextVar[_Seat | None] = ContextVar("seat", default=None)
-_BATCH: ContextVar[Batch | None] = ContextVar("batch", default=None)
+_BATCH: ContextVar[Batch | str] = ContextVar("batch", default="this run sends nothing to a GPU worker")
 
 
-def current_batch() -> Batch | None:
+def current_batch() -> Batch | str:
+    """Or why this run sends nothing."""
     return _BATCH.get()
 
 
 @contextmanager
-def use_batch(batch: Batch | None) -> Iterator[None]:
+def use_batch(batch: Batch | str) -> Iterator[None]:
     """In this thread, and in those that Prefect's task runner starts from it, which copy its context."""
     before = _BATCH.get()
     _BATCH.set(batch)

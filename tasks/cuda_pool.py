@@ -6,32 +6,27 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, cast
-from uuid import UUID
+from typing import Annotated
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import WorkerFilter, WorkerFilterLastHeartbeatTime, WorkerFilterStatus
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.deployments import run_deployment
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import Cancelling
 from pydantic import Field
 
 from infra.settings import settings
 from infra.workshop import workshop
 from packhouse.artifact import Artifact, Digest, Frozen
 from packhouse.digest import digest_bytes
-from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
+from packhouse.errors import NotFound, ReleaseInvalid, RunLost, SpecInvalid, Unavailable
 from packhouse.manifest import MAX_DOCUMENT_BYTES, ReleaseId, dump, load
 from tasks.cuda_batch import Cuda, CudaCandidate
+from tasks.runs import ended, start
+from tasks.sweep import KEEP_S
 
 DEPLOYMENT = "parity-cuda/parity-cuda"
-POLL_S = 1.0
-LOOK_AGAIN_S = 15.0
-"""While a run has not started: is there still a worker that could?"""
-
 SILENT_S = 120.0
 """A worker tells every 30 seconds that it is there. The server's own word for it comes late, or, embedded, never."""
 
@@ -94,22 +89,25 @@ def send(candidates: Sequence[CudaCandidate]) -> dict[str, Cuda]:
         return _not_run(candidates, reason)
     batch = _put(candidates)
     others = f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
+    name = f"parity-cuda {candidates[0].model}{others}"
     try:
-        started = run_deployment(
-            DEPLOYMENT,
-            parameters={"batch": batch.model_dump()},
-            flow_run_name=f"parity-cuda {candidates[0].model}{others}",
-            timeout=0,
-            idempotency_key=_once(batch),
-        )
-    except ObjectNotFound:
-        return _not_run(candidates, f"there is no deployment {DEPLOYMENT!r}")
-    run = cast(FlowRun, started)  # no coroutine: this thread has no loop
+        run = start(DEPLOYMENT, {"batch": batch.model_dump()}, once=_once(batch), name=name)
+    except SpecInvalid as error:
+        return _not_run(candidates, str(error))
     log.info("%s models are sent to the GPU worker, flow run %s", len(candidates), run.id)
-    reason = _wait(run.id)
-    if reason:
+    if reason := _wait(run):
         return _not_run(candidates, reason, f"CUDA: flow run {run.id}: {reason}")
     return _answer(candidates, batch, str(run.id))
+
+
+def _wait(run: FlowRun) -> str:
+    """Empty where the run completed, else why not."""
+    try:
+        state = ended(run, within_s=settings().cuda_wait_s, hopeless=cuda_worker)
+    except RunLost as error:
+        return f"the GPU worker gave no answer: {error.what}"
+    completed = state.type is StateType.COMPLETED
+    return "" if completed else f"the GPU worker gave no answer: its flow run ended as {state.name}"
 
 
 def _not_run(candidates: Sequence[CudaCandidate], reason: str, *notes: str) -> dict[str, Cuda]:
@@ -120,52 +118,24 @@ def _put(candidates: Sequence[CudaCandidate]) -> Reference:
     """The files under their digests, so that the same ones go up once; then the document that names them."""
     shop = workshop()
     for artifact in {work_key(file): file for candidate in candidates for file in candidate.files}.values():
-        shop.store.put_if_absent(work_key(artifact), shop.cache.path(artifact), digest=artifact.digest)
+        if not _stays(work_key(artifact)):
+            shop.store.put(work_key(artifact), shop.cache.path(artifact), digest=artifact.digest)
     data = dump(Asked(candidates=tuple(candidates)))
     digest = digest_bytes(data)
     key = f"_work/parity/{digest.removeprefix('sha256:')}/request.json"
-    shop.store.put_if_absent(key, data, digest=digest)
+    shop.store.put(key, data, digest=digest)
     return Reference(key=key, digest=digest, size=len(data))
+
+
+def _stays(key: str) -> bool:
+    """Whether it is there, and will not be swept away while the GPU worker needs it."""
+    stat = workshop().store.stat(key)
+    return stat is not None and time.time() - stat.modified < KEEP_S / 2
 
 
 def _once(batch: Reference) -> str | None:
     """A task that is tried again meets the run that it started before; a run that a person retries starts another."""
     return f"{batch.digest}-{flow_run.id}-{flow_run.run_count}" if flow_run.id else None
-
-
-def _wait(run: UUID) -> str:
-    """Empty where the run completed, else why not. A run that is not waited for any more is cancelled."""
-    give_up, look = time.monotonic() + settings().cuda_wait_s, time.monotonic() + LOOK_AGAIN_S
-    while True:
-        state = _state(run)
-        if state and state.is_final():
-            ended = f"its flow run ended as {state.name}"
-            return "" if state.type is StateType.COMPLETED else f"the GPU worker gave no answer: {ended}"
-        reason = ""
-        if time.monotonic() > give_up:
-            reason = f"the GPU worker did not answer within {settings().cuda_wait_s:g} s"
-        elif time.monotonic() > look:
-            look = time.monotonic() + LOOK_AGAIN_S
-            reason = cuda_worker() if state and (state.is_scheduled() or state.is_pending()) else ""
-        if reason:
-            _cancel(run, reason)
-            return reason
-        time.sleep(POLL_S)
-
-
-def _state(run: UUID) -> State | None:
-    """None where the API does not answer at the moment: a server may be away for a minute."""
-    try:
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(run).state
-    except httpx.TransportError as error:
-        log.warning("flow run %s: Prefect's API does not answer: %s", run, error)
-        return None
-
-
-def _cancel(run: UUID, reason: str) -> None:
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run, Cancelling(message=reason))
 
 
 def _answer(candidates: Sequence[CudaCandidate], batch: Reference, run: str) -> dict[str, Cuda]:

@@ -93,9 +93,7 @@ def _candidate(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -
 
 def _asked(candidate: CudaCandidate) -> Cuda:
     batch = current_batch()
-    if batch is None:
-        return candidate.not_run(cuda_worker() or "this run sends nothing to a GPU worker")
-    return batch.ask(candidate)
+    return candidate.not_run(batch) if isinstance(batch, str) else batch.ask(candidate)
 
 
 def _remembered(planned: Planned, candidate: CudaCandidate, found: tuple[Verdict, ...]) -> tuple[Verdict, ...]:

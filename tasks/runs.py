@@ -5,11 +5,15 @@ Nothing comes back through Prefect: a small document in the store, under the run
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
@@ -23,10 +27,14 @@ from packhouse.manifest import MAX_DOCUMENT_BYTES, dump, load
 
 T = TypeVar("T", bound=Frozen)
 
-
 POLL_S = 2.0
+LOOK_AGAIN_S = 15.0
+"""While a run has not started: is there still a worker that could?"""
+
 MAX_PARAMETER_BYTES = 400_000
 """Prefect's own limit is 512 kB."""
+
+log = logging.getLogger("packhouse.line")
 
 
 def call(deployment: str, parameters: dict[str, Any], *, within_s: float) -> tuple[str, PackhouseError]:
@@ -38,24 +46,59 @@ def call(deployment: str, parameters: dict[str, Any], *, within_s: float) -> tup
     words = canonical_json(parameters)
     if len(words) > MAX_PARAMETER_BYTES:
         raise SpecInvalid("too many parameters for one run", where=deployment, got=f"{len(words):,} bytes")
-    key = f"{flow_run.id}-{digest_bytes(words)[7:39]}"
     try:
-        started = run_deployment(
-            deployment, parameters=parameters, timeout=within_s, poll_interval=POLL_S, idempotency_key=key
-        )
-    except ObjectNotFound:
-        return "", SpecInvalid("there is no such deployment", where=deployment, next="`make deploy` creates it")
-    run = cast(FlowRun, started)  # no coroutine: a task runs on a thread without a loop
-    state = run.state
-    if state is None or not state.is_final():
-        _cancel(run.id)
-        return str(run.id), RunLost("took too long and was cancelled", where=run.name, want=f"{within_s:,.0f} s")
+        run = start(deployment, parameters, once=f"{flow_run.id}-{digest_bytes(words)[7:39]}")
+    except SpecInvalid as error:
+        return "", error
+    try:
+        state = ended(run, within_s=within_s)
+    except RunLost as error:
+        return str(run.id), error
     return str(run.id), RunLost(f"ended as {state.name}: {state.message}", where=run.name)
 
 
-def _cancel(run: UUID) -> None:
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run, Cancelling(message="the run that started it has waited long enough"))
+def start(deployment: str, parameters: dict[str, Any], *, once: str | None, name: str | None = None) -> FlowRun:
+    """The run that was started with the same `once` where there is one. Raises SpecInvalid: no such deployment."""
+    try:
+        started = run_deployment(deployment, parameters=parameters, flow_run_name=name, timeout=0, idempotency_key=once)
+    except ObjectNotFound as error:
+        next_step = "`make deploy` creates it"
+        raise SpecInvalid("there is no such deployment", where=deployment, next=next_step) from error
+    return cast(FlowRun, started)  # no coroutine: a task runs on a thread without a loop
+
+
+def ended(run: FlowRun, *, within_s: float, hopeless: Callable[[], str] = lambda: "") -> State[Any]:
+    """Waits for a run's last state, also through a server that is away for a while.
+
+    hopeless: why a run that has not started never will, or nothing. Raises RunLost: it is not waited for any more,
+    and is cancelled.
+    """
+    give_up, look = time.monotonic() + within_s, time.monotonic() + LOOK_AGAIN_S
+    while True:
+        state = _state(run.id)
+        if state and state.is_final():
+            return state
+        reason = ""
+        if time.monotonic() > give_up:
+            reason = f"did not end within {within_s:,g} s"
+        elif time.monotonic() > look:
+            look = time.monotonic() + LOOK_AGAIN_S
+            reason = hopeless() if state and (state.is_scheduled() or state.is_pending()) else ""
+        if reason:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(run.id, Cancelling(message=f"Cancelled by the run that started it: {reason}"))
+            raise RunLost(reason, where=run.name)
+        time.sleep(POLL_S)
+
+
+def _state(run: UUID) -> State[Any] | None:
+    """None where the API does not answer at the moment."""
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(run).state
+    except httpx.TransportError as error:
+        log.warning("flow run %s: Prefect's API does not answer: %s", run, error)
+        return None
 
 
 def leave(run: str, document: Frozen) -> None:

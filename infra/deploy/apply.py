@@ -35,8 +35,15 @@ ROOT = HERE.parent.parent
 PREFECT_YAML = ROOT / "prefect.yaml"
 POOLS = ("cpu", "cuda")
 KINDS = ("process", "docker", "kubernetes")
-PLACES = {"image": "", "network": "packhouse", "cache_volume": "packhouse-cache", "namespace": "packhouse"}
-"""What a pool's template leaves open until it is applied. Nobody who starts a run can change it."""
+PLACES = {
+    "image": "",
+    "cuda_image": "",
+    "network": "packhouse",
+    "cache_volume": "packhouse-cache",
+    "namespace": "packhouse",
+}
+"""What a pool's template leaves open until it is applied. Nobody who starts a run can change it.
+cuda_image: of the pool `cuda`, where it is another one than `image`."""
 
 
 def apply(kind: str, places: Mapping[str, str]) -> list[str]:
@@ -58,6 +65,8 @@ def template(kind: str, pool: str, places: Mapping[str, str]) -> dict[str, Any]:
     Raises Refused: no image is named."""
     path = HERE / "pools" / ("process.json" if kind == "process" else f"{kind}-{pool}.json")
     values = {**PLACES, **places}
+    if pool == "cuda" and values["cuda_image"]:
+        values["image"] = values["cuda_image"]
     if kind != "process" and not values["image"]:
         raise Refused("needs the worker's image", where=f"pool {pool}", next="give --image, by digest")
     filled: dict[str, Any] = _filled(json.loads(path.read_text()), values)

@@ -159,6 +159,13 @@ def test_a_job_is_one_that_kubernetes_takes_under_its_restricted_standard(pool):
     assert ("nodeSelector" in spec) == ("tolerations" in spec) == (pool == "cuda")
 
 
+def test_the_pool_with_gpus_has_an_image_of_its_own_where_one_is_named():
+    places = {"image": IMAGE, "cuda_image": "cuda@sha256:1"}
+    assert "cuda@sha256:1" in json.dumps(template("kubernetes", "cuda", places))
+    assert "cuda@sha256:1" not in json.dumps(template("kubernetes", "cpu", places))
+    assert IMAGE in json.dumps(template("docker", "cuda", {"image": IMAGE}))
+
+
 def test_a_pool_of_containers_needs_an_image_and_its_name_is_data(capsys, monkeypatch):
     with pytest.raises(Refused, match="--image"):
         template("docker", "cpu", {})

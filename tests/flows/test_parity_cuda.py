@@ -32,6 +32,7 @@ from packhouse.spec import Format
 from packhouse.store import open_store
 from packhouse.verify import read_manifest
 from tasks import cuda_pool, on_gpu
+from tasks import runs as runs_of_deployments
 from tasks.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
 from tasks.cuda_pool import Answered, Reference, answer_key, cuda_worker, send
 from tests.tasks.test_parity_cuda import Made, made, planned
@@ -187,7 +188,7 @@ def test_a_worker_that_was_killed_is_waited_for_no_longer_than_the_limit_and_its
     worker.wait()
     configured(cuda_wait_s=2)
     model = held(planned(staged("linear")))
-    assert reasons(send([model])[model.release]) == {"the GPU worker did not answer within 2 s"}
+    assert reasons(send([model])[model.release]) == {"the GPU worker gave no answer: did not end within 2 s"}
     (run,) = runs()
     assert run.state.is_cancelled()
 
@@ -197,14 +198,16 @@ def test_a_worker_that_goes_before_it_took_the_run_is_noticed_long_before_the_li
 ):
     worker.kill()
     worker.wait()
-    monkeypatch.setattr(cuda_pool, "LOOK_AGAIN_S", 0.5)
+    monkeypatch.setattr(runs_of_deployments, "LOOK_AGAIN_S", 0.5)
     model, found = held(planned(staged("linear"))), {}
     thread = threading.Thread(target=lambda: found.update(send([model])), daemon=True)
     thread.start()
     until(lambda: bool(runs()))
     _forget_workers(pool)
     thread.join(LONG_S)
-    assert reasons(found[model.release]) == {f"no worker of the work pool {pool!r} is online"}
+    assert reasons(found[model.release]) == {
+        f"the GPU worker gave no answer: no worker of the work pool {pool!r} is online"
+    }
     (run,) = runs()
     assert run.state.is_cancelled()
 
@@ -219,7 +222,9 @@ def _forget_workers(pool: str) -> None:
 def test_where_the_deployment_is_missing_the_reason_says_so(home, staged, worker, pool, monkeypatch):
     monkeypatch.setattr(cuda_pool, "DEPLOYMENT", "parity-cuda/other")
     model = held(planned(staged("linear")))
-    assert reasons(send([model])[model.release]) == {"there is no deployment 'parity-cuda/other'"}
+    assert reasons(send([model])[model.release]) == {
+        "parity-cuda/other: there is no such deployment; `make deploy` creates it"
+    }
 
 
 def batch_of(models: list[Made]) -> Reference:
