@@ -13,16 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.prefect_api import IN_BATCHES
+
 ROOT = Path(__file__).resolve().parent.parent
 
-SERVER = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
-}
-"""As infra/deploy sets it: the recorder writes in batches."""
+SERVER = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **IN_BATCHES}
 
 
 @contextmanager

@@ -8,6 +8,8 @@ to its end; requests to both stores, listings counted as one for each thousand k
 
 Overhead: the same models released by the flow, and by calling the same functions in a plain loop. CPU seconds of the
 worker's own process and wall seconds, a model; the children do the same work in both.
+
+Cluster: bench/cluster.py.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 from bench.api import environment, prefect_api
 
 RELEASED = 4
+CLUSTER, CHANGED = 1000, 10
 ROUNDS = 2
 PAGE = 1000
 GOAL_NIGHT_S, GOAL_REQUESTS, GOAL_CPU_S = 15.0, 3.0, 0.5
@@ -38,6 +41,7 @@ def main(sizes: list[int]) -> int:
         pairs = [
             (_child("flow", folder, api, str(turn)), _child("loop", folder, api, str(turn))) for turn in range(ROUNDS)
         ]
+        cluster = _child("cluster", folder, api, str(CLUSTER))
     print(f"\n{nights[0]['processor']}, {os.cpu_count()} cores\n")
     print("| models, all unchanged | flow s | ms a model | requests a model |\n|---|---|---|---|")
     for night in nights:
@@ -51,6 +55,10 @@ def main(sizes: list[int]) -> int:
     print(f"\n| a released model, least of {ROUNDS} rounds | flow | plain loop | difference |\n|---|---|---|---|")
     print(f"| CPU s of the worker's process | {flow:.2f} | {loop:.2f} | {flow - loop:.2f} |")
     print(f"| wall s | {flow_wall:.2f} | {loop_wall:.2f} | {flow_wall / loop_wall - 1:+.0%} |")
+    night = cluster["night"]
+    print(f"\n{CLUSTER:,} sources of which {CHANGED} changed, {len(night['shares'])} workers: {night['message']}")
+    print(f"{night['seconds']:.0f} s; flow runs that each worker took: {', '.join(map(str, night['shares']))}")
+    print(f"From the event of a staged source to the first task of its release: {cluster['event_to_first_task']:.1f} s")
     return 0
 
 
@@ -100,8 +108,9 @@ def _night(models: int) -> dict[str, Any]:
     return {"models": models, "seconds": seconds, "requests": sum(counts.values()), "processor": processor()}
 
 
-def _stage_many(sources: Path, models: int) -> None:
-    """One trained model under many names, and a channel for each that says it was released."""
+def _stage_many(sources: Path, models: int, changed: int = 0) -> None:
+    """One trained model under many names, and a channel for each that says it was released; but for `changed` of them,
+    whose channel says that another one was."""
     from infra.toolchain import release_inputs
     from infra.workshop import workshop
     from packhouse.digest import digest_bytes
@@ -124,7 +133,8 @@ def _stage_many(sources: Path, models: int) -> None:
             if inputs
             else release_inputs(parse(data), digest_bytes(data))
         )
-        channel = Channel(release=inputs.release_id, serial=1, moved_at="2026-01-01T00:00:00+00:00")
+        release = "0" * 32 if number < changed else inputs.release_id
+        channel = Channel(release=release, serial=1, moved_at="2026-01-01T00:00:00+00:00")
         document = dump(channel)
         workshop().store.put(channel_key(f"model-{number}", "latest"), document, digest=digest_bytes(document))
 
@@ -149,6 +159,23 @@ def _stage_one(folder: Path, name: str = "fleet", seed: int = 0) -> Path:
         outputs=["logits"],
     )
     return folder
+
+
+def _cluster(models: int) -> dict[str, Any]:
+    from bench import cluster
+    from packhouse.orchestrator import Orchestrator
+
+    home, orchestrator = Path(os.environ["PACKHOUSE_HOME"]), Orchestrator(os.environ["PREFECT_API_URL"])
+    _stage_many(home / "sources", models, CHANGED)
+    os.environ["PACKHOUSE_SOURCES"] = json.dumps([str(home / "sources")])
+    with cluster.workers(dict(os.environ), home) as logs:
+        night = cluster.night(orchestrator, logs)
+        seconds = cluster.event_to_first_task(
+            orchestrator, lambda name: _stage_one(home / "sources" / name, name, seed=1)
+        )
+    if f"{CHANGED} released, {models - CHANGED} unchanged" not in night["message"]:
+        raise SystemExit(f"not the night that was meant: {night}")
+    return {"night": night, "event_to_first_task": seconds}
 
 
 def _released(how: str) -> dict[str, Any]:
@@ -188,6 +215,8 @@ if __name__ == "__main__":
     kind, *rest = sys.argv[1:] or [""]
     if kind == "--night":
         print(json.dumps(_night(int(rest[0]))))
+    elif kind == "--cluster":
+        print(json.dumps(_cluster(int(rest[0]))))
     elif kind in ("--flow", "--loop"):
         print(json.dumps(_released(kind[2:])))
     else:

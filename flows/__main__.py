@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import TypeAdapter
 
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import IN_BATCHES, PrefectApi
 from packhouse import exits
 from packhouse.manifest import ChannelName
 
@@ -122,10 +122,7 @@ def _prepare(*, verbose: bool) -> PrefectApi | None:
     defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",  # a quarter of its CPU time
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
+        **IN_BATCHES,
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "CRITICAL",
     }

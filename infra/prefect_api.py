@@ -44,6 +44,17 @@ FIXED = {
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
 }
+IN_BATCHES = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
+}
+"""How any Prefect server should write down what it is told: a quarter of the CPU time of the defaults."""
+
+PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "10"}
+"""For a worker: a server that restarts, or is away for some minutes, is waited for, and not the end of a run."""
+
 NOT_PASSED_ON = ("PREFECT_API_URL", "PREFECT_API_DATABASE_", "PREFECT_SERVER_DATABASE_", "PREFECT_PROFILE")
 
 

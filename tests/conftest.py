@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,54 +13,30 @@ from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use
 from tests.servers.fixtures import mlflow_server
+from tests.servers.place import free_ports
+from tests.servers.prefect import api_url, prefect_server
 
 __all__ = ["mlflow_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 180
 
 # Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle.
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prefect server on loopback, for this session. Ended by its process id."""
-    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    os.environ |= {"PREFECT_HOME": str(folder), "PREFECT_API_URL": url}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [Path(sys.executable).parent / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        _wait(f"{url}/health", server, folder / "server.log")
+    """A real Prefect server on loopback, for this session."""
+    folder, port = tmp_path_factory.mktemp("prefect"), free_ports(1)[0]
+    os.environ |= {"PREFECT_HOME": str(folder), "PREFECT_API_URL": api_url(port)}
+    with prefect_server(folder, {}, port) as url:
         _settle_on_it()
         yield url
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 def _settle_on_it() -> None:
@@ -75,18 +45,6 @@ def _settle_on_it() -> None:
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
-
-
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"Prefect's server did not start: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="session")

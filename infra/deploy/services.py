@@ -17,6 +17,7 @@ from infra.deploy.postgres import Postgres
 from infra.deploy.postgres import environment as postgres_environment
 from infra.deploy.processes import Service
 from infra.deploy.site import BUCKET, USER, Site, write
+from infra.prefect_api import IN_BATCHES
 from packhouse.errors import Refused, Unavailable
 
 PROMPT_S = 3.0
@@ -32,17 +33,13 @@ def postgres(site: Site) -> Service:
 
 
 def prefect(site: Site, database: str) -> Service:
-    """Its recorder's batch settings cost a quarter of the CPU time of the defaults."""
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     environment = site.program() | {
         "PREFECT_SERVER_API_AUTH_STRING": site.login,
         "PREFECT_API_AUTH_STRING": site.login,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
+        **IN_BATCHES,
     }
     port = site.ports["prefect"]
     return Service("prefect", [*command, "--port", str(port)], environment, lambda: answers(f"{site.api}/health"), port)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.prefect_api import PATIENT
 from packhouse.errors import Refused
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -80,7 +81,7 @@ class Site:
             "PACKHOUSE_MLFLOW_URI": self.url("mlflow"),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
-            "PREFECT_CLIENT_MAX_RETRIES": "10",  # a server that starts again is away for about 20 s
+            **PATIENT,
         }
 
     def _place(self, name: str) -> str:

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from infra.deploy.apply import ROOT
-from tests.conftest import free_port
+from tests.servers.place import free_ports
+from tests.servers.prefect import prefect_server
 
 LOGIN = ("operator", "a-password-of-a-test")
 PATIENCE_S = 240.0
@@ -25,23 +26,9 @@ pytestmark = pytest.mark.flow
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder, port = tmp_path_factory.mktemp("prefect-with-a-password"), free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = clean() | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_API_AUTH_STRING": ":".join(LOGIN)}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        found = f"http://127.0.0.1:{port}/api"
-        until(lambda: answers(found) or server.poll() is not None, "Prefect's server answers")
-        assert server.poll() is None, (folder / "server.log").read_text()[-2000:]
+    folder = tmp_path_factory.mktemp("prefect-with-a-password")
+    with prefect_server(folder, {"PREFECT_SERVER_API_AUTH_STRING": ":".join(LOGIN)}) as found:
         yield found
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +189,7 @@ def test_another_key_another_kind_of_pool_and_no_server_each_say_so_in_a_line_an
     kind = apply(url, "--kind", "docker", "--image", "packhouse-worker@sha256:" + "0" * 64)
     assert kind.returncode == 1
     assert kind.stderr.startswith("refused: pool cpu: is of another kind; got process, want docker")
-    nobody = f"http://127.0.0.1:{free_port()}/api"
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}/api"
     away = apply(nobody)
     assert away.returncode == 2
     assert away.stderr.startswith(f"unavailable: {nobody}: the server does not answer")
@@ -211,13 +198,6 @@ def test_another_key_another_kind_of_pool_and_no_server_each_say_so_in_a_line_an
         assert LOGIN[1] not in said.stderr + said.stdout
         assert "guess" not in said.stderr
     assert everything(server) == before
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def clean() -> dict[str, str]:

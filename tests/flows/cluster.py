@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
@@ -41,7 +42,10 @@ def pool(name: str) -> str:
 
 
 def deploy(flow: Flow[Any, Any], pool_name: str) -> str:
-    """`flow/flow`, run from this repository by whichever worker of the pool takes it."""
+    """`flow/flow`, run from this repository by whichever worker of the pool takes it, so many at a time as prefect.yaml
+    says."""
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    limit = next(each for each in described if each["name"] == flow.name).get("concurrency_limit")
     with client() as api:
         api.create_deployment(
             flow_id=api.create_flow(flow),
@@ -52,6 +56,8 @@ def deploy(flow: Flow[Any, Any], pool_name: str) -> str:
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
             parameter_openapi_schema=parameter_schema(flow).model_dump(),
             enforce_parameter_schema=True,
+            concurrency_limit=limit and limit["limit"],
+            concurrency_options=limit and ConcurrencyOptions(collision_strategy=limit["collision_strategy"]),
         )
     return f"{flow.name}/{flow.name}"
 

@@ -60,7 +60,10 @@ def test_a_night_releases_what_changed_on_any_worker_isolates_the_bad_one_and_na
     for number in range(3):
         staged("linear", name=f"changed-{number}")
     staged("random", name="bad")
-    run = until(start("nightly/nightly", shard_models=1, shard_minutes=0.01))
+    begun = start("nightly/nightly", shard_models=1, shard_minutes=0.01)
+    until(begun, lambda found: found.state.is_running())
+    assert until(start("nightly/nightly")).state.is_cancelled(), "two nights at once"
+    run = until(begun)
     assert (run.state.type, run.state.name) == (StateType.FAILED, "Partial"), run.state.message
     assert "3 released, 1 unchanged, 1 refused" in run.state.message
     assert "refused" in run.state.message

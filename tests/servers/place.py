@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +113,17 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def running(command: Sequence[str | Path], *, log: Path, grace_s: float = 5) -> Iterator[Server]:
-    """A server in a session of its own. It gets SIGTERM at the end, SIGKILL after `grace_s`, and dies with us."""
+def running(
+    command: Sequence[str | Path], *, log: Path, grace_s: float = 5, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A server, with these variables besides ours. SIGTERM at the end, SIGKILL after `grace_s`; it dies with us."""
     with log.open("ab") as out:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            ["setpriv", "--pdeathsig", "KILL", *command],
+            env=os.environ | (environment or {}),
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
         )
     try:
         yield Server(process, log)
