@@ -60,6 +60,17 @@ class End(Frozen):
             return f"{self.status} {self.model}/{self.release} {self.channel}#{self.serial}"
         return f"{self.status} {self.model or self.source}: {self.reason}"
 
+    def title(self) -> str:
+        """For a run's name: what a run list can show."""
+        where = short(self.source)
+        words = f"{self.line()} · {where}" if self.release else f"{self.status} {where}: {self.reason}"
+        return words[:NAME_CHARACTERS]
+
+
+def short(source: str) -> str:
+    """The last two parts of a source's URL: mostly the model and its training run."""
+    return "/".join(source.partition("?")[0].rstrip("/").split("/")[-2:])
+
 
 class Ends(Frozen):
     """What one run of `release` leaves behind for the run that started it."""
@@ -101,7 +112,7 @@ def model_state(source: str, work: Callable[[], Released]) -> State[Any]:
         end = end_of(source, work())
     except PackhouseError as error:
         end = end_of(source, error)
-    _rename(f"{end.line()} · {source}" if end.release else end.line())
+    _rename(end.title())
     kind = Completed if end.status.good or end.status is Status.WAITING else Failed
     return kind(name=end.status.value.capitalize(), message=end.line(), data=end.model_dump(mode="json"))
 
@@ -157,4 +168,4 @@ def _counted(found: Counter[Status]) -> str:
 def _rename(name: str) -> None:
     if run := flow_run.id:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(run, name=name[:NAME_CHARACTERS])
+            client.update_flow_run(run, name=name)

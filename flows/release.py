@@ -14,7 +14,7 @@ from pydantic import Field
 from flows.approval import approved
 from flows.batches import MODELS, batches, member
 from flows.cancel import cancellable
-from flows.ends import End, Ends, end_in, ends_in, model_state, run_state
+from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
 from flows.progress import Progress
 from flows.talk import ENDS, talk_to_prefect
 from infra.workshop import workshop
@@ -118,7 +118,7 @@ def model(source: str, channel: ChannelName) -> End:
 def _run_name() -> str:
     """Such as `release churn/run-17 and 3 more`."""
     sources = [str(source) for source in flow_run.parameters.get("sources", [])]
-    first = "/".join(sources[0].partition("?")[0].rstrip("/").split("/")[-2:]) if sources else "nothing"
+    first = short(sources[0]) if sources else "nothing"
     return f"release {first}" + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
 
 

@@ -32,7 +32,7 @@ def pointed_at(models: Sequence[str]) -> list[str]:
     return [f"{entry.model}/{entry.release}" for entry in listed if entry.channels]
 
 
-@stage("audit")
+@stage("audit", of="{release}")
 def audited(release: str) -> Audited:
     """Raises Unavailable: the store does not answer, or a runtime is not installed here."""
     model, _, _ = release.partition("/")

@@ -13,7 +13,7 @@ from tasks.stage import one_line, stage
 from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced
 
 
-@stage("judge")
+@stage("judge", of="{candidate.format}")
 def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:
     """The format runs in a child, on the CPU, on every probe and evaluation sample. Its own failure is a refusal with
     its reason."""

@@ -40,7 +40,7 @@ def look_for_gpu() -> Cuda | str:
     return str(answer.document["missing"]) or Cuda(notes=tuple(answer.document["notes"]))
 
 
-@stage("fetch for gpu")
+@stage("fetch for gpu", of="{candidate.model}")
 def fetch_for_gpu(candidate: CudaCandidate) -> CudaCandidate:
     """Raises NotFound, DigestMismatch: the store has other bytes than the batch names."""
     with one_line(candidate.model, "fetch for the GPU"):
@@ -49,7 +49,7 @@ def fetch_for_gpu(candidate: CudaCandidate) -> CudaCandidate:
     return candidate
 
 
-@stage("check on gpu")
+@stage("check on gpu", of="{candidate.model}")
 def check_on_gpu(candidate: CudaCandidate) -> Cuda:
     """All that is checked in one child, which starts CUDA once. Then what failed there in a child of its own: a crash
     takes the others with it, and after a fault of the device nothing runs in that process any more."""

@@ -9,7 +9,7 @@ from tasks.stage import stage
 from tasks.states import Candidate, Gated, LeftOut
 
 
-@stage("quantise")
+@stage("quantise", of="{format}")
 def quantise(gated: Gated, format: Format, base: Candidate | LeftOut) -> Candidate | LeftOut:
     """base: the fp32 format that it is made from (ONNX) and measured against."""
     if isinstance(base, LeftOut):

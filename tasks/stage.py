@@ -23,10 +23,13 @@ R = TypeVar("R")
 log = logging.getLogger("packhouse.line")
 
 
-def stage(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Results are not persisted: a stored Prefect result names its own deserialiser. The release is the cache."""
+def stage(name: str, of: str = "") -> Callable[[Callable[P, R]], Task[P, R]]:
+    """of: what a run of it works on, by its parameters, such as `{format}`; a run list shows it.
+
+    Results are not persisted: a stored Prefect result names its own deserialiser. The release is the cache."""
     return task(
         name=name,
+        task_run_name=f"{name} {of}".strip(),
         persist_result=False,
         cache_policy=NO_CACHE,
         retries=3,
