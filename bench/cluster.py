@@ -1,4 +1,4 @@
-"""A real cluster on one machine: Prefect's server, prefect.yaml as it is, two workers of the pool `cpu`.
+"""A real cluster on one machine, as `make up` starts it: PostgreSQL, Prefect's server, two workers of the pool `cpu`.
 
 Part of `make bench-fleet`. A night over 1,000 sources of which 10 changed: how many releases, which worker took how
 much of it. Then a staged source: seconds from its event to the start of the first task of its release.
@@ -6,30 +6,34 @@ much of it. Then a staged source: seconds from its event to the start of the fir
 
 from __future__ import annotations
 
-import re
+import os
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bench.api import ROOT
+from packhouse.errors import Unavailable
 from packhouse.orchestrator import Orchestrator
 
-WORKERS, SHARD_MODELS = 2, 2
+WORKERS, SHARD_MODELS = 2, 1
 PATIENCE_S = 1200.0
-POLL_S = 0.05
+POLL_S = 0.2
 
 
-def night(orchestrator: Orchestrator, logs: list[Path]) -> dict[str, Any]:
-    """One run of `nightly`, shared out over the workers. shares: flow runs that each of them took."""
+def night(orchestrator: Orchestrator, workers: list[Path]) -> dict[str, Any]:
+    """One run of `nightly`, shared out over the workers, by their logs. shares: flow runs that each of them took."""
     started = time.perf_counter()
     run = _start(orchestrator, "nightly", {"shard_models": SHARD_MODELS})
     state = _until(lambda: _final(orchestrator, run), "the night ended")
-    took = re.compile(r"submitting flow run")
-    shares = [len(took.findall(log.read_text())) for log in logs]
+    shares = [log.read_text().count("submitting flow run") for log in workers]
     return {"seconds": time.perf_counter() - started, "message": state["message"], "shares": shares}
 
 
@@ -50,20 +54,27 @@ def event_to_first_task(orchestrator: Orchestrator, stage: Callable[[str], None]
 
 
 @contextmanager
-def workers(environment: dict[str, str], folder: Path) -> Iterator[list[Path]]:
-    """Deploys, and starts the workers: the log of each. They are stopped by their process ids."""
-    environment = environment | {"PACKHOUSE_WORKER": str(ROOT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    subprocess.run([sys.executable, "-m", "infra.deploy.apply"], env=environment, cwd=ROOT, check=True, stdout=2)
-    logs = [folder / f"worker-{number}.log" for number in range(WORKERS)]
-    command = [str(Path(sys.executable).parent / "prefect"), "worker", "start", "--pool", "cpu", "--type", "process"]
-    with ExitStack() as running:
-        for log in logs:
-            file = running.enter_context(log.open("wb"))
-            quiet = environment | {"PREFECT_LOGGING_LEVEL": "INFO"}
-            process = subprocess.Popen(command, env=quiet, stdout=file, stderr=file)
-            running.callback(process.wait)
-            running.callback(process.terminate)
-        yield logs
+def cluster() -> Iterator[Path]:
+    """`make up` with two workers, in a folder of its own that PostgreSQL's user can reach. This process sees it as a
+    shell does that has read `env`."""
+    folder = Path(tempfile.mkdtemp(prefix="packhouse-fleet-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    environment = os.environ | {"PACKHOUSE_UP": str(folder)}
+    for name in ("PACKHOUSE_HOME", "PACKHOUSE_STORE", "PACKHOUSE_SOURCES", "PREFECT_API_URL", "PREFECT_HOME"):
+        environment.pop(name, None)
+    local = [sys.executable, "-m", "infra.deploy.local"]
+    try:
+        subprocess.run([*local, "up", "--workers", str(WORKERS)], env=environment, cwd=ROOT, check=True, stdout=2)
+        words = shlex.split((folder / "env").read_text())
+        os.environ |= dict(word.split("=", 1) for word in words if "=" in word)
+        yield folder
+    finally:
+        subprocess.run([*local, "down"], env=environment, cwd=ROOT, check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def logs(folder: Path) -> list[Path]:
+    return [folder / "run" / f"worker-cpu-{number}.log" for number in range(1, WORKERS + 1)]
 
 
 def _start(orchestrator: Orchestrator, name: str, parameters: dict[str, Any]) -> str:
@@ -84,15 +95,15 @@ def _final(orchestrator: Orchestrator, run: str) -> dict[str, Any]:
 
 
 def _until(found: Callable[[], Any], what: str) -> Any:
+    """A server at work may leave a question unanswered: it is asked again."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (answer := found()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not in {PATIENCE_S:.0f} s: {what}")
+    while time.monotonic() < deadline:
+        with suppress(Unavailable):
+            if answer := found():
+                return answer
         time.sleep(POLL_S)
-    return answer
+    raise SystemExit(f"not in {PATIENCE_S:.0f} s: {what}")
 
 
 def _epoch(iso: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(iso.replace("Z", "+00:00")).timestamp()

@@ -1,7 +1,7 @@
 """What a fleet costs: a night in which nothing changed, and the orchestrator's part of a release.
 
-`make bench-fleet`, or `python -m bench.fleet [MODELS ...]`. Prefect's server runs on loopback; each figure is taken
-in a process of its own, so that imports are outside.
+`make bench-fleet`, or `python -m bench.fleet [MODELS ...]`; without MODELS 100 and 1,000.
+Prefect's server runs on loopback; each figure is taken in a process of its own, so that imports are outside.
 
 Night: MODELS small sources in a folder store, every one released and unchanged. Seconds of the flow, from its start
 to its end; requests to both stores, listings counted as one for each thousand keys as S3 does.
@@ -165,13 +165,12 @@ def _cluster(models: int) -> dict[str, Any]:
     from bench import cluster
     from packhouse.orchestrator import Orchestrator
 
-    home, orchestrator = Path(os.environ["PACKHOUSE_HOME"]), Orchestrator(os.environ["PREFECT_API_URL"])
-    _stage_many(home / "sources", models, CHANGED)
-    os.environ["PACKHOUSE_SOURCES"] = json.dumps([str(home / "sources")])
-    with cluster.workers(dict(os.environ), home) as logs:
-        night = cluster.night(orchestrator, logs)
+    with cluster.cluster() as folder:
+        _stage_many(folder / "sources", models, CHANGED)
+        orchestrator = Orchestrator(os.environ["PREFECT_API_URL"])
+        night = cluster.night(orchestrator, cluster.logs(folder))
         seconds = cluster.event_to_first_task(
-            orchestrator, lambda name: _stage_one(home / "sources" / name, name, seed=1)
+            orchestrator, lambda name: _stage_one(folder / "sources" / name, name, seed=1)
         )
     if f"{CHANGED} released, {models - CHANGED} unchanged" not in night["message"]:
         raise SystemExit(f"not the night that was meant: {night}")

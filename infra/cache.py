@@ -71,11 +71,21 @@ class Cache:
         return artifact
 
     def adopt(self, path: Path, artifact: Artifact) -> None:
-        """Moves a file in whose digest was just checked."""
+        """Moves a file in whose digest was just checked. The same bytes that are there already stay: a child of
+        another run may read that very file, and its kernel lets it read no other one of that name."""
         path.chmod(0o400)
         target = self._blob(artifact.digest, artifact.name)
         target.parent.mkdir(exist_ok=True, mode=0o700)
-        path.replace(target)
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            if not self.holds(artifact):  # what a power cut left
+                path.replace(target)
+        path.unlink(missing_ok=True)
+
+    def forget(self, artifact: Artifact) -> None:
+        """Of bytes that rotted on this disk."""
+        self._blob(artifact.digest, artifact.name).unlink(missing_ok=True)
 
     def also(self, artifact: Artifact, *, name: str, media_type: str) -> Artifact:
         """The same bytes under another name. Raises NotFound: they are not here."""

@@ -45,8 +45,10 @@ def _download(source: Store, file: File) -> Artifact:
 def download(store: Store, key: str, artifact: Artifact) -> None:
     """To the local cache, unless it is there. Nothing that has another digest ever gets in."""
     cache = workshop().cache
-    if cache.holds(artifact) and digest_file(cache.path(artifact)) == artifact.digest:
-        return
+    if cache.holds(artifact):
+        if digest_file(cache.path(artifact)) == artifact.digest:
+            return
+        cache.forget(artifact)
     with cache.step("fetch") as folder:
         path = folder / artifact.name
         with path.open("wb") as target:

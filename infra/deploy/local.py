@@ -1,9 +1,10 @@
 """Starts the whole set on one machine, from Debian's and PyPI's packages, without containers. `make up`, `make down`.
 
-`python -m infra.deploy.local up [--s3]`, `down`, `status`. PACKHOUSE_UP: the folder of it all, `.packhouse-up` in the
-repository by default. PostgreSQL, Prefect's server, MLflow, a registry where Debian's is installed, the webhook
-receiver, a worker for the pool `cpu` and one for `cuda`; releases are kept in a folder. Everything listens on loopback
-and asks for a password. For try-outs and tests, and good for one team's machine; docs/cluster.md says what comes next.
+`python -m infra.deploy.local up [--s3] [--workers N]`, `down`, `status`. PACKHOUSE_UP: the folder of it all,
+`.packhouse-up` in the repository by default. PostgreSQL, Prefect's server, MLflow, a registry where Debian's is
+installed, the webhook receiver, N workers for the pool `cpu` (1) and one for `cuda`; releases are kept in a folder.
+Everything listens on loopback and asks for a password. For try-outs and tests, and good for one team's machine;
+docs/cluster.md says what comes next.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from packhouse.errors import PackhouseError, Refused, Unavailable
 MOTO = "moto is a test server: it keeps everything in memory until `make down`, and takes any password"
 
 
-def up(table: Table, *, s3: bool) -> Site:
-    """Each in its order: what it needs is ready. Raises Unavailable: which one did not start, and its last words."""
+def up(table: Table, *, s3: bool, workers: int) -> Site:
+    """Each in its order: what it needs is ready. workers: for the pool `cpu`.
+
+    Raises Unavailable: which one did not start, and its last words."""
     running = {entry.name for entry in table.entries() if entry.alive()}
     site = settle(table.folder.parent, running, s3=s3)
     database = Postgres(site.folder / "postgres", site.ports["postgres"], site.secrets["postgres"]).url
@@ -41,8 +44,9 @@ def up(table: Table, *, s3: bool) -> Site:
     except Refused as missing:
         say(f"registry: left out: {missing}")
     _deploy(site)
-    for pool in ("cpu", "cuda"):
-        _ensure(table, services.worker(site, pool))
+    for number in range(1, workers + 1):
+        _ensure(table, services.worker(site, "cpu", number))
+    _ensure(table, services.worker(site, "cuda"))
     _ensure(table, services.webhook(site))
     _leave_words(site)
     return site
@@ -102,6 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy.local", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("verb", choices=("up", "down", "status"))
     parser.add_argument("--s3", action="store_true", help=f"keep releases in an S3 server; {MOTO}")
+    parser.add_argument("--workers", type=int, default=1, help="for the pool cpu; default: 1")
     options = parser.parse_args(arguments)
     table = Table(Path(os.environ.get("PACKHOUSE_UP") or ROOT / ".packhouse-up").resolve() / "run")
     try:
@@ -112,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
                 for name in down(table):
                     say(f"{name}: ended")
             else:
-                sys.stdout.write(words(up(table, s3=options.s3)))
+                sys.stdout.write(words(up(table, s3=options.s3, workers=options.workers)))
     except PackhouseError as error:
         say(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}")
         return error.exit_status

@@ -107,9 +107,9 @@ def webhook(site: Site) -> Service:
     return Service("webhook", command, environment, lambda: answers(ready_at), port)
 
 
-def worker(site: Site, pool: str) -> Service:
+def worker(site: Site, pool: str, number: int = 1) -> Service:
     """One run at a time on a GPU; on CPUs as many as may wait for each other, and a few more."""
-    name = f"{pool}-1"
+    name = f"{pool}-{number}"
     places = 1 if pool == "cuda" else NEEDED_SLOTS + max(2, (os.cpu_count() or 1) // 4)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--install-policy", "never"]
     asked = datetime.now(UTC)

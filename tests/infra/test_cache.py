@@ -36,6 +36,26 @@ def test_many_at_once_may_give_the_same_bytes_the_same_second_name(tmp_path):
     assert errors == []
 
 
+def test_bytes_that_come_again_leave_the_file_in_place_that_a_child_may_be_held_to(tmp_path):
+    """Landlock's rules are bound to a file, not to its name."""
+    cache, other = Cache(tmp_path / "cache"), Cache(tmp_path / "cache")
+    artifact = cache.write(b"same", name="model.onnx", media_type="m")
+    before = cache.path(artifact).stat().st_ino
+    assert other.write(b"same", name="model.onnx", media_type="m") == artifact
+    assert cache.path(artifact).stat().st_ino == before
+    assert not list((tmp_path / "cache" / "steps").iterdir())
+
+
+def test_what_a_power_cut_left_is_replaced(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    artifact = cache.write(b"whole", name="model.onnx", media_type="m")
+    cache.path(artifact).chmod(0o600)
+    cache.path(artifact).write_bytes(b"")
+    assert not cache.holds(artifact)
+    cache.write(b"whole", name="model.onnx", media_type="m")
+    assert cache.path(artifact).read_bytes() == b"whole"
+
+
 @pytest.mark.parametrize("place", [Path("/proc/nope"), Path(__file__), Path(__file__) / "below"])
 def test_a_place_where_no_cache_can_be_is_unavailable_and_named(place):
     with pytest.raises(StoreUnavailable) as caught:
