@@ -151,7 +151,10 @@ def architecture_modules() -> list[str]:
 
 
 def architecture_code() -> list[Path]:
-    """Where the packages that register architectures lie: an editable install is outside the interpreter's folders."""
-    packages = {point.module.split(".")[0] for point in importlib.metadata.entry_points(group=GROUP)}
-    specs = [importlib.util.find_spec(package) for package in sorted(packages)]
-    return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or [str(spec.origin)]]
+    """Where the packages that register architectures lie, and what says so of each: an editable install is outside the
+    interpreter's folders."""
+    points = importlib.metadata.entry_points(group=GROUP)
+    specs = [importlib.util.find_spec(package) for package in sorted({point.module.split(".")[0] for point in points})]
+    code = [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or [str(spec.origin)]]
+    homes = sorted({Path(str(point.dist.locate_file(""))).resolve() for point in points if point.dist})
+    return code + [said for home in homes for said in sorted(home.glob("*.egg-info"))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +66,14 @@ def fingerprint(name: str) -> dict[str, Any]:
         "distribution": dist.name if dist else "",
         "version": dist.version if dist else "",
         "code": source_digest(point.module.split(".")[0]),
-        "requires": _required(dist),
+        "requires": _required(dist, point.extras),
     }
 
 
-def _required(dist: importlib.metadata.Distribution | None) -> dict[str, str]:
-    """Without those of extras, which are another's choice."""
-    lines = [line for line in (dist.requires or [] if dist else []) if "extra ==" not in line]
+def _required(dist: importlib.metadata.Distribution | None, extras: Collection[str]) -> dict[str, str]:
+    """With those of the extras that the entry point names; others are somebody else's choice."""
+    wanted = tuple(f'extra == "{extra}"' for extra in extras)
+    lines = [line for line in (dist.requires or [] if dist else []) if "extra ==" not in line or line.endswith(wanted)]
     names = {re.split(r"[\s;<>=!~\[(@]", line, maxsplit=1)[0].lower() for line in lines}
     installed = {found.name.lower(): found.version for found in importlib.metadata.distributions() if found.name}
     return {name: installed[name] for name in sorted(names & installed.keys())}

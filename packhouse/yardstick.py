@@ -21,9 +21,9 @@ TORN_SCALED: Mapping[str, float] = {"float16": 2e-2, "float32": 1e-3, "float64":
 no rounding: they went different ways, at a step of `round`, `floor` or a threshold. Some 400 times the largest error of
 a healthy fp32 model, ten times that of a float16 one."""
 
-FLOAT64_SLACK = 32.0
-"""A float64 output has no finer reference, so that its own error reads as nothing: instead of half a unit in the last
-place, so many halves are taken for its rounding."""
+FLOAT64_SLACK = 16.0
+"""A float64 output has no finer reference, so that its own error reads as nothing: instead of a unit in the last place,
+so many are taken for its rounding."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Rounding:
 
     quiet: the least scale of a case. loud: the largest value of the real cases. typical, most: the model's own error as
     a part of the case's scale, the median and the largest of the cases that are not torn; None without a float64 run.
-    least: half a unit in the last place. torn: see TORN_SCALED.
+    least: a unit in the last place. torn: see TORN_SCALED.
     """
 
     quiet: float
@@ -67,7 +67,7 @@ class Rounding:
     torn: float
 
     def yardstick(self, expected: Array, exact: Array | None) -> Yardstick:
-        """The model's own error there, but never below what is typical for its other cases nor below half a unit in the
+        """The model's own error there, but never below what is typical for its other cases nor below a unit in the
         last place: one lucky case must not refuse a healthy format. Without a float64 run of this case, the largest
         error of the others."""
         scale = max(largest(expected if exact is None else exact), self.quiet)
@@ -110,8 +110,8 @@ def rounding(
 
 
 def _least(dtype: np.dtype[np.generic]) -> Error:
-    half_ulp = float(np.finfo(str(dtype)).eps) / 2 * (FLOAT64_SLACK if dtype == np.float64 else 1.0)
-    return Error(half_ulp, half_ulp / 4)
+    ulp = float(np.finfo(str(dtype)).eps) * (FLOAT64_SLACK if dtype == np.float64 else 1.0)
+    return Error(ulp, ulp / 2)
 
 
 def error(got: Array, want: Array) -> Error:

@@ -52,11 +52,12 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             opset_version=spec.formats.opset,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
-            dynamic_shapes=shapes(module, spec),
+            dynamic_shapes=models.as_forward_takes(module, models.dynamic_axes(spec, lambda name, _: name)),
             verbose=False,
         )
     assert program is not None
     graph = program.model.graph
+    _give_way(graph, {tensor.name for tensor in (*spec.inputs, *spec.outputs)})
     payloads = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
@@ -67,6 +68,19 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             )
             del graph.initializers[name]
     write(out, strip(ir.serde.serialize_model(program.model)), payloads)
+
+
+def _give_way(graph: ir.Graph, taken: set[str]) -> None:
+    """Nothing inside has the name of an input or output: the exporter names those without looking, and a parameter
+    may be called so."""
+    outside = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    inside = [*graph.initializers.values(), *(value for node in graph.all_nodes() for value in node.outputs)]
+    for value in inside:
+        if value.name in taken and id(value) not in outside:
+            held = graph.initializers.pop(value.name, None) is value
+            value.name = f"{value.name}.inside"
+            if held:
+                graph.initializers[value.name] = value
 
 
 def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path, first: Exception) -> None:
@@ -101,11 +115,6 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
         )
     write(out, strip(onnx.load(raw)), [])
     raw.unlink()
-
-
-def shapes(module: torch.nn.Module, spec: Spec) -> Any:
-    dynamic = models.dynamic_axes(spec, lambda name, _: name)
-    return (dynamic,) if isinstance(module, models.Standardised) else dynamic
 
 
 def check(path: Path, spec: Spec) -> None:

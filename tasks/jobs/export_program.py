@@ -33,7 +33,7 @@ def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
                 program = torch.export.export(
                     module,
                     example,
-                    dynamic_shapes=(dynamic,) if isinstance(module, models.Standardised) else dynamic,
+                    dynamic_shapes=models.as_forward_takes(module, dynamic),
                 )
         except Exception as error:  # exporters' errors have no common class
             raise ExportFailed(first_line(error), where="program") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,12 @@ def dynamic_axes(spec: Spec, dimension: Callable[[str, Axis], Any]) -> tuple[dic
         }
         for tensor in spec.inputs
     )
+
+
+def as_forward_takes(module: torch.nn.Module, each: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One for every input, in the form of forward's own arguments: where it takes `*inputs`, they are one of it."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return (each,) if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters) else each
 
 
 @contextmanager
