@@ -5,6 +5,7 @@ Memory: the activations of one batch of a few samples, and one histogram of BINS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,13 +68,15 @@ class Calibration:
         self._graph, self._batches, self._file = graph, batches, file
         self._seen: dict[str, Seen] = {}
         self._counted: set[str] = set()
+        self._room = room(sum(batch.kept for batch in batches))
 
     def ranges(self, names: Iterable[str], method: Ranges) -> dict[str, tuple[float, float]]:
         wanted = list(dict.fromkeys(names))
         self._watch([name for name in wanted if name not in self._seen])
         if method is not Ranges.MINMAX:
             self._count([name for name in wanted if name not in self._counted])
-        return {name: bounds(self._seen[name], method) for name in wanted}
+        found = {name: bounds(self._seen[name], method) for name in wanted}
+        return {name: (low * self._room, high * self._room) for name, (low, high) in found.items()}
 
     def _watch(self, names: list[str]) -> None:
         for values in self._values(names):
@@ -88,6 +91,11 @@ class Calibration:
 
     def _values(self, names: list[str]) -> Iterator[Mapping[str, Array]]:
         return activations(self._graph, names, self._batches, self._file) if names else iter(())
+
+
+def room(samples: int) -> float:
+    """Factor of a range: the fewer samples were seen, the further the next one will lie outside."""
+    return 1 + 1 / math.sqrt(max(samples, 1))
 
 
 def bounds(seen: Seen, method: Ranges) -> tuple[float, float]:

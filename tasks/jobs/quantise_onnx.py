@@ -21,7 +21,7 @@ MAX_NAMED = 8
 
 
 def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
-    """Quantises the fp32 ONNX file `model` to `out`. Returns {"method": the recipe, "portable": whether it answers
+    """Quantises the fp32 ONNX file `model` to `out`. Returns {"recipe": its name, "portable": whether it answers
     alike on processors without VNNI, "quantised": {operator: count}, "left": nodes in fp32, "notes"}.
 
     Raises ExportFailed: the graph has nothing that a recipe takes.
@@ -38,7 +38,7 @@ def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
         kept.file.replace(out)
     counts = Counter(node.op_type for node in quantisable(graph, kept.recipe) if key(node) not in kept.left)
     return {
-        "method": kept.recipe.name,
+        "recipe": kept.recipe.name,
         "portable": kept.recipe.portable,
         "quantised": dict(sorted(counts.items())),
         "left": sorted(kept.left),
