@@ -53,6 +53,11 @@ class Tried:
     file: Path
 
     @property
+    def exactness(self) -> float:
+        """sqnr_db, the worst where there is none: it does not run, or has no floating output."""
+        return -math.inf if math.isnan(self.sqnr_db) else self.sqnr_db
+
+    @property
     def why(self) -> str:
         """In one line, of a recipe that was not taken."""
         return self.refusal or f"{self.sqnr_db:.1f} dB: fits, and another is more exact"
@@ -92,8 +97,8 @@ class Search:
                 return found, tried
             tried.append(found)
         holding = [entry for entry in tried if not entry.refusal]
-        best = max(holding or tried, key=lambda entry: entry.sqnr_db)
-        kept = best if holding else self.restored(best)
+        best = max(holding or tried, key=lambda entry: entry.exactness)
+        kept = best if holding or not math.isfinite(best.exactness) else self.restored(best)
         return kept, [entry for entry in tried if entry is not kept]
 
     def attempt(self, recipe: Recipe, left: Set[str] = frozenset()) -> Tried:
@@ -102,7 +107,7 @@ class Search:
         ranges = self._ranges(recipe, static_nodes(self.graph, recipe, left))
         rewrite(self.graph, recipe, ranges, left).save(file)
         found, quality = self._compared(file)
-        return Tried(recipe, left, found.refusal, quality.sqnr_db if quality else -math.inf, file)
+        return Tried(recipe, left, found.refusal, quality.sqnr_db if quality else math.nan, file)
 
     def _ranges(self, recipe: Recipe, static: set[str]) -> dict[str, Range]:
         if recipe.ranges is None:
@@ -184,7 +189,7 @@ def gate(spec: Spec) -> Int8Gate:
 def enough(found: Tried, gates: Gates) -> bool:
     """A part of equal answers on some samples may be luck, so that scores are held to the ratio too; not where the spec
     asks for the recipe by name."""
-    return not found.refusal and (found.recipe.asked or found.sqnr_db >= gates.int8_sqnr_db)
+    return not found.refusal and (found.recipe.asked or not found.sqnr_db < gates.int8_sqnr_db)
 
 
 def varying(graph: Graph, node: onnx.NodeProto) -> list[str]:
