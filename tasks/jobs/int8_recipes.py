@@ -53,6 +53,11 @@ class Recipe:
         return self.limit == PORTABLE and self.matrices is not Way.BLOCKS
 
     @property
+    def clips(self) -> bool:
+        """Values that calibration saw lie outside of its ranges: how many others will, few samples do not show."""
+        return self.ranges in (Ranges.PERCENTILE, Ranges.ENTROPY)
+
+    @property
     def name(self) -> str:
         if self.matrices is Way.BLOCKS:
             return f"weight-only {self.bits}-bit"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import onnx
@@ -37,6 +38,9 @@ MAX_ANSWER_BYTES = 64 * MiB
 
 MARGIN_DB = 1.0
 """Above the spec's signal-to-noise ratio, since other samples will judge."""
+
+AMPLE_DB = 10.0
+"""Above the spec's signal-to-noise ratio nothing is won by looking for a more exact recipe."""
 
 MOST_LEFT = 0.5
 """Part of the quantised nodes that may go back to fp32: beyond it little is won."""
@@ -87,19 +91,24 @@ class Search:
     def best(self, recipes: Sequence[Recipe]) -> tuple[Tried, list[Tried]]:
         """What is kept, and what was refused or passed over, in the order of trying.
 
-        The first recipe that keeps to the gate with every output at the spec's signal-to-noise ratio; else the most
-        exact one of those that keep to the gate; else the most exact one, with layers restored.
+        Portable recipes that do not clip first, together: the first of them that is ample; else the most exact one that
+        is enough. Then those that clip, then the others likewise. Else the most exact one of those that keep to the
+        gate; else the most exact one, with layers restored.
         """
         tried: list[Tried] = []
-        for recipe in recipes:
-            found = self.attempt(recipe)
-            if enough(found, self.spec.gates):
-                return found, tried
-            tried.append(found)
-        holding = [entry for entry in tried if not entry.refusal]
-        best = max(holding or tried, key=lambda entry: entry.exactness)
-        kept = best if holding or not math.isfinite(best.exactness) else self.restored(best)
-        return kept, [entry for entry in tried if entry is not kept]
+        for _, alike in groupby(recipes, key=lambda recipe: (recipe.portable, recipe.clips)):
+            together: list[Tried] = []
+            for recipe in alike:
+                together.append(self.attempt(recipe))
+                if enough(together[-1], self.spec.gates, more_db=AMPLE_DB):
+                    return together[-1], [*tried, *together[:-1]]
+            tried += together
+            if fitting := [entry for entry in together if enough(entry, self.spec.gates)]:
+                return _parted(tried, most_exact(fitting))
+        if holding := [entry for entry in tried if not entry.refusal]:
+            return _parted(tried, most_exact(holding))
+        best = most_exact(tried)
+        return _parted(tried, self.restored(best) if math.isfinite(best.exactness) else best)
 
     def attempt(self, recipe: Recipe, left: Set[str] = frozenset()) -> Tried:
         self._files += 1
@@ -186,10 +195,18 @@ def gate(spec: Spec) -> Int8Gate:
     return Int8Gate(gates.int8_accuracy_drop, agreement, gates.int8_sqnr_db + MARGIN_DB)
 
 
-def enough(found: Tried, gates: Gates) -> bool:
+def most_exact(tried: Sequence[Tried]) -> Tried:
+    return max(tried, key=lambda entry: entry.exactness)
+
+
+def _parted(tried: Sequence[Tried], kept: Tried) -> tuple[Tried, list[Tried]]:
+    return kept, [entry for entry in tried if entry is not kept]
+
+
+def enough(found: Tried, gates: Gates, *, more_db: float = 0.0) -> bool:
     """A part of equal answers on some samples may be luck, so that scores are held to the ratio too; not where the spec
     asks for the recipe by name."""
-    return not found.refusal and (found.recipe.asked or not found.sqnr_db < gates.int8_sqnr_db)
+    return not found.refusal and (found.recipe.asked or not found.sqnr_db < gates.int8_sqnr_db + more_db)
 
 
 def varying(graph: Graph, node: onnx.NodeProto) -> list[str]:

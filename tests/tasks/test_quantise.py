@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import weakref
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ import pytest
 
 from packhouse.errors import ExportFailed
 from packhouse.runtime import open_format
-from packhouse.spec import Format
+from packhouse.spec import SPEC_FILE, Format, Gates, parse
+from tasks import pack
 from tasks.jobs import calibrate, export_onnx, int8_search, onnx_graph, quantise_onnx
 from tasks.jobs.calibrate import Calibration, Seen, bounds
-from tasks.jobs.int8_recipes import Ranges
+from tasks.jobs.int8_recipes import DYNAMIC, Ranges, Recipe
+from tasks.jobs.int8_search import Search, Tried
 from tasks.jobs.int8_weights import FULL, PORTABLE, in_blocks, quantised
 from tasks.jobs.onnx_graph import Draft
 from tests.tasks.test_evaluation import Job
@@ -56,9 +60,9 @@ def samples(rows: int = 48) -> np.ndarray:
 
 def test_a_convolutional_model_is_quantised_by_calibrated_ranges_to_a_quarter_and_passes(staged, tmp_path):
     made = Made(staged("convolutional", inputs={"x": samples()}, **SMALL_BATCHES), tmp_path / "made")
-    assert made.facts["recipe"] == "static min-max, per channel, 7-bit weights"
+    assert re.fullmatch(r"static min-max(, dynamic matrices)?, per channel, 7-bit weights", made.facts["recipe"])
     assert made.facts["quantised"] == {"Conv": 2, "Gemm": 1}
-    assert made.operators["DynamicQuantizeLinear"] == made.operators["ConvInteger"] == 0
+    assert made.operators["ConvInteger"] == 0
     assert made.smaller > 3.5
     assert made.judged() == ""
 
@@ -235,3 +239,46 @@ def test_the_fp32_file_is_only_read(staged, tmp_path):
     kept = shutil.copyfile(tmp_path / "model.onnx", tmp_path / "kept")
     quantise_onnx.run(**job.given, model=str(tmp_path / "model.onnx"), out=str(tmp_path / "model.int8.onnx"))
     assert (tmp_path / "model.onnx").read_bytes() == kept.read_bytes()
+
+
+def found(recipe: Recipe, sqnr_db: float, refusal: str = "") -> Tried:
+    return Tried(recipe, frozenset(), refusal, sqnr_db, Path("unused"))
+
+
+PORTABLE_TENSOR, PORTABLE_CHANNEL, FULL_TENSOR, FULL_CHANNEL = DYNAMIC
+
+
+@pytest.mark.parametrize(
+    ("ratios", "kept", "attempts"),
+    [
+        ((41.0, 60.0, 60.0, 60.0), PORTABLE_TENSOR, 1),
+        ((36.0, 38.0, 60.0, 60.0), PORTABLE_CHANNEL, 2),
+        ((36.0, 35.0, 60.0, 60.0), PORTABLE_TENSOR, 2),
+        ((29.0, 28.0, 36.0, 34.0), FULL_TENSOR, 4),
+        ((20.0, 21.0, 22.0, 24.0), FULL_CHANNEL, 4),
+    ],
+    ids=["ample", "more exact", "first of equals", "not portable", "keeps to the gate"],
+)
+def test_the_first_ample_recipe_is_kept_and_portable_ones_come_first(ratios, kept, attempts):
+    search = Search.__new__(Search)
+    search.spec = SimpleNamespace(gates=Gates())
+    asked: list[Recipe] = []
+    search.attempt = lambda recipe: (asked.append(recipe), found(recipe, ratios[DYNAMIC.index(recipe)]))[1]
+    best, others = search.best(DYNAMIC)
+    assert best.recipe == kept
+    assert len(asked) == attempts == len(others) + 1
+
+
+def test_where_samples_have_labels_no_more_answers_may_change_than_accuracy_may_fall(staged):
+    source = staged("linear", labels=np.arange(24) % 4, gates={"int8_accuracy_drop": 0.03})
+    spec = parse((Path(source.removeprefix("file://")) / SPEC_FILE).read_bytes())
+    assert int8_search.gate(spec).agreement == pytest.approx(0.97)
+
+
+@pytest.mark.parametrize(("portable", "processors"), [(True, "any"), (False, "vnni")])
+def test_the_manifest_names_the_recipe_and_the_processors(portable, processors):
+    candidate = SimpleNamespace(format=Format.ONNX_INT8, facts={"recipe": "dynamic", "portable": portable})
+    judged = SimpleNamespace(candidate=candidate, measures={"golden_sqnr_db": 40.0})
+    gated = SimpleNamespace(planned=SimpleNamespace(spec=SimpleNamespace(gates=Gates())))
+    made = pack._release(gated, judged)
+    assert (made.recipe, made.processors) == ("dynamic", processors)
