@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet wheels constraints clean help
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats wheels constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -46,6 +46,9 @@ bench-line: $(READY) ## a release against the bare sequence of calls
 
 bench-fleet: $(READY) ## a quiet night over a fleet, and the orchestrator's part
 	$(BIN)/python -m bench.fleet
+
+bench-formats: $(READY) ## INT8 against ONNX Runtime's own quantiser
+	$(BIN)/python -m bench.formats
 
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
 	$(BIN)/python -m infra.deploy.wheels --torch $(or $(TORCH),cpu) $(PACKAGES)

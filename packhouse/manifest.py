@@ -7,6 +7,7 @@ inputs before any work; its proof is the record's digest.
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
@@ -84,12 +85,23 @@ class SqnrTolerance(Frozen):
 AnyTolerance = Annotated[RatioTolerance | AbsoluteTolerance | SqnrTolerance, Field(discriminator="kind")]
 
 
+class Processors(StrEnum):
+    """Where a format's answers are those that were judged. vnni: where 8-bit products are added in 32 bits; others add
+    pairs of them in 16 bits, which such weights can overflow."""
+
+    ANY = "any"
+    VNNI = "vnni"
+
+
 class Release(Frozen):
-    """One format that a release holds, and how close its golden answers must stay for good."""
+    """One format that a release holds, and how close its golden answers must stay for good. recipe: how an INT8 format
+    was quantised, where there was a choice."""
 
     format: Format
     file: Name
     tolerance: AnyTolerance
+    recipe: Annotated[str, Field(max_length=200)] = ""
+    processors: Processors = Processors.ANY
 
 
 class Manifest(Frozen):

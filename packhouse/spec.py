@@ -197,7 +197,8 @@ class Preprocessing(Frozen):
 
 
 class Formats(Frozen):
-    """What is wanted of each format."""
+    """What is wanted of each format. int8_weights: bits of large matrices in `onnx-int8` whose activations stay in
+    floats, if that keeps to the gates; None: activations are quantised too."""
 
     onnx: Want = Want.REQUIRED
     torchscript: Want = Want.REQUIRED
@@ -205,6 +206,7 @@ class Formats(Frozen):
     onnx_int8: Annotated[Want, Field(alias="onnx-int8")] = Want.OPTIONAL
     torchscript_int8: Annotated[Want, Field(alias="torchscript-int8")] = Want.OPTIONAL
     opset: Annotated[int, Field(strict=True, ge=18, le=24)] = 20
+    int8_weights: Literal[4, 8] | None = None
 
     def want(self, format: Format) -> Want:
         want: Want = getattr(self, _field(format))

@@ -52,8 +52,10 @@ def digested(error: Refused) -> str:
     return without_paths(str(lasting))
 
 
-def left_out(format: Format, check: str, outcome: Outcome, reason: str) -> LeftOut:
-    return LeftOut(format=format, verdict=Verdict(check=check, subject=format.value, outcome=outcome, reason=reason))
+def left_out(format: Format, check: str, outcome: Outcome, reason: str, *, made: Candidate | None = None) -> LeftOut:
+    """made: what it would have been."""
+    verdict = Verdict(check=check, subject=format.value, outcome=outcome, reason=reason)
+    return LeftOut(format=format, verdict=verdict, notes=tuple(made.facts.get("notes", ())) if made else ())
 
 
 def _candidate(format: Format, artifact: Artifact, answer: Answer) -> Candidate:

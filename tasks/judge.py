@@ -23,7 +23,7 @@ def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) 
         reason, measures = _ask(gated, referenced, candidate)
         line.note(reason or "pass")
     if reason:
-        return left_out(candidate.format, PARITY, Outcome.REFUSED, reason)
+        return left_out(candidate.format, PARITY, Outcome.REFUSED, reason, made=candidate)
     verdict = Verdict(
         check=PARITY,
         subject=candidate.format.value,

@@ -60,9 +60,11 @@ def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[J
         elif format.base not in size:
             dropped.append(left_out(format, "pays", Outcome.NOT_RUN, f"there is no {format.base} to compare with"))
         elif size[format] >= size[format.base]:
-            dropped.append(left_out(format, "pays", Outcome.REFUSED, f"is not smaller than {format.base}"))
+            reason = f"is not smaller than {format.base}"
+            dropped.append(left_out(format, "pays", Outcome.REFUSED, reason, made=entry.candidate))
         elif slower[format]:
-            dropped.append(left_out(format, "pays", Outcome.REFUSED, f"is slower than {format.base} on this processor"))
+            reason = f"is slower than {format.base} on this processor"
+            dropped.append(left_out(format, "pays", Outcome.REFUSED, reason, made=entry.candidate))
         else:
             kept.append(entry)
     return kept, dropped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
-from packhouse.manifest import GOLDEN, Manifest, Release
+from packhouse.manifest import GOLDEN, Manifest, Processors, Release
 from packhouse.replay import kept_tolerance
 from packhouse.spec import Want
 from tasks.stage import one_line, stage
@@ -59,7 +59,14 @@ def pack(
 def _release(gated: Gated, judged: Judged) -> Release:
     format = judged.candidate.format
     tolerance = kept_tolerance(format, gated.planned.spec.gates, judged.measures["golden_sqnr_db"])
-    return Release(format=format, file=format.file, tolerance=tolerance)
+    facts = judged.candidate.facts
+    return Release(
+        format=format,
+        file=format.file,
+        tolerance=tolerance,
+        recipe=str(facts.get("recipe", "")),
+        processors=Processors.ANY if facts.get("portable", True) else Processors.VNNI,
+    )
 
 
 def _name(artifact: Artifact) -> str:

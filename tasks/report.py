@@ -47,7 +47,9 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
     return Row(
         format=candidate.format,
         outcome=Outcome.PASS,
-        how=str(candidate.facts.get("method") or candidate.facts.get("exporter") or ""),
+        how=str(
+            candidate.facts.get("method") or candidate.facts.get("recipe") or candidate.facts.get("exporter") or ""
+        ),
         size=candidate.artifact.size,
         smaller=gated.weights.size / candidate.artifact.size,
         p50_ms=latency.get("p50_ms"),
@@ -82,8 +84,6 @@ def _worst(deviations: list[dict[str, Any]], key: str) -> float | None:
 
 
 def _notes(packed: Packed) -> list[str]:
-    return [
-        f"{entry.candidate.format}: {note}"
-        for entry in packed.judged
-        for note in entry.candidate.facts.get("notes", [])
-    ]
+    made = {entry.candidate.format: entry.candidate.facts.get("notes", []) for entry in packed.judged}
+    made |= {entry.format: entry.notes for entry in packed.left_out}
+    return [f"{format}: {note}" for format, notes in made.items() for note in notes]

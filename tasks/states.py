@@ -71,10 +71,11 @@ class Candidate(Frozen):
 
 
 class LeftOut(Frozen):
-    """A format that this release does not have, and can not lack its reason."""
+    """A format that this release does not have, and can not lack its reason. notes: how it was made, where it was."""
 
     format: Format
     verdict: Verdict
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_reason(self) -> LeftOut:

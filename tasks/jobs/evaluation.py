@@ -1,4 +1,4 @@
-"""The evaluation samples, batch by batch: what a model or a format is asked besides the probes."""
+"""The samples of a split, batch by batch: what a model or a format is asked besides the probes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Batch:
     start: int
     kept: int
     inputs: Mapping[str, Array]
+    split: str = "evaluation"
 
     @property
     def name(self) -> str:
         last = self.start + self.kept - 1
-        return f"evaluation sample {self.start}" if self.kept == 1 else f"evaluation samples {self.start} to {last}"
+        return f"{self.split} sample {self.start}" if self.kept == 1 else f"{self.split} samples {self.start} to {last}"
 
     def asked_by(self, cases: Sequence[Case]) -> int | None:
         """The place of the case that asks the very same, if there is one: nothing is computed twice."""
@@ -44,19 +45,26 @@ class Batch:
         return kept
 
 
-def batches(spec: Spec, samples: Mapping[str, Array]) -> Iterator[Batch]:
-    """The first MAX_EVALUATION samples in their order, each once."""
-    rows = {tensor.name: samples[f"evaluation.{tensor.name}"][:MAX_EVALUATION] for tensor in spec.inputs}
+def batches(
+    spec: Spec,
+    samples: Mapping[str, Array],
+    *,
+    split: str = "evaluation",
+    most: int = MAX_EVALUATION,
+    together: int = EVALUATION_BATCH,
+) -> Iterator[Batch]:
+    """The first `most` samples of the split in their order, each once; `together` of them in a batch, if it may be."""
+    rows = {tensor.name: samples[f"{split}.{tensor.name}"][:most] for tensor in spec.inputs}
     count = len(next(iter(rows.values())))
     if spec.batch is None:
         for index in range(count):
-            yield Batch(index, 1, {name: array[index] for name, array in rows.items()})
+            yield Batch(index, 1, {name: array[index] for name, array in rows.items()}, split)
         return
     axis = spec.axes[spec.batch]
-    size = max(axis.min, min(axis.max, EVALUATION_BATCH))
+    size = max(axis.min, min(axis.max, together))
     for start in range(0, count, size):
         inputs = {name: _rows(array, start, size, axis.min) for name, array in rows.items()}
-        yield Batch(start, min(size, count - start), inputs)
+        yield Batch(start, min(size, count - start), inputs, split)
 
 
 def _rows(array: Array, start: int, size: int, least: int) -> Array:

@@ -1,51 +1,56 @@
-"""INT8 by ONNX Runtime: weights to 8 bits, activations measured at run time (dynamic)."""
+"""INT8 of the ONNX format: the recipes that its operators allow are tried on the calibration samples, one is kept."""
 
 from __future__ import annotations
 
-import logging
-import shutil
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.shape_inference import quant_pre_process
-
 from packhouse.errors import ExportFailed
-from tasks.jobs.onnx_file import strip, write
+from packhouse.probes import check_samples, read_samples
+from tasks.jobs import model as models
+from tasks.jobs.constants import folded
+from tasks.jobs.int8_nodes import key, quantisable
+from tasks.jobs.int8_recipes import recipes
+from tasks.jobs.int8_search import Search, Tried
+from tasks.jobs.onnx_graph import Graph, read
 
-OPERATORS = ("MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization")
-"""Never Conv: dynamic INT8 convolutions are several times slower than fp32 on x86."""
+MAX_NAMED = 8
+"""Layers left in fp32 that a note names."""
 
 
-def run(*, model: str, out: str) -> dict[str, Any]:
-    """Quantises the fp32 ONNX file `model` to `out`. Returns {"quantised": {operator: count}, "notes"}.
+def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
+    """Quantises the fp32 ONNX file `model` to `out`. Returns {"recipe": its name, "portable": whether it answers
+    alike on processors without VNNI, "quantised": {operator: count}, "left": nodes in fp32, "notes"}.
 
-    Raises ExportFailed: the graph has nothing that dynamic quantisation takes.
+    Raises ExportFailed: the graph has nothing that a recipe takes.
     """
-    logging.getLogger().setLevel(logging.ERROR)
-    raw = Path(out).with_suffix(".raw")
-    source = Path(shutil.copyfile(model, "source.onnx"))  # the quantiser writes beside its input
-    before = _operators(source)
-    if before.get("LSTM") or before.get("GRU"):
-        # Recurrent weights reach their node through Slice and Concat, which hides that they are constants.
-        folded = Path(out).with_suffix(".folded")
-        quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-        source = folded
-    quantize_dynamic(str(source), str(raw), op_types_to_quantize=list(OPERATORS), weight_type=QuantType.QInt8)
-    write(Path(out), strip(onnx.load(raw)), [])
-    raw.unlink()
-    after = _operators(Path(out))
-    made = {
-        name: count for name, count in after.items() if name.startswith(("DynamicQuantize", "MatMulInteger", "QLinear"))
+    parsed, arrays = models.read_spec(spec), read_samples(Path(samples))
+    check_samples(parsed, arrays)
+    with tempfile.TemporaryDirectory(dir=Path(out).parent, prefix="int8-") as name:
+        graph = folded(read(Path(model)), Path(name) / "constants.onnx")
+        tried = list(recipes(graph, parsed.formats))
+        if not tried:
+            got = ", ".join(sorted({node.op_type for node in graph.nodes}))
+            raise ExportFailed("has no operator that INT8 takes", where="onnx-int8", got=got)
+        kept, others = Search(parsed, arrays, graph, Path(model), Path(name)).best(tried)
+        kept.file.replace(out)
+    counts = Counter(node.op_type for node in quantisable(graph, kept.recipe) if key(node) not in kept.left)
+    return {
+        "recipe": kept.recipe.name,
+        "portable": kept.recipe.portable,
+        "quantised": dict(sorted(counts.items())),
+        "left": sorted(kept.left),
+        "notes": _notes(graph, kept, others),
     }
-    if not made and not any(name.endswith(("Integer", "LSTM")) and name not in before for name in after):
-        raise ExportFailed("has no operator that dynamic quantisation takes", where="onnx-int8", got=", ".join(before))
-    return {"quantised": made, "notes": []}
 
 
-def _operators(path: Path) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for node in onnx.load(path, load_external_data=False).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts
+def _notes(graph: Graph, kept: Tried, others: list[Tried]) -> list[str]:
+    bound = "answers alike on every processor" if kept.recipe.portable else "for processors with VNNI"
+    notes = [f"recipe {kept.recipe.name}: {kept.sqnr_db:.1f} dB on calibration samples, {bound}"]
+    if kept.left:
+        names = [node.name or key(node) for node in graph.nodes if key(node) in kept.left]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        notes.append(f"left in fp32, since they hurt most: {', '.join(names[:MAX_NAMED])}{more}")
+    return notes + [f"recipe {entry.recipe.name}: not taken: {entry.why}" for entry in others]

@@ -76,6 +76,51 @@ class Total(Linear):
         return y, y.sum()
 
 
+class Convolutional(nn.Module):
+    """Two convolutions with a residual between them, over (4, 4): (batch, 4)."""
+
+    def __init__(self, channels: int = 96) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.pool, self.out = nn.MaxPool2d(2), nn.Linear(4 * channels, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = torch.relu(self.norm(self.first(x.reshape(-1, 1, 4, 4))))
+        second = torch.relu(self.second(first) + first)
+        return self.out(self.pool(second).flatten(1))
+
+
+class Recurrent(nn.Module):
+    """An LSTM over four steps of four features: (batch, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.out = nn.LSTM(4, 64, batch_first=True, bidirectional=True), nn.Linear(128, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.steps(x.reshape(-1, 4, 4))[0][:, -1])
+
+
+class Outlier(nn.Module):
+    """The middle one of five layers reads one feature a hundred thousand times larger than the others, which leaves
+    them no bits: (batch, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.Linear(FEATURES, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
+        self.middle = nn.Linear(64, 64)
+        self.after = nn.Sequential(nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+        large = torch.ones(64)
+        large[0] = 1e5
+        self.register_buffer("large", large)
+        with torch.no_grad():
+            self.middle.weight[:, 0] /= 1e5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.after(self.middle(self.before(x) * self.large))
+
+
 class TwoOutputs(nn.Module):
     """Two outputs of the same form: (batch, 4) each."""
 
