@@ -19,7 +19,7 @@ from packhouse.probes import LARGE
 from packhouse.spec import Spec
 from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line
-from tasks.jobs.state import State
+from tasks.jobs.state import State, equal
 from tasks.jobs.watched import CONVERSIONS, LEAVES, TESTS, TORCH, Place, Step, Watched, replaced, tensors, text, watched
 
 MOST_WAYS = 4
@@ -107,10 +107,7 @@ def _inner(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _same(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
-    return len(some) == len(others) and all(
-        one.shape == other.shape and bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
-        for one, other in zip(some, others, strict=True)
-    )
+    return len(some) == len(others) and all(map(equal, some, others))
 
 
 def _written(module: torch.nn.Module, first: Watched) -> Iterator[Finding]:
@@ -120,9 +117,13 @@ def _written(module: torch.nn.Module, first: Watched) -> Iterator[Finding]:
         return
     with torch.no_grad():
         harmless = _same(tensors(module(*first.inputs)), first.answer)
-    what = "the model writes to its inputs" + ("" if harmless else ", and answers otherwise when asked again with them")
-    severity = Severity.WARNING if harmless else Severity.REFUSED
-    yield Finding(trap=Trap.INPUT, what=what, where=text(first.written), severity=severity)
+    what, where = "the model writes to its inputs", text(first.written)
+    proof = "it answers otherwise when asked again with them"
+    yield _proven(Finding(trap=Trap.INPUT, what=what, where=where), "" if harmless else proof)
+
+
+def _proven(finding: Finding, proof: str) -> Finding:
+    return finding.model_copy(update={"proof": proof, "severity": Severity.REFUSED}) if proof else finding
 
 
 def _changed(
@@ -137,10 +138,11 @@ def _changed(
         watched(module, inputs)
     harmless = _same(watched(module, rows[0]).answer, first.answer)
     state.restore()
-    what = f"forward changes the model's own {', '.join(names[:3])}"
-    what += "" if harmless else ", so that its answers depend on the calls before"
-    severity = Severity.WARNING if harmless else Severity.REFUSED
-    yield Finding(trap=Trap.STATE, what=what, where=_defined(module, names[0]), severity=severity)
+    if harmless and any(finding.trap is Trap.TRAINING for finding in first.findings):
+        return  # running statistics that nobody reads: named already
+    what, where = f"forward changes the model's own {', '.join(names[:3])}", _defined(module, names[0])
+    proof = "its answers depend on the calls before"
+    yield _proven(Finding(trap=Trap.STATE, what=what, where=where), "" if harmless else proof)
 
 
 def _defined(module: torch.nn.Module, name: str) -> str:
@@ -199,7 +201,9 @@ def _loops(first: Watched, resized: Watched, own: str) -> Iterator[Finding]:
     some, others = ([step for step in seen.steps if step.place and step.place.of(own)] for seen in (first, resized))
     at = None if resized.failed else _first_difference(some, others)
     if at is not None:
-        step = (some + others[len(some) :])[at]
+        here = [steps[at] for steps in (some, others) if at < len(steps)]
+        again = {step.place for step in some[:at]}  # the line that one of them runs once more
+        step = next((step for step in here if step.place in again), here[0])
         what = "the model takes other steps for another size of a dynamic axis"
         yield Finding(trap=Trap.LOOP, what=what, where=text(step.place))
 

@@ -76,7 +76,7 @@ class Evaluated:
 def _insist(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.severity is Severity.REFUSED:
-            raise ParityRefused(finding.what, where=finding.where, next=finding.next)
+            raise ParityRefused(f"{finding.what}: {finding.proof}", where=finding.where, next=finding.next)
 
 
 def _probed(

@@ -28,17 +28,20 @@ class State:
             for value in vars(layer).values()
             if type(value) in (dict, list, set)
         ]
-        self._buffers = [(buffer, buffer.clone()) for buffer in module.buffers() if not buffer.is_meta]
+        self._buffers = [
+            (name, buffer, buffer.clone()) for name, buffer in module.named_buffers() if not buffer.is_meta
+        ]
         self._marks = {name: _marks(layer) for name, layer in layers}
 
     def changed(self) -> list[str]:
-        """The dotted names of what is no longer as it was, `training` apart."""
-        found = []
+        """The dotted names of what is no longer as it was, `training` apart. Buffers by content too: batch norm writes
+        to its own without leaving a mark."""
+        found = [name for name, buffer, content in self._buffers if not equal(buffer, content)]
         for name, layer, _ in self._layers:
             before, after = self._marks[name], _marks(layer)
             keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
             found += [f"{name}.{key}".removeprefix(".") for key in keys]
-        return found
+        return list(dict.fromkeys(found))
 
     def restore(self) -> None:
         for _, layer, attributes in self._layers:
@@ -48,10 +51,16 @@ class State:
             value.clear()
             value.extend(content) if isinstance(value, list) else value.update(content)
         with torch.no_grad():
-            for buffer, content in self._buffers:
-                if not torch.equal(buffer, content):
+            for _, buffer, content in self._buffers:
+                if not equal(buffer, content):
                     buffer.copy_(content)
         self._marks = {name: _marks(layer) for name, layer, _ in self._layers}
+
+
+def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Bit for bit, NaN included."""
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
 
 
 def _marks(layer: torch.nn.Module) -> dict[str, Any]:

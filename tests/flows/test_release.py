@@ -58,7 +58,8 @@ def test_a_model_whose_export_is_wrong_is_not_released(
 
 def test_a_branch_that_a_trace_freezes_is_refused(home, staged):
     ends = release([staged("frozen-branch", formats={"program": "off", "onnx": "off", "onnx-int8": "off"})])
-    assert_refused(ends, home, "torchscript: ", "times the rounding of fp32")
+    line = "the model branches on data at packhouse_test_architectures.py:43"
+    assert_refused(ends, home, "torchscript: ", f"times the rounding of fp32; {line}")
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["no labels", "labels"])
@@ -85,7 +86,7 @@ def test_a_branch_that_script_keeps_is_released_in_every_format_that_can_have_it
 @pytest.mark.parametrize(
     "architecture, options, reason",
     [
-        ("random", {}, "not deterministic"),
+        ("random", {}, "not deterministic: the same input gave two answers; the model draws random numbers (rand) at "),
         ("not-a-number", {}, "the trained model answers 'batch 1' with NaN or infinity"),
     ],
 )

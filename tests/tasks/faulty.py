@@ -1,5 +1,5 @@
-"""Models with one trap each, and twins that do the same without it. x: float32, (batch, 16) to (batch, 4), unless said
-otherwise. Beside the marked line stands what preflight has to name."""
+"""Models with one trap each, and twins without one. x: float32, (batch, 16) to (batch, 4), unless said otherwise. A
+comment at the end of a line says which trap preflight has to name there."""
 
 from __future__ import annotations
 
@@ -130,9 +130,8 @@ class Interpolated(nn.Module):
         self.layer = nn.Conv2d(1, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        return F.interpolate(
-            self.layer(image), scale_factor=1.5, mode="bilinear", recompute_scale_factor=True
-        )  # trap: interpolate
+        y = self.layer(image)
+        return F.interpolate(y, scale_factor=1.5, recompute_scale_factor=True)  # trap: interpolate
 
 
 class CustomOperator(Base):
@@ -282,6 +281,15 @@ class NotANumber(Base):
 # Twins that do it right
 
 
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(FEATURES, 32), nn.Tanh(), nn.Linear(32, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
 class Where(Base):
     """A branch as torch means it."""
 
@@ -343,7 +351,7 @@ class Attention(nn.Module):
 
 class Upsampled(Interpolated):
     def forward(self, image: Tensor) -> Tensor:
-        return F.interpolate(self.layer(image), size=(12, 12), mode="bilinear")
+        return F.interpolate(self.layer(image), size=(12, 12))
 
 
 class ChecksItsShape(Base):
