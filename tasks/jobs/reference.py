@@ -14,7 +14,7 @@ from packhouse.cases import write_cases
 from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SpecInvalid
 from packhouse.judge import Array, Case, Outputs, roundings, with_yardsticks
-from packhouse.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, explained
+from packhouse.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, Trap, explained
 from packhouse.probes import Probe, check_samples, probes, read_samples
 from packhouse.runtime import Runner, torch_runner
 from packhouse.spec import Spec
@@ -84,7 +84,7 @@ def _probed(
 ) -> list[Case]:
     probed: list[Case] = []
     for probe in probes(spec, samples):
-        answer, problem = _ask(runner, probe)
+        answer, problem = _ask(runner, probe, findings)
         if problem:
             notes.append(f"probe {probe.name!r} dropped: {problem}")
             continue
@@ -95,14 +95,14 @@ def _probed(
     return probed
 
 
-def _ask(runner: Runner, probe: Probe) -> tuple[Outputs, str]:
+def _ask(runner: Runner, probe: Probe, findings: Sequence[Finding] = ()) -> tuple[Outputs, str]:
     """The answer, or why there is none that proves anything. Raises SpecInvalid, ParityRefused: the inputs are real."""
     try:
         answer = runner(probe.inputs)
     except Exception as error:  # the model's own code; on a declared size it must not fail
         if probe.real:
             raise SpecInvalid(
-                f"the model fails on {probe.name!r}: {first_line(error)}",
+                explained(f"the model fails on {probe.name!r}: {first_line(error)}", findings, (Trap.CUSTOM,)),
                 where="axes",
                 next="correct the axis's min and max, or the model",
             ) from error

@@ -158,6 +158,17 @@ def softclip(x: Tensor) -> Tensor:
 softclip.register_fake(torch.empty_like)
 
 
+class OnlyOnCuda(Base):
+    """An operator without a kernel for the CPU. Only the reference can say that it fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.packhouse_faulty.only_on_cuda(self.one(x))
+
+
+torch.library.define("packhouse_faulty::only_on_cuda", "(Tensor x) -> Tensor")
+torch.library.impl("packhouse_faulty::only_on_cuda", "cuda", torch.clone)
+
+
 class ClampsItsInput(Base):
     """The same answer when asked again: harmless to the answers."""
 

@@ -61,15 +61,21 @@ def built(model: type[nn.Module]) -> nn.Module:
     return model().eval().requires_grad_(False)
 
 
+def answered(model: type[nn.Module], data: np.ndarray) -> tuple[int, ...]:
+    """The shape of one row of the answer."""
+    if model is faulty.OnlyOnCuda:
+        return (4,)
+    with torch.no_grad():
+        return tuple(built(model)(torch.from_numpy(data.copy())).shape[1:])
+
+
 class OneLine:
     """From a model to the judge's word about a format."""
 
     def __init__(self, model: type[nn.Module], work: Path, patch: pytest.MonkeyPatch) -> None:
         shape = form(model)
         data = samples(shape)
-        with torch.no_grad():
-            answer = torch.utils._pytree.tree_flatten(built(model)(torch.from_numpy(data.copy())))[0]
-        spec = spec_of(shape, tuple(("batch", *tensor.shape[1:]) for tensor in answer))
+        spec = spec_of(shape, (("batch", *answered(model, data)),))
         patch.setattr(models, "read_spec", lambda _: spec)
         patch.setattr(models, "load", lambda *_: built(model))
         patch.setattr(judge, "parse", lambda _: spec)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from packhouse.errors import ParityRefused
+from packhouse.errors import ParityRefused, SpecInvalid
 from packhouse.preflight import FROZEN_BY_A_TRACE, Finding, explained
 from packhouse.spec import Format
 from tasks.jobs import export_torchscript
@@ -228,6 +228,12 @@ def test_a_model_that_can_not_be_released_is_refused_once_with_the_line(tmp_path
         line.refer()
     assert len(re.findall(reason, str(refused.value))) == 1
     assert all(where in str(refused.value) for where in marks(model))
+
+
+def test_a_model_whose_operator_has_no_kernel_for_the_cpu_is_refused_with_the_line(tmp_path, monkeypatch):
+    line = OneLine(faulty.OnlyOnCuda, tmp_path, monkeypatch)
+    with pytest.raises(SpecInvalid, match=r"the model fails on 'batch 1'.*only_on_cuda at tests/tasks/faulty\.py:\d+"):
+        line.refer()
 
 
 # Twins

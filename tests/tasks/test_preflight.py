@@ -39,7 +39,9 @@ def marks(model: type[nn.Module]) -> dict[str, str]:
 
 
 FAULTY = models_of(traps=True)
-HEALTHY = [model for model in models_of(traps=False) if model not in (faulty.Base, faulty.NotANumber)]
+HEALTHY = [
+    model for model in models_of(traps=False) if model not in (faulty.Base, faulty.NotANumber, faulty.OnlyOnCuda)
+]
 
 
 @pytest.mark.parametrize("model", FAULTY, ids=[model.__name__ for model in FAULTY])
@@ -141,6 +143,14 @@ def test_a_model_that_fails_is_left_to_the_reference_with_what_was_seen_so_far()
     )
     assert [finding.trap for finding in findings] == [Trap.RANDOM]
     assert notes == ["preflight could not look: NotImplementedError: no kernel on the CPU"]
+
+
+def test_an_operator_without_a_kernel_for_the_cpu_is_named():
+    (finding,), (note,) = preflight.look(
+        built(faulty.OnlyOnCuda), spec_of(("batch", 16), (("batch", 4),)), {"evaluation.x": samples(("batch", 16))}
+    )
+    assert finding.what == "the model calls the custom operator packhouse_faulty::only_on_cuda"
+    assert "Could not run" in note
 
 
 def test_a_trap_behind_preprocessing_is_found_in_the_model_itself():
