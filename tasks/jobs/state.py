@@ -64,7 +64,9 @@ def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _marks(layer: torch.nn.Module) -> dict[str, Any]:
-    own = {key: _mark(value) for key, value in vars(layer).items() if key not in BOOKKEEPING}
+    """Of torch's own layers not the attributes, which are caches: an LSTM renews its list of weights."""
+    caches = type(layer).__module__.startswith("torch.")
+    own = {} if caches else {key: _mark(value) for key, value in vars(layer).items() if key not in BOOKKEEPING}
     return own | {key: _mark(value) for table in TABLES for key, value in vars(layer)[table].items()}
 
 

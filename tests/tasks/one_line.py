@@ -57,8 +57,11 @@ def found(model: type[nn.Module]) -> tuple[Finding, ...]:
 
 
 def built(model: type[nn.Module]) -> nn.Module:
+    """As the jobs load it: built, then its parameters are exchanged."""
     torch.manual_seed(0)
-    return model().eval().requires_grad_(False)
+    module = model().eval()
+    module.load_state_dict({name: tensor.clone() for name, tensor in module.state_dict().items()}, assign=True)
+    return module.requires_grad_(False)
 
 
 def answered(model: type[nn.Module], data: np.ndarray) -> tuple[int, ...]:
