@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from packhouse.artifact import Frozen, Outcome, Verdict
 from packhouse.manifest import ReleaseId
+from packhouse.preflight import Finding
 from packhouse.spec import Format, ModelName
 
 
@@ -34,7 +35,8 @@ class Row(Frozen):
 
 class Report(Frozen):
     """accuracy: of the trained model itself. case: the inputs that were timed. seconds: of the run until it was
-    published. lockdown: what the sandbox was held to. cuda: what the GPU said, or why it was not asked."""
+    published. lockdown: what the sandbox was held to. cuda: what the GPU said, or why it was not asked. preflight: the
+    traps in the model's code."""
 
     model: ModelName
     release: ReleaseId
@@ -50,6 +52,7 @@ class Report(Frozen):
     notes: tuple[str, ...]
     lockdown: tuple[str, ...]
     cuda: tuple[Verdict, ...] = ()
+    preflight: tuple[Finding, ...] = ()
 
 
 HEADINGS = ("format", "size", "smaller", "p50 ms", "p95 ms", "speed", "parity", "accuracy", "verdict")
@@ -113,8 +116,21 @@ def markdown(report: Report) -> str:
         "",
         *(f"- {verdict.check} of {verdict.subject}: {_said(verdict)}" for verdict in report.cuda),
         *(f"- {note}" for note in report.notes),
+        *_preflight(report),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _preflight(report: Report) -> list[str]:
+    """A section, where there is something to say."""
+    if not report.preflight:
+        return []
+    return ["", "## Preflight", "", *(f"- {_trap(finding)}" for finding in report.preflight)]
+
+
+def _trap(finding: Finding) -> str:
+    proof = f" ({finding.proof})" if finding.proof else ""
+    return f"{finding.severity}: {finding.line()}{proof}. {finding.next[0].upper()}{finding.next[1:]}."
 
 
 def _calls(report: Report) -> str:

@@ -8,6 +8,7 @@ from infra.workshop import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import Refused
 from packhouse.manifest import PARITY
+from packhouse.preflight import FROZEN_BY_A_TRACE, explained
 from tasks.export import digested, left_out
 from tasks.stage import one_line, stage
 from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced
@@ -21,6 +22,8 @@ def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) 
         return candidate
     with one_line(gated.planned.model, f"judge {candidate.format}") as line:
         reason, measures = _ask(gated, referenced, candidate)
+        if _is_traced(candidate):
+            reason = explained(reason, referenced.findings, FROZEN_BY_A_TRACE)
         line.note(reason or "pass")
     if reason:
         return left_out(candidate.format, PARITY, Outcome.REFUSED, reason, made=candidate)
@@ -36,6 +39,13 @@ def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) 
         ),
     )
     return Judged(candidate=candidate, verdict=verdict, measures=measures)
+
+
+def _is_traced(candidate: Candidate) -> bool:
+    """Of what script made, branches and loops are still there; INT8 differs from its base, and not from the model."""
+    return (
+        "script" not in (candidate.facts.get("method"), candidate.facts.get("exporter")) and not candidate.format.int8
+    )
 
 
 def _ask(gated: Gated, referenced: Referenced, candidate: Candidate) -> tuple[str, dict[str, Any]]:

@@ -1,9 +1,11 @@
-"""Refer: runs the trained model itself on every probe, in fp32 and float64, for the judge to compare with."""
+"""Refer: runs the trained model itself, for its traps and on every probe in fp32 and float64, for the judge to compare
+with."""
 
 from __future__ import annotations
 
 from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS
+from packhouse.preflight import Finding
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Referenced
 
@@ -25,4 +27,7 @@ def refer(gated: Gated) -> Referenced:
             File("evaluation.safetensors", SAFETENSORS),
         )
         line.note(f"{len(answer.document['cases'])} cases")
-    return Referenced(cases=cases, evaluation=evaluation, notes=tuple(answer.document["notes"]))
+        findings = tuple(Finding.model_validate(document) for document in answer.document["findings"])
+        if findings:
+            line.note(f"preflight: {'; '.join(finding.line() for finding in findings)}")
+    return Referenced(cases=cases, evaluation=evaluation, notes=tuple(answer.document["notes"]), findings=findings)

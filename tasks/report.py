@@ -34,6 +34,7 @@ def report(
         parameters=int(gated.facts["parameters"]),
         accuracy=accuracy,
         rows=tuple(rows[format] for format in Format if format in rows),
+        preflight=referenced.findings,
         cuda=cuda.verdicts,
         notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed), *cuda.notes),
         lockdown=gated.lockdown,

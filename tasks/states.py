@@ -12,6 +12,7 @@ from pydantic import model_validator
 
 from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
 from packhouse.manifest import Inputs, Manifest, Record
+from packhouse.preflight import Finding
 from packhouse.spec import Format, Spec
 
 
@@ -53,11 +54,12 @@ class Gated(Frozen):
 
 
 class Referenced(Frozen):
-    """What the trained model itself answers: the probes, and all evaluation samples."""
+    """What the trained model itself answers: the probes, and all evaluation samples. findings: traps in its code."""
 
     cases: Artifact
     evaluation: Artifact
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 class Candidate(Frozen):

@@ -14,11 +14,12 @@ from packhouse.cases import write_cases
 from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SpecInvalid
 from packhouse.judge import Array, Case, Outputs, roundings, with_yardsticks
+from packhouse.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, Trap, explained
 from packhouse.probes import Probe, check_samples, probes, read_samples
 from packhouse.runtime import Runner, torch_runner
 from packhouse.spec import Spec
 from tasks.jobs import model as models
-from tasks.jobs import trained
+from tasks.jobs import preflight, trained
 from tasks.jobs.evaluation import EVALUATION_BATCH, Batch, batches
 from tasks.jobs.exporters import first_line
 
@@ -33,18 +34,20 @@ parameters, 390 of a MiniLM. A float64 run costs two to four of fp32."""
 
 def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str) -> dict[str, Any]:
     """Writes the probes with the model's answers to `cases`, and its answers to the evaluation samples to `evaluation`:
-    one case a batch, without inputs. Both have their yardsticks. Returns {"cases", "notes"}.
+    one case a batch, without inputs. Both have their yardsticks. Returns {"cases", "notes", "findings"}.
 
     Raises SamplesInvalid; SpecInvalid: the model does not answer as the spec declares; ParityRefused: it is not
-    deterministic, answers one of its own samples with NaN, or is not the model that was trained.
+    deterministic, has a trap with which no release can be faithful, answers one of its own samples with NaN, or is not
+    the model that was trained.
     """
     parsed = models.read_spec(spec)
     arrays = read_samples(Path(samples))
     check_samples(parsed, arrays)
     module = models.load(parsed, weights)
     runner = torch_runner(module, [output.name for output in parsed.outputs])
-    notes: list[str] = []
-    probed = _probed(parsed, arrays, runner, notes)
+    findings, notes = preflight.look(module, parsed, arrays)
+    probed = _probed(parsed, arrays, runner, findings, notes)
+    _insist(findings)
     evaluated = _evaluated(parsed, arrays, runner, probed, notes)
     probed, evaluated = _with_float64(module, parsed, probed, evaluated, notes)
     found = roundings(probed)
@@ -54,7 +57,11 @@ def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str) -
     trained.check(parsed, arrays, made, notes)
     write_cases(Path(cases), made)
     write_cases(Path(evaluation), [replace(case, inputs={}) for case in batched])
-    return {"cases": [case.name for case in made], "notes": notes}
+    return {
+        "cases": [case.name for case in made],
+        "notes": notes,
+        "findings": [finding.model_dump(mode="json") for finding in findings],
+    }
 
 
 @dataclass(frozen=True)
@@ -66,28 +73,36 @@ class Evaluated:
     same: int | None
 
 
-def _probed(spec: Spec, samples: Mapping[str, Array], runner: Runner, notes: list[str]) -> list[Case]:
+def _insist(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.severity is Severity.REFUSED:
+            raise ParityRefused(f"{finding.what}: {finding.proof}", where=finding.where, next=finding.next)
+
+
+def _probed(
+    spec: Spec, samples: Mapping[str, Array], runner: Runner, findings: Sequence[Finding], notes: list[str]
+) -> list[Case]:
     probed: list[Case] = []
     for probe in probes(spec, samples):
-        answer, problem = _ask(runner, probe)
+        answer, problem = _ask(runner, probe, findings)
         if problem:
             notes.append(f"probe {probe.name!r} dropped: {problem}")
             continue
         if not probed:
             _check_declared(spec, answer)
-            _check_deterministic(answer, runner(probe.inputs))
+            _check_deterministic(answer, runner(probe.inputs), findings)
         probed.append(Case(probe.name, probe.inputs, answer, None, probe.real))
     return probed
 
 
-def _ask(runner: Runner, probe: Probe) -> tuple[Outputs, str]:
+def _ask(runner: Runner, probe: Probe, findings: Sequence[Finding] = ()) -> tuple[Outputs, str]:
     """The answer, or why there is none that proves anything. Raises SpecInvalid, ParityRefused: the inputs are real."""
     try:
         answer = runner(probe.inputs)
     except Exception as error:  # the model's own code; on a declared size it must not fail
         if probe.real:
             raise SpecInvalid(
-                f"the model fails on {probe.name!r}: {first_line(error)}",
+                explained(f"the model fails on {probe.name!r}: {first_line(error)}", findings, (Trap.CUSTOM,)),
                 where="axes",
                 next="correct the axis's min and max, or the model",
             ) from error
@@ -213,13 +228,15 @@ def _check_declared(spec: Spec, answer: Outputs) -> None:
             )
 
 
-def _check_deterministic(first: Outputs, second: Outputs) -> None:
+def _check_deterministic(first: Outputs, second: Outputs, findings: Sequence[Finding]) -> None:
     for name, array in first.items():
         if array.shape != second[name].shape or not np.array_equal(
             array, second[name], equal_nan=array.dtype.kind == "f"
         ):
             raise ParityRefused(
-                "the model is not deterministic: the same input gave two answers",
+                explained(
+                    "the model is not deterministic: the same input gave two answers", findings, DIFFERS_BETWEEN_CALLS
+                ),
                 where=f"outputs.{name}",
                 next="take the random or stateful part out of forward",
             )

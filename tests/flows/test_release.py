@@ -58,7 +58,9 @@ def test_a_model_whose_export_is_wrong_is_not_released(
 
 def test_a_branch_that_a_trace_freezes_is_refused(home, staged):
     ends = release([staged("frozen-branch", formats={"program": "off", "onnx": "off", "onnx-int8": "off"})])
+    line = "the model branches on data at packhouse_test_architectures.py:43"
     assert_refused(ends, home, "torchscript: ", "times the rounding of fp32")
+    assert ends[0].reason.endswith(f"; {line}")
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["no labels", "labels"])
@@ -80,12 +82,17 @@ def test_a_branch_that_script_keeps_is_released_in_every_format_that_can_have_it
     assert {made.format for made in manifest.formats} >= {Format.ONNX, Format.TORCHSCRIPT}
     left_out = {verdict.subject: verdict.reason for verdict in manifest.verdicts if verdict.reason}
     assert "data-dependent" in left_out["program"]
+    (folder,) = (home / "store" / "branch" / "releases").iterdir()
+    named = (
+        "warning: the model branches on data at packhouse_test_architectures.py:34 (two probes take different sides)"
+    )
+    assert f"## Preflight\n\n- {named}. " in (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
     "architecture, options, reason",
     [
-        ("random", {}, "not deterministic"),
+        ("random", {}, "not deterministic: the same input gave two answers; the model draws random numbers (rand) at "),
         ("not-a-number", {}, "the trained model answers 'batch 1' with NaN or infinity"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from packhouse.artifact import Outcome
 from packhouse.manifest import dump, load
+from packhouse.preflight import Finding, Severity, Trap
 from packhouse.report import HEADINGS, Report, Row, cells, markdown, size
 from packhouse.spec import Format
 
@@ -68,6 +69,17 @@ def test_the_page_says_what_was_measured_and_how_often():
     assert "- a note" in page
     assert "no calls" in markdown(report(rows=(OUT,)))
     assert "held-out" not in markdown(report(accuracy=None))
+
+
+def test_the_traps_have_a_section_of_their_own_where_there_are_any():
+    assert "Preflight" not in markdown(report())
+    branch = Finding(trap=Trap.BRANCH, what="the model branches on data", where="shop/models.py:41", proof="proven")
+    unknown = Finding(trap=Trap.STATE, what="state | changes", severity=Severity.REFUSED)
+    page = markdown(report(preflight=(branch, unknown)))
+    assert "\n\n## Preflight\n\n- warning: the model branches on data at shop/models.py:41 (proven). Make " in page
+    assert "\n- refused: state | changes. Take " in page
+    found = report(preflight=(branch, unknown))
+    assert load(Report, dump(found), where="report.json") == found
 
 
 def test_a_report_is_read_back_as_it_was_written():
