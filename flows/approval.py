@@ -34,6 +34,14 @@ def approved(ends: Sequence[End]) -> list[End]:
     return [_decided(end, answer) if end.status is Status.WAITING else end for end in ends]
 
 
+def unasked(end: End) -> End:
+    """In a run that another one waits for: a night can not wait for a person."""
+    if end.status is not Status.WAITING:
+        return end
+    reason = f"{end.reason}; start the deployment `release` with its source, which asks"
+    return end.model_copy(update={"reason": reason})
+
+
 def _ask(waiting: Sequence[End]) -> Approval | str:
     """The answer, or why there is none."""
     if not deployment.id:
@@ -53,7 +61,7 @@ def _decided(end: End, answer: Approval | str) -> End:
         if not answer.approve:
             words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
-        moved = end_of(end.source, approve(end.model, end.release, end.channel))
+        moved = end_of(end.source, approve(end.model, end.release, end.channel, end.source))
     except PackhouseError as error:
         moved = end_of(end.source, error)
     return moved.model_copy(update={"seconds": end.seconds, "size": end.size})

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from prefect import State, flow
+from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.cancel import cancellable
 from flows.ends import audit_state
 from flows.talk import talk_to_prefect
 from packhouse.spec import ModelName
-from tasks.audit import audited, pointed_at, show_audit
+from tasks.audit import Audited, audited, pointed_at, show_audit
 
 AT_A_TIME = 2
 """Releases that are verified at the same time."""
@@ -34,7 +36,17 @@ def audit(
         models: Only these models; nothing means every model there is.
     """
     talk_to_prefect()
-    running = [audited.submit(release, return_state=False) for release in pointed_at(models)]
-    audits = [run.result() for run in running]
-    show_audit(audits)
-    return audit_state({each.release: each.reason for each in audits})
+    with cancellable():
+        running = [(release, audited.submit(release, return_state=False)) for release in pointed_at(models)]
+        audits = [_result(release, run) for release, run in running]
+        show_audit(audits)
+    unasked = {each.release: each.reason for each in audits if not each.asked}
+    return audit_state({each.release: each.reason for each in audits if each.asked}, unasked)
+
+
+def _result(release: str, run: PrefectFuture[Audited]) -> Audited:
+    try:
+        return run.result()
+    except Exception as error:  # one release's misfortune: the others' word is not lost
+        words = " ".join(str(error).split())[:300]
+        return Audited(release=release, reason=f"could not be proven: {words}", asked=False, seconds=0.0)

@@ -17,14 +17,10 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterParentFlowRunId,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Cancelling
 
 from infra.workshop import workshop
 
@@ -59,21 +55,24 @@ def _watch(run: UUID, over: threading.Event) -> None:
                 log.info("cancelled: children are ended")
                 workshop().close()
                 ended = over.wait(WORKERS_TURN_S)
-                for each in (*_models_of(api, run), run):
+                inside, elsewhere = _children_of(api, run)
+                for each in elsewhere:
+                    api.set_flow_run_state(each, Cancelling(message="the run that started it was cancelled"))
+                for each in (*inside, run):
                     api.set_flow_run_state(each, Cancelled(message="Cancelled; the run ended itself."), force=True)
                 if not ended:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return
 
 
-def _models_of(api: SyncPrefectClient, run: UUID) -> list[UUID]:
-    """The runs inside this process, which end with it."""
-    inside = FlowRunFilter(
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]),
-        deployment_id=FlowRunFilterDeploymentId(is_null_=True),
-    )
-    found = api.read_flow_runs(flow_run_filter=inside)
-    return [each.id for each in found if each.state is None or not each.state.is_final()]
+def _children_of(api: SyncPrefectClient, run: UUID) -> tuple[list[UUID], list[UUID]]:
+    """The runs inside this process, which end with it, and those on other workers, which are told."""
+    children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]))
+    found = [
+        each for each in api.read_flow_runs(flow_run_filter=children) if not (each.state and each.state.is_final())
+    ]
+    inside = [each.id for each in found if each.deployment_id is None]
+    return inside, [each.id for each in found if each.deployment_id]
 
 
 def _is_cancelling(api: SyncPrefectClient, run: UUID) -> bool:

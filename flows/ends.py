@@ -136,12 +136,16 @@ def night_state(ends: Sequence[End], *, unchanged: int) -> State[Any]:
     return run_state(ends, {Status.UNCHANGED: unchanged})
 
 
-def audit_state(reasons: Mapping[str, str]) -> State[Any]:
-    """reasons: for each release why it does not verify, or nothing."""
+def audit_state(reasons: Mapping[str, str], unasked: Mapping[str, str]) -> State[Any]:
+    """reasons: for each release why it does not verify, or nothing. unasked: of those that could not be asked, why."""
     bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
-    if bad:
-        return Failed(name="Rotten", message=f"{len(bad)} of {len(reasons)} do not verify: {'; '.join(bad[:5])}")
-    return Completed(name="Verified", message=f"{len(reasons)} releases verify")
+    away = [f"{release}: {reason}" for release, reason in unasked.items()]
+    total = len(reasons) + len(away)
+    if bad or away:
+        named = "; ".join([*bad, *away][:5])
+        counts = f"{len(bad)} of {total} do not verify" + (f", {len(away)} could not be asked" if away else "")
+        return Failed(name="Rotten" if bad else "Unavailable", message=f"{counts}: {named}")
+    return Completed(name="Verified", message=f"{total} releases verify")
 
 
 def ends_in(state: State[Any]) -> list[End]:

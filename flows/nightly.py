@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.cancel import cancellable
 from flows.ends import End, Ends, end_of, night_state
 from flows.talk import talk_to_prefect
 from infra.settings import settings
@@ -32,10 +33,14 @@ Root = Annotated[
 
 @task(name="shard", task_run_name="shard of {first}", persist_result=False, cache_policy=NO_CACHE)
 def shard(first: str, members: list[Work], channel: str, seconds: float) -> list[End]:
-    """One run of `release` on whichever worker takes it. A run that crashed costs its own models at most."""
+    """One run of `release` on whichever worker takes it. Whatever becomes of it costs its own models at most, and the
+    night says so."""
     sources = [each.source for each in members]
-    run, ended = call(RELEASE, {"sources": sources, "channel": channel}, within_s=seconds)
-    left = taken(run, Ends) if run else None
+    try:
+        run, ended = call(RELEASE, {"sources": sources, "channel": channel}, within_s=seconds)
+        left = taken(run, Ends) if run else None
+    except Exception as error:  # a store or a server that is away for long; what the server refuses
+        return [end_of(source, error) for source in sources]
     ends = {end.source: end for end in left.ends} if left else {}
     return [ends.get(source) or end_of(source, ended) for source in sources]
 
@@ -68,13 +73,13 @@ def nightly(
     """
     talk_to_prefect()
     started = time.monotonic()
-    planned = night(roots or list(settings().sources), channel)
-    runs = shards(planned.work, seconds=shard_minutes * 60, most=shard_models)
-    waiting = [
-        shard.submit(members[0].model, members, channel, within_hours * 3600, return_state=False) for members in runs
-    ]
-    bad = [end_of(each.source, from_document(each.error)) for each in planned.bad]
-    ends = [*bad, *(end for run in waiting for end in run.result())]
-    sweep()
-    show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
+    within_s = within_hours * 3600
+    with cancellable():
+        planned = night(roots or list(settings().sources), channel)
+        runs = shards(planned.work, seconds=shard_minutes * 60, most=shard_models)
+        waiting = [shard.submit(members[0].model, members, channel, within_s, return_state=False) for members in runs]
+        bad = [end_of(each.source, from_document(each.error)) for each in planned.bad]
+        ends = [*bad, *(end for run in waiting for end in run.result())]
+        show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
+        sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
     return night_state(ends, unchanged=planned.unchanged)

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.approval import approved
+from flows.approval import approved, unasked
 from flows.batches import MODELS, batches, member
 from flows.cancel import cancellable
 from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
@@ -150,9 +150,11 @@ def release(
         for together in batches(distinct):
             running = [model.submit(source, channel, return_state=False) for source in together]
             ends += [progress.ended(run.result()) for run in running]
-    ends = approved(ends)
-    if flow_run.parent_flow_run_id:
-        leave(str(flow_run.id), Ends(ends=tuple(ends)))
+        if flow_run.parent_flow_run_id:
+            ends = [unasked(end) for end in ends]
+            leave(str(flow_run.id), Ends(ends=tuple(ends)))
+        else:
+            ends = approved(ends)
     return run_state(ends)
 
 

@@ -10,6 +10,7 @@ from prefect import State, flow
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.cancel import cancellable
 from flows.talk import talk_to_prefect
 from infra.settings import settings
 from tasks.watch import Outcome, Watched, look, show_watch
@@ -34,9 +35,10 @@ def watch(
     talk_to_prefect()
     if not settings().mlflow_uri:
         return Completed(name="Nothing to watch", message="PACKHOUSE_MLFLOW_URI is not set on this worker")
-    found = look(experiments, limit)
-    if found:
-        show_watch(found)
+    with cancellable():
+        found = look(experiments, limit)
+        if found:
+            show_watch(found)
     return _state(found, limit)
 
 

@@ -24,6 +24,8 @@ from packhouse.errors import NotFound, StageCrashed, StoreFull, StoreUnavailable
 REQUEST = "request.json"
 LOG = "job.log"
 SWEEP_AFTER_S = 24 * 3600
+UNUSED_S = 14 * 24 * 3600
+"""A file that no run has asked for in so long is fetched or made again, should one ever need it."""
 
 
 class Cache:
@@ -41,17 +43,26 @@ class Cache:
             raise self._trouble(error) from error
 
     def _sweep(self) -> None:
-        """Steps of workers that were killed: nothing runs for a day. Another worker may be sweeping, too."""
-        for folder in (self.root / "steps").iterdir():
-            with suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime > SWEEP_AFTER_S:
-                    shutil.rmtree(folder, ignore_errors=True)
+        """Steps of workers that were killed: nothing runs for a day. And what nobody asked for in a while. Another
+        worker may be sweeping, too."""
+        for folder, after_s in ((self.root / "steps", SWEEP_AFTER_S), (self.failures, UNUSED_S)):
+            for old in folder.iterdir():
+                with suppress(FileNotFoundError):
+                    if time.time() - old.stat().st_mtime > after_s:
+                        shutil.rmtree(old, ignore_errors=True)
+        for blob in self.blobs.glob("*/*"):
+            with suppress(OSError):  # another worker was first; or it has a second name beside it
+                if time.time() - blob.stat().st_mtime > UNUSED_S:
+                    blob.unlink()
+                    blob.parent.rmdir()
 
     def path(self, artifact: Artifact) -> Path:
         """Raises NotFound: it was never kept here, or the cache was deleted under a run."""
         path = self._blob(artifact.digest, artifact.name)
         if not self.holds(artifact):
             raise NotFound("is not in the local cache", where=artifact.name, next="run the model again")
+        with suppress(FileNotFoundError):
+            os.utime(path)  # it is in use
         return path
 
     def keep(self, path: Path, *, name: str, media_type: str) -> Artifact:

@@ -16,10 +16,12 @@ from tasks.stage import one_line, stage
 
 
 class Audited(Frozen):
-    """release: `model/id`. reason: why it does not verify; empty where it does."""
+    """release: `model/id`. reason: why it does not verify; empty where it does. asked: false where that is not known,
+    since the store was away or a runtime is not installed here."""
 
     release: str
     reason: str
+    asked: bool = True
     formats: tuple[str, ...] = ()
     seconds: float
 

@@ -79,11 +79,11 @@ def promote(record: Record, channel: str, *, source: str = "", again: bool = Fal
 
 
 @stage("approve")
-def approve(model: str, release: str, channel: str) -> Released:
-    """Moves the channel to a committed release that a person has approved. Raises what `promote` raises, and
-    NotFound: there is no such release."""
+def approve(model: str, release: str, channel: str, source: str) -> Released:
+    """Moves the channel to a committed release that a person has approved, unless one of a newer source was meanwhile.
+    Raises what `promote` raises, and NotFound: there is no such release."""
     record = find(workshop().store, f"{model}/{release}").record
-    return promote.fn(record, channel)
+    return promote.fn(record, channel, source=source)
 
 
 def _staged_at(source: str) -> float:

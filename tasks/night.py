@@ -18,9 +18,9 @@ from infra.workshop import workshop
 from packhouse import architectures
 from packhouse.artifact import Frozen
 from packhouse.digest import MiB, digest_bytes
-from packhouse.errors import NotFound, PackhouseError, SpecInvalid
+from packhouse.errors import NotFound, PackhouseError, SourceNotAllowed, SpecInvalid
 from packhouse.manifest import MAX_DOCUMENT_BYTES, Channel, channel_key, load
-from packhouse.sources import checked_source
+from packhouse.sources import MAX_SOURCE_CHARACTERS, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Spec, parse
 from packhouse.store import Retrying, Store, open_store
 from tasks.stage import one_line, stage
@@ -30,7 +30,7 @@ FIXED_S, MIB_S = 6.0, 0.09
 """Estimated seconds of a release: so many, and so many for each MiB of weights. docs/benchmarks.md has what was
 measured; only the proportion of models to each other matters here."""
 
-REFERENCES_BYTES = 4000
+REFERENCES_BYTES, LONG_BYTES = 4000, 400
 """What crosses from one flow run to another is references, and few of them."""
 
 
@@ -97,8 +97,15 @@ def shards(work: Sequence[Work], *, seconds: float, most: int) -> list[list[Work
     than what makes REFERENCES_BYTES of parameters.
 
     The largest first, each to the run that has least so far (Graham's LPT rule: at most 4/3 of the best there is).
-    Law: every model is in exactly one shard.
+    Law: every model is in exactly one shard. Those with long URLs, of which a run can name only a few, are shared out
+    by themselves.
     """
+    short = [each for each in work if len(each.source.encode()) <= LONG_BYTES]
+    long = [each for each in work if len(each.source.encode()) > LONG_BYTES]
+    return [*_shared(short, seconds, most), *_shared(long, seconds, most)]
+
+
+def _shared(work: Sequence[Work], seconds: float, most: int) -> list[list[Work]]:
     if not work:
         return []
     most = max(1, min(most, REFERENCES_BYTES // (4 + max(len(each.source.encode()) for each in work))))
@@ -138,6 +145,9 @@ def _attempt(source: str, function: Any, *arguments: Any) -> Any:
 
 
 def _read(store: Store, source: str, key: str, modified: float) -> _Read:
+    if len(source) > MAX_SOURCE_CHARACTERS:
+        want = f"at most {MAX_SOURCE_CHARACTERS:,} characters"
+        raise SourceNotAllowed("its URL is too long", where=f"{source[:80]}...", got=f"{len(source):,}", want=want)
     data, _ = store.get(key, limit=MAX_SPEC_BYTES)
     return _Read(source, modified, parse(data, where=f"{source}/{SPEC_FILE}"), digest_bytes(data))
 

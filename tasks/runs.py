@@ -40,14 +40,14 @@ log = logging.getLogger("packhouse.line")
 def call(deployment: str, parameters: dict[str, Any], *, within_s: float) -> tuple[str, PackhouseError]:
     """Runs a deployment and waits: the run's id, and what to say of work of which it left no word.
 
-    A second call with the same parameters by the same run meets the first one's run. A run that takes longer than
-    `within_s` is cancelled.
+    A second call with the same parameters meets the first one's run, until a person retries the run that calls. A run
+    that takes longer than `within_s` is cancelled.
     """
     words = canonical_json(parameters)
     if len(words) > MAX_PARAMETER_BYTES:
         raise SpecInvalid("too many parameters for one run", where=deployment, got=f"{len(words):,} bytes")
     try:
-        run = start(deployment, parameters, once=f"{flow_run.id}-{digest_bytes(words)[7:39]}")
+        run = start(deployment, parameters, once=f"{flow_run.id}-{flow_run.run_count}-{digest_bytes(words)[7:39]}")
     except SpecInvalid as error:
         return "", error
     try:

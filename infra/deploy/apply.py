@@ -40,10 +40,16 @@ PLACES = {
     "cuda_image": "",
     "network": "packhouse",
     "cache_volume": "packhouse-cache",
+    "credentials_volume": "packhouse-credentials",
     "namespace": "packhouse",
+    "store": "",
+    "sources": "[]",
+    "mlflow_uri": "",
 }
 """What a pool's template leaves open until it is applied. Nobody who starts a run can change it.
-cuda_image: of the pool `cuda`, where it is another one than `image`."""
+cuda_image: of the pool `cuda`, where it is another one than `image`. store, sources, mlflow_uri: what a container is
+told as PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. credentials_volume: with AWS's shared file
+`credentials`, which Docker mounts, since whoever may read a pool may read its variables."""
 
 
 def apply(kind: str, places: Mapping[str, str]) -> list[str]:
@@ -62,13 +68,15 @@ def apply(kind: str, places: Mapping[str, str]) -> list[str]:
 
 def template(kind: str, pool: str, places: Mapping[str, str]) -> dict[str, Any]:
     """The base job template of a pool: what a run's infrastructure is, and the little that whoever starts it may say.
-    Raises Refused: no image is named."""
+    Raises Refused: no image is named, or no store for containers."""
     path = HERE / "pools" / ("process.json" if kind == "process" else f"{kind}-{pool}.json")
     values = {**PLACES, **places}
     if pool == "cuda" and values["cuda_image"]:
         values["image"] = values["cuda_image"]
     if kind != "process" and not values["image"]:
         raise Refused("needs the worker's image", where=f"pool {pool}", next="give --image, by digest")
+    if kind == "docker" and not values["store"]:
+        raise Refused("needs the store", where=f"pool {pool}", next="give --store, and --sources as JSON")
     filled: dict[str, Any] = _filled(json.loads(path.read_text()), values)
     return filled
 

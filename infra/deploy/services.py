@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -66,6 +67,9 @@ def mlflow(site: Site) -> Service:
         "MLFLOW_AUTH_ADMIN_PASSWORD": site.secrets["mlflow"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": site.secrets["mlflow-sessions"],
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",  # the receiver is plain HTTP on loopback
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _key(site.secrets["mlflow-sessions"]),
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1"]
@@ -141,6 +145,11 @@ def _ask(url: str, login: str = "", body: bytes | None = None) -> object:
             return json.loads(data) if data[:1] in (b"[", b"{") else data
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise Unavailable("does not answer", where=url) from error
+
+
+def _key(secret: str) -> str:
+    """A key in the form that Fernet wants."""
+    return base64.urlsafe_b64encode(hashlib.sha256(f"webhooks {secret}".encode()).digest()).decode()
 
 
 def _heard(site: Site, pool: str, name: str, *, since: datetime) -> bool:

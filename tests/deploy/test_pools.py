@@ -46,8 +46,11 @@ HOSTILE: list[dict[str, Any]] = [
 ]
 
 
+TOLD = {"store": "s3://b/releases", "sources": '["s3://b/sources"]'}
+
+
 def filled(kind: str, pool: str) -> dict[str, Any]:
-    return template(kind, pool, {"image": IMAGE})
+    return template(kind, pool, {"image": IMAGE, **TOLD})
 
 
 def rendered(kind: str, pool: str, job_variables: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -159,17 +162,26 @@ def test_a_job_is_one_that_kubernetes_takes_under_its_restricted_standard(pool):
     assert ("nodeSelector" in spec) == ("tolerations" in spec) == (pool == "cuda")
 
 
+@pytest.mark.parametrize("pool", ["cpu", "cuda"])
+def test_a_container_is_told_its_store_and_where_sources_may_lie(pool):
+    environment = rendered("docker", pool)["env"]
+    assert environment["PACKHOUSE_STORE"] == TOLD["store"]
+    assert environment["PACKHOUSE_SOURCES"] == TOLD["sources"]
+
+
 def test_the_pool_with_gpus_has_an_image_of_its_own_where_one_is_named():
     places = {"image": IMAGE, "cuda_image": "cuda@sha256:1"}
     assert "cuda@sha256:1" in json.dumps(template("kubernetes", "cuda", places))
     assert "cuda@sha256:1" not in json.dumps(template("kubernetes", "cpu", places))
-    assert IMAGE in json.dumps(template("docker", "cuda", {"image": IMAGE}))
+    assert IMAGE in json.dumps(template("docker", "cuda", {"image": IMAGE, **TOLD}))
 
 
 def test_a_pool_of_containers_needs_an_image_and_its_name_is_data(capsys, monkeypatch):
     with pytest.raises(Refused, match="--image"):
         template("docker", "cpu", {})
-    hostile = template("docker", "cpu", {"image": 'x", "privileged": true, "labels": "'})
+    with pytest.raises(Refused, match="--store"):
+        template("docker", "cpu", {"image": IMAGE})
+    hostile = template("docker", "cpu", {"image": 'x", "privileged": true, "labels": "', **TOLD})
     assert hostile["job_configuration"]["privileged"] is False
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert main([]) == 1

@@ -265,6 +265,15 @@ def test_the_channel_points_at_the_source_that_was_staged_last_whichever_release
     assert find(open_store(str(home / "store")), "linear@latest").record.release == new.release
 
 
+def test_an_approval_that_comes_late_does_not_move_production_back_to_an_older_source(home, staged):
+    older, newer = staged("linear"), staged("linear", arguments={"hidden": 24}, to=str(home / "newer"))
+    old, new = release([older]) + release([newer])
+    approve.fn("linear", new.release, "production", newer)
+    late = approve.fn("linear", old.release, "production", older)
+    assert late.points_at == new.release
+    assert find(open_store(str(home / "store")), "linear@production").record.release == new.release
+
+
 def test_a_verdict_names_no_path_of_this_machine(home, staged):
     release([staged("crash", formats=FAULTY)])
     text = manifest_of(home, "crash").model_dump_json()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from infra.cache import Cache
+from infra.cache import UNUSED_S, Cache
 from packhouse.errors import StoreUnavailable
 
 AT_ONCE, ROUNDS = 8, 100
@@ -44,6 +46,18 @@ def test_bytes_that_come_again_leave_the_file_in_place_that_a_child_may_be_held_
     assert other.write(b"same", name="model.onnx", media_type="m") == artifact
     assert cache.path(artifact).stat().st_ino == before
     assert not list((tmp_path / "cache" / "steps").iterdir())
+
+
+def test_what_no_run_asked_for_in_two_weeks_goes_and_what_is_in_use_stays(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    old, used = (cache.write(data, name="model.onnx", media_type="m") for data in (b"old", b"used"))
+    for artifact in (old, used):
+        os.utime(cache.path(artifact), (time.time() - UNUSED_S - 60,) * 2)
+    cache.path(used)
+    again = Cache(tmp_path / "cache")
+    assert again.holds(used)
+    assert not again.holds(old)
+    assert len(list(again.blobs.iterdir())) == 1
 
 
 def test_what_a_power_cut_left_is_replaced(tmp_path):
