@@ -14,14 +14,17 @@ import pytest
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import AwaitingRetry, Cancelling
 
 from flows.audit import audit
-from flows.ends import Status, exit_status
-from flows.nightly import nightly
+from flows.ends import Status, audit_state, exit_status
+from flows.nightly import nightly, shard
 from flows.release import release, released
 from packhouse.errors import NotFound
 from packhouse.releases import find
 from packhouse.store import open_store
+from tasks.night import Work
 from tests.flows import cluster
 from tests.flows.cluster import client, deploy, start, until
 
@@ -116,8 +119,6 @@ def test_a_failed_model_is_tried_again_from_the_ui_and_the_others_cost_nothing(h
     assert "no package.toml here" in run.state.message
     (tmp_path / "aside").rename(spec)
     with client() as api:
-        from prefect.states import AwaitingRetry
-
         api.set_flow_run_state(identity, AwaitingRetry(), force=True)
     run = until(identity, lambda found: found.run_count > 1 and found.state.is_final())
     assert run.state.type is StateType.COMPLETED, run.state.message
@@ -130,8 +131,6 @@ def test_a_run_that_is_cancelled_takes_its_children_with_it(home, staged, worker
     identity = start("release/release", sources=[hanging])
     family = wait_for_children(workers)
     with client() as api:
-        from prefect.states import Cancelling
-
         api.set_flow_run_state(identity, Cancelling())
     assert until(identity).state.type is StateType.CANCELLED
     deadline = time.monotonic() + 60
@@ -211,6 +210,46 @@ def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, s
 
     run = until(start("release/release", sources=[source], channel="latest"))
     assert run.state.type is StateType.COMPLETED, "other channels are never asked about"
+
+
+def test_a_night_waits_for_no_person_and_names_who_must_be_asked(home, staged, workers):
+    staged("linear", name="guarded", gates={"approve": True})
+    staged("linear", name="free")
+    run = until(start("nightly/nightly", channel="production"))
+    assert run.state.name == "Partial", run.state.message
+    assert "1 released, 1 waiting" in run.state.message
+    assert "start the deployment `release` with its source" in run.state.message
+    assert "## Waiting for a person" in artifacts_of(run)["night-report"]
+    assert find(open_store(str(home / "store")), "free@production")
+
+
+def test_a_shard_that_can_not_even_be_started_costs_its_own_models_and_says_so(home):
+    members = [Work(source=f"s3://b/m{number}", model=f"m{number}", cost=1.0) for number in range(2)]
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        ends = shard.fn("m0", members, "latest", 1.0)
+    assert [(end.source, end.status) for end in ends] == [(each.source, Status.FAILED) for each in members]
+    assert "Connect" in ends[0].reason
+
+
+def test_a_night_that_is_tried_again_starts_its_shards_again(home, staged, tmp_path, workers):
+    source = Path(staged("linear", name="late").removeprefix("file://"))
+    (weights,) = (path for path in source.iterdir() if path.name.startswith("weights"))
+    hidden = weights.rename(tmp_path / "elsewhere")
+    run = until(start("nightly/nightly"))
+    assert run.state.name == "Refused", run.state.message
+    hidden.rename(weights)
+    with client() as api:
+        api.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    again = until(run.id, lambda found: found.run_count == 2 and found.state.is_final())
+    assert again.state.name == "Released", again.state.message
+
+
+def test_an_audit_that_could_not_ask_says_what_it_knows_of_the_others():
+    assert audit_state({"a/1": "", "b/1": ""}, {}).name == "Verified"
+    away = audit_state({"a/1": ""}, {"b/1": "could not be proven: the store does not answer"})
+    assert (away.name, away.type) == ("Unavailable", StateType.FAILED)
+    assert "b/1: could not be proven" in away.message
+    assert audit_state({"a/1": "sha256 differs"}, {"b/1": "away"}).name == "Rotten"
 
 
 def test_nobody_is_asked_where_nobody_can_answer(home, staged):

@@ -25,6 +25,7 @@ from packhouse.store import open_store
 from packhouse.torch_tensors import read_torch
 from packhouse.verify import read_manifest, verify
 from tasks import export
+from tasks.commit import approve
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
