@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from packhouse import architectures
+from packhouse.errors import ArchitectureUnknown
 from packhouse.judge import Array
 from packhouse.preflight import Finding, Severity, Trap, distinct
 from packhouse.probes import LARGE
@@ -48,7 +50,7 @@ def _found(
     yield from _training(module)
     yield from _changed(module, rows, first, state)
     yield from _written(module, first)
-    own = _package(module)
+    own = _package(spec, module)
     if places := _unguarded(module, rows[0], first, own):
         yield from _conversions(places, first, [watched(module, inputs) for inputs in _others(rows)])
     else:
@@ -98,8 +100,12 @@ def _resized(spec: Spec, inputs: Mapping[str, Array]) -> dict[str, Array]:
 # Judging what was seen
 
 
-def _package(module: torch.nn.Module) -> str:
-    return type(_inner(module)).__module__.partition(".")[0]
+def _package(spec: Spec, module: torch.nn.Module) -> str:
+    """The one that registers the architecture; its class may come from a library."""
+    try:
+        return architectures.find(spec.architecture.name).module.partition(".")[0]
+    except ArchitectureUnknown:
+        return type(_inner(module)).__module__.partition(".")[0]
 
 
 def _inner(module: torch.nn.Module) -> torch.nn.Module:

@@ -88,7 +88,8 @@ def test_the_test_architectures_have_the_traps_that_they_were_written_for(name, 
 
 
 @pytest.mark.parametrize("padded", [True, False])
-def test_the_bert_of_transformers_is_not_accused_of_what_it_leaves_out_when_it_is_traced(padded):
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_the_bert_of_transformers_is_not_accused_of_what_it_leaves_out_when_it_is_traced(padded, wrapped):
     config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     module = architectures.build("examples.encoder", config | {"vocab_size": 100, "max_position_embeddings": 32})
     mask = np.ones((12, 8), np.int64)
@@ -99,7 +100,10 @@ def test_the_bert_of_transformers_is_not_accused_of_what_it_leaves_out_when_it_i
         {"batch": {"max": 8}, "time": {"max": 16}},
     )
     ids = np.random.default_rng(0).integers(0, 100, (12, 8))
-    assert preflight.look(module, declared, split(ids=ids, mask=mask)) == ((), [])
+    named = declared.architecture.model_copy(update={"name": "examples.encoder"})
+    declared = declared.model_copy(update={"architecture": named})
+    model = module if wrapped else module.bert
+    assert preflight.look(model, declared, split(ids=ids, mask=mask)) == ((), [])
 
 
 def test_the_model_is_left_as_it_was():
