@@ -28,7 +28,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from packhouse.errors import PackhouseError, Refused, SpecInvalid, Unavailable
+from packhouse.errors import PackhouseError, Refused, SpecInvalid, Unavailable, squeezed
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -59,7 +59,7 @@ def apply(kind: str, places: Mapping[str, str]) -> list[str]:
     our names. SpecInvalid: prefect.yaml does not say what came of it.
     """
     with _server() as api:
-        said = [_pool(api, name, kind, template(kind, name, places)) for name in POOLS]
+        said = [_pool(api, name, kind, places) for name in POOLS]
         _deploy()
         said += [_deployed(api, wanted) for wanted in deployments()]
         said += [_automation(api, wanted) for wanted in automations()]
@@ -116,16 +116,17 @@ def _server() -> Iterator[SyncPrefectClient]:
         if status in (401, 403):
             next_step = "set PREFECT_API_AUTH_STRING to user:password"
             raise Refused("the server wants another key", where=where, got=str(status), next=next_step) from error
-        words = " ".join(error.response.text.split())[:300]
+        words = squeezed(error.response.text)
         raise Unavailable("the server did not do it", where=where, got=f"{status} {words}") from error
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: Prefect's own words for a server that is away
-        raise Unavailable("the server does not answer", where=where, got=" ".join(str(error).split())[:300]) from error
+        raise Unavailable("the server does not answer", where=where, got=squeezed(error)) from error
 
 
-def _pool(api: SyncPrefectClient, name: str, kind: str, wanted: dict[str, Any]) -> str:
+def _pool(api: SyncPrefectClient, name: str, kind: str, places: Mapping[str, str]) -> str:
     try:
         here: WorkPool = api.read_work_pool(name)
     except ObjectNotFound:
+        wanted = template(kind, name, places)
         api.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=wanted))
         return f"pool {name}: {kind}, created"
     if here.type != kind:
@@ -136,6 +137,7 @@ def _pool(api: SyncPrefectClient, name: str, kind: str, wanted: dict[str, Any]) 
             want=kind,
             next=f"`prefect work-pool delete {name}`, once nothing runs in it",
         )
+    wanted = template(kind, name, places)
     if here.base_job_template == wanted:
         return f"pool {name}: {kind}, unchanged"
     api.update_work_pool(name, WorkPoolUpdate(base_job_template=wanted))
