@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,12 +16,13 @@ from flows.release import release
 from packhouse.announce import announce, event
 from packhouse.orchestrator import Orchestrator
 from tests.flows.cluster import ROOT, client, deploy
-from tests.servers.place import answers, free_ports, running, wait_until
+from tests.servers.prefect import prefect_server
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 PATIENCE_S = 180.0
 FAILED = "prefect.automation.action.failed"
+AWAKE = "s3://models/awake/"
 
 
 class Trigger:
@@ -39,7 +38,19 @@ class Trigger:
             trigger.set_deployment_id(self.deployment)
             self.automation = prefect.create_automation(trigger.as_automation())
 
+    def wake(self, api: str) -> None:
+        """A server that is busy takes a new automation up some time after it has said that it is there."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self._started()) == len(self.runs()):
+            assert time.monotonic() < deadline, "the server never took up the automation"
+            assert announce(f"{AWAKE}{uuid4().hex}", model="awake", digest=digest(), api=api) == ""
+            time.sleep(1)
+
     def runs(self) -> list[Any]:
+        """But for those that woke it."""
+        return [run for run in self._started() if not str(run.parameters["sources"]).startswith(f"['{AWAKE}")]
+
+    def _started(self) -> list[Any]:
         with client() as prefect:
             found = prefect.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id={"any_": [self.deployment]}))
         return [run for run in found if run.created_by and run.created_by.id == self.automation]
@@ -72,6 +83,7 @@ def _trigger(failed: dict[str, Any]) -> str:
 @pytest.fixture
 def trigger(api: str) -> Iterator[Trigger]:
     made = Trigger(api)
+    made.wake(api)
     yield made
     with client() as prefect:
         prefect.delete_automation(made.automation)
@@ -131,13 +143,8 @@ def test_a_hostile_payload_stays_plain_text_or_starts_nothing_and_says_why_in_th
 def test_a_server_with_a_password_and_forgery_protection_takes_the_event_and_not_with_a_wrong_password(
     monkeypatch, tmp_path
 ):
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}/api"
-    settings = [f"PREFECT_HOME={tmp_path}", "PREFECT_SERVER_API_AUTH_STRING=admin:pass"]
-    settings += ["PREFECT_SERVER_CSRF_PROTECTION_ENABLED=true", f"PREFECT_API_URL={url}"]
-    command: list[str | Path] = ["env", *settings, Path(sys.executable).parent / "prefect", "server", "start"]
-    with running([*command, "--host", "127.0.0.1", "--port", str(port)], log=tmp_path / "log", grace_s=20) as server:
-        wait_until(lambda: answers(f"{url}/health"), what="Prefect", server=server, timeout_s=180)
+    asked = {"PREFECT_SERVER_API_AUTH_STRING": "admin:pass", "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"}
+    with prefect_server(tmp_path, asked) as url:
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:pass")
         assert announce("s3://b/a", model="m", digest=digest(), api=url) == ""
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:wrong")
