@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from infra.prefect_api import IN_BATCHES, PrefectApi
 from packhouse import exits
+from packhouse.errors import squeezed
 from packhouse.manifest import ChannelName
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def guarded_main() -> int:
     try:
         return main(options)
     except BaseException as error:  # Prefect's and pydantic's ends have no common class
-        name, words = type(error).__name__, " ".join(str(error).split())[:500]
+        name, words = type(error).__name__, squeezed(error, 500)
         if name == "ValidationError" and "Settings" in words:
             sys.stderr.write(f"wrong setting: {words}\n")
             return exits.USAGE

@@ -12,6 +12,7 @@ from pydantic import Field
 from flows.cancel import cancellable
 from flows.ends import audit_state
 from flows.talk import talk_to_prefect
+from packhouse.errors import squeezed
 from packhouse.spec import ModelName
 from tasks.audit import Audited, audited, pointed_at, show_audit
 
@@ -48,5 +49,5 @@ def _result(release: str, run: PrefectFuture[Audited]) -> Audited:
     try:
         return run.result()
     except Exception as error:  # one release's misfortune: the others' word is not lost
-        words = " ".join(str(error).split())[:300]
-        return Audited(release=release, reason=f"could not be proven: {words}", asked=False, seconds=0.0)
+        reason = f"could not be proven: {squeezed(error)}"
+        return Audited(release=release, reason=reason, asked=False, seconds=0.0)

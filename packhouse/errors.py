@@ -154,6 +154,11 @@ def without_paths(text: str) -> str:
     return re.sub(r"(?:/[^\s/:;,'\"]+)+/([^\s/:;,'\"]+)", r"\1", text)
 
 
+def squeezed(words: object, most: int = 300) -> str:
+    """The text in one line, cut to so many characters: other programs' errors span pages."""
+    return " ".join(str(words).split())[:most]
+
+
 def printable(text: str) -> str:
     """One printable line: control characters would let a file name write into a log."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text).replace("\n", " ")).strip()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from packhouse.errors import ArchitectureUnknown, WeightsInvalid
+from packhouse.errors import ArchitectureUnknown, WeightsInvalid, squeezed
 
 ARCHITECTURE = "transformers"
 CONFIG_FILE = "config.json"
@@ -57,9 +57,8 @@ def load(
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        words = " ".join(str(error).split())[:300]
         next_step = "save it with save_pretrained"
-        raise WeightsInvalid("do not load", where=str(folder), got=words, next=next_step) from error
+        raise WeightsInvalid("do not load", where=str(folder), got=squeezed(error), next=next_step) from error
     if missing := sorted(said["missing_keys"]):
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         next_step = f"name the class that was trained, not {name}"

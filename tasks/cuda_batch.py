@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
+from packhouse.errors import squeezed
 from packhouse.manifest import ReleaseId
 from packhouse.spec import Format, ModelName
 
@@ -72,6 +74,7 @@ TICK_S = 0.2
 COME_S = 300.0
 """A member that has not even come, so long after another began to wait, is not waited for."""
 
+T = TypeVar("T")
 Send = Callable[[list[CudaCandidate]], Mapping[str, Cuda]]
 
 
@@ -104,12 +107,10 @@ class Batch:
         seat = _Seat()
         with self._changed:
             self._to_come, self._working = max(0, self._to_come - 1), self._working + 1
-        before = _SEAT.get()
-        _SEAT.set(seat)
         try:
-            yield
+            with _held(_SEAT, seat):
+                yield
         finally:
-            _SEAT.set(before)
             self._settle(seat)
 
     def ask(self, candidate: CudaCandidate) -> Cuda:
@@ -163,7 +164,7 @@ class Batch:
             found = self._send(together)
             reason = "the GPU worker gave no answer for this model"
         except Exception as error:  # told in every verdict that is waited for
-            reason = f"could not be asked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"could not be asked: {type(error).__name__}: {squeezed(error)}"
         finally:
             with self._changed:
                 for candidate in together:
@@ -183,9 +184,15 @@ def current_batch() -> Batch | str:
 @contextmanager
 def use_batch(batch: Batch | str) -> Iterator[None]:
     """In this thread, and in those that Prefect's task runner starts from it, which copy its context."""
-    before = _BATCH.get()
-    _BATCH.set(batch)
+    with _held(_BATCH, batch):
+        yield
+
+
+@contextmanager
+def _held(variable: ContextVar[T], value: T) -> Iterator[None]:
+    before = variable.get()
+    variable.set(value)
     try:
         yield
     finally:
-        _BATCH.set(before)
+        variable.set(before)

@@ -19,7 +19,8 @@ from packhouse import architectures
 from packhouse.artifact import Frozen
 from packhouse.digest import MiB, digest_bytes
 from packhouse.errors import NotFound, PackhouseError, SourceNotAllowed, SpecInvalid
-from packhouse.manifest import MAX_DOCUMENT_BYTES, Channel, channel_key, load
+from packhouse.manifest import Channel
+from packhouse.releases import read_channel
 from packhouse.sources import MAX_SOURCE_CHARACTERS, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Spec, parse
 from packhouse.store import Retrying, Store, open_store
@@ -177,9 +178,7 @@ def _fingerprint(name: str) -> dict[str, Any]:
 
 
 def _channel(model: str, channel: str) -> Channel | None:
-    key = channel_key(model, channel)
     try:
-        data, _ = workshop().store.get(key, limit=MAX_DOCUMENT_BYTES)
+        return read_channel(workshop().store, model, channel)
     except NotFound:
         return None
-    return load(Channel, data, where=key)

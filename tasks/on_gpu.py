@@ -8,7 +8,7 @@ from infra.gpu import may_have_gpu
 from infra.workshop import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.digest import digest_bytes
-from packhouse.errors import PackhouseError, Refused, without_paths
+from packhouse.errors import PackhouseError, Refused, squeezed, without_paths
 from packhouse.manifest import dump, load
 from tasks.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
 from tasks.cuda_pool import Answered, Asked, Reference, answer_key, work_key
@@ -73,7 +73,7 @@ def leave_answer(batch: Reference, run: str, found: Mapping[str, Cuda]) -> None:
 def failed(candidate: CudaCandidate, error: BaseException) -> Cuda:
     """One model's misfortune on the worker, which says nothing of the model."""
     words = str(error) if isinstance(error, PackhouseError) else f"{type(error).__name__}: {error}"
-    return candidate.not_run(f"the GPU worker could not check it: {' '.join(words.split())[:300]}")
+    return candidate.not_run(f"the GPU worker could not check it: {squeezed(words)}")
 
 
 def tally(found: Iterable[Cuda]) -> str:

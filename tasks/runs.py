@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -57,10 +57,27 @@ def call(deployment: str, parameters: dict[str, Any], *, within_s: float) -> tup
     return str(run.id), RunLost(f"ended as {state.name}: {state.message}", where=run.name)
 
 
-def start(deployment: str, parameters: dict[str, Any], *, once: str | None, name: str | None = None) -> FlowRun:
-    """The run that was started with the same `once` where there is one. Raises SpecInvalid: no such deployment."""
+def start(
+    deployment: str,
+    parameters: dict[str, Any],
+    *,
+    once: str | None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    outlives: bool = False,
+) -> FlowRun:
+    """The run that was started with the same `once` where there is one. outlives: it is no part of the run that starts
+    it, and is not cancelled with it. Raises SpecInvalid: no such deployment."""
     try:
-        started = run_deployment(deployment, parameters=parameters, flow_run_name=name, timeout=0, idempotency_key=once)
+        started = run_deployment(
+            deployment,
+            parameters=parameters,
+            flow_run_name=name,
+            tags=tags,
+            timeout=0,
+            as_subflow=not outlives,
+            idempotency_key=once,
+        )
     except ObjectNotFound as error:
         next_step = "`make deploy` creates it"
         raise SpecInvalid("there is no such deployment", where=deployment, next=next_step) from error

@@ -10,24 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import cast
 from uuid import UUID
 
 import httpx
 from prefect.artifacts import create_table_artifact
-from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import PrefectHTTPStatusError
 
 from infra.mlflow import REFUSED, RELEASE_RUN, Tracking, TrainingRun
 from infra.settings import settings
 from packhouse.announce import identity
 from packhouse.artifact import Frozen
 from packhouse.digest import digest_bytes
-from packhouse.errors import NotFound, PackhouseError, Refused, SpecInvalid, Unavailable, printable
+from packhouse.errors import NotFound, PackhouseError, Refused, SpecInvalid, Unavailable, printable, squeezed
 from packhouse.sources import checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE
 from packhouse.store import open_store
+from tasks.runs import start
 from tasks.stage import one_line, stage
 
 RELEASE = "release/release"
@@ -114,28 +112,20 @@ def started_release(run: TrainingRun) -> UUID:
 
 def _run(source: str, name: str, key: UUID, mlflow_run: str) -> UUID:
     try:
-        started = run_deployment(
-            RELEASE,
-            parameters={"sources": [source]},
-            timeout=0,
-            as_subflow=False,  # it outlives the watch, and is not cancelled with it
-            flow_run_name=name,
-            tags=[f"mlflow:{mlflow_run}"],
-            idempotency_key=str(key),
-        )
-    except ObjectNotFound as error:
-        raise Unavailable("there is no such deployment", where=RELEASE, next="`make deploy` creates it") from error
+        tags = [f"mlflow:{mlflow_run}"]
+        return start(RELEASE, {"sources": [source]}, once=str(key), name=name, tags=tags, outlives=True).id
+    except SpecInvalid as error:  # it may be made until the next watch
+        raise Unavailable(error.what, where=error.where, next=error.next) from error
     except PrefectHTTPStatusError as error:
         if error.response.status_code in (409, 422):
             raise SpecInvalid(f"the deployment does not take it: {error.response.text[:300]}", where=source) from error
         raise _away(error) from error
     except httpx.HTTPError as error:
         raise _away(error) from error
-    return cast(FlowRun, started).id  # no coroutine: a task runs on a thread without a loop
 
 
 def _away(error: Exception) -> PackhouseError:
-    got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    got = f"{type(error).__name__}: {squeezed(error, 200)}"
     return Unavailable("Prefect's API did not start it", where=RELEASE, got=got, next="the next watch asks again")
 
 

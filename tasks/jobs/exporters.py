@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from packhouse.errors import without_paths
+
 
 def forget_rnn_dispatch() -> None:
     """torch 2.13 swaps the kernels of LSTM and GRU for an export without clearing their dispatch cache, so that an
     export after any other run of the layer fixes the sequence length."""
     for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
         operator._dispatch_cache.clear()
+
+
+def brief(error: Exception) -> str:
+    """The same without paths: a verdict is digested, and files lie elsewhere on every machine."""
+    return without_paths(first_line(error))
 
 
 def first_line(error: Exception) -> str:

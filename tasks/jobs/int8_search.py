@@ -15,14 +15,13 @@ from pathlib import Path
 import onnx
 
 from packhouse.digest import MiB
-from packhouse.errors import without_paths
 from packhouse.judge import Array, Case, Int8Gate, Judgement, Outputs, form, judge_int8
 from packhouse.quality import Noise, Quality, Tally
 from packhouse.runtime import open_format
 from packhouse.spec import Format, Gates, Spec
 from tasks.jobs.calibrate import Calibration, activations
 from tasks.jobs.evaluation import batches
-from tasks.jobs.exporters import first_line
+from tasks.jobs.exporters import brief
 from tasks.jobs.int8_nodes import Range, key, quantisable, rewrite, static_nodes
 from tasks.jobs.int8_recipes import Recipe
 from tasks.jobs.int8_static import followed
@@ -137,7 +136,7 @@ class Search:
                 cases.append(case)
                 given.append(answer)
         except Exception as error:  # a runtime's own words
-            return Judgement(without_paths(f"does not run: {first_line(error)}")), None
+            return Judgement(f"does not run: {brief(error)}"), None
         return judge_int8(cases, given, tally.quality(), self.gate), tally.quality()
 
     def restored(self, worst: Tried) -> Tried:

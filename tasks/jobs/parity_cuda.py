@@ -13,11 +13,11 @@ import torch
 
 from packhouse.artifact import Outcome
 from packhouse.cases import read_cases
-from packhouse.errors import PackhouseError, without_paths
+from packhouse.errors import PackhouseError
 from packhouse.judge import Case, Judgement, Outputs, judge
 from packhouse.runtime import Runner, onnx_runner, torch_runner
 from packhouse.spec import Format, Spec
-from tasks.jobs.exporters import first_line
+from tasks.jobs.exporters import brief
 from tasks.jobs.judge import tolerance
 from tasks.jobs.model import load, read_spec
 
@@ -44,7 +44,7 @@ def look(*, device: str = "cuda") -> dict[str, Any]:
     try:
         missing = _missing(device)
     except Exception as error:  # a driver that does not fit has many ways to say so
-        missing = f"CUDA does not start on this worker: {_brief(error)}"
+        missing = f"CUDA does not start on this worker: {brief(error)}"
     return {"missing": missing, "notes": [] if missing else _facts(device)}
 
 
@@ -217,7 +217,7 @@ def _failed(error: Exception) -> dict[str, Finding]:
         return _found(_finding(Outcome.NOT_RUN, reason), _finding(Outcome.NOT_RUN, reason))
     where = "".join(f"{note}: " for note in getattr(error, "__notes__", []))
     return _found(
-        _finding(Outcome.REFUSED, f"{where}fails: {_brief(error)}"), _finding(Outcome.NOT_RUN, "it does not run")
+        _finding(Outcome.REFUSED, f"{where}fails: {brief(error)}"), _finding(Outcome.NOT_RUN, "it does not run")
     )
 
 
@@ -227,8 +227,3 @@ def _found(runs: Finding, reproduces: Finding) -> dict[str, Finding]:
 
 def _finding(outcome: Outcome, reason: str = "") -> Finding:
     return {"outcome": outcome.value, "reason": reason}
-
-
-def _brief(error: Exception) -> str:
-    """Without paths: the verdict is digested."""
-    return without_paths(first_line(error))

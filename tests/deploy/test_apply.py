@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from infra.deploy.apply import ROOT
+from tests.servers import place
 from tests.servers.place import free_ports
 from tests.servers.prefect import prefect_server
 
@@ -54,11 +56,7 @@ def apply(url: str, *arguments: str, login: str = ":".join(LOGIN)) -> subprocess
     )
 
 
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not in {PATIENCE_S:.0f} s: {what}"
-        time.sleep(0.5)
+until = partial(place.until, seconds=PATIENCE_S, every_s=0.5)
 
 
 def ask(server: httpx.Client, method: str, path: str, document: Any = None) -> Any:

@@ -17,6 +17,7 @@ from packhouse.digest import digest_file
 from packhouse.releases import releases
 from packhouse.store import open_store
 from packhouse.tensors import read_numpy, write_numpy
+from tests.servers.place import small_disk
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -172,15 +173,9 @@ def test_a_source_that_can_not_be_planned_does_not_stop_the_others(home, staged)
     assert [end.status for end in ends] == [Status.REFUSED, Status.RELEASED]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: mounting a small disk needs root")
 @pytest.mark.parametrize("what", ["cache", "store"])
 def test_a_full_disk_is_unavailable_and_the_next_run_completes(home, staged, tmp_path, what):
-    disk = tmp_path / "small"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"NOT RUN: no small disk: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "small", "16k") as disk:
         source = staged("linear")
         environment = {f"PACKHOUSE_{what.upper()}": str(disk)}
         done = packhouse("release", source, home=home, **environment)
@@ -189,8 +184,6 @@ def test_a_full_disk_is_unavailable_and_the_next_run_completes(home, staged, tmp
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         done = packhouse("release", source, home=home, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def packhouse(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:

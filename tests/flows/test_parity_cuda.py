@@ -35,6 +35,7 @@ from tasks import cuda_pool, on_gpu
 from tasks import runs as runs_of_deployments
 from tasks.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
 from tasks.cuda_pool import Answered, Reference, answer_key, cuda_worker, send
+from tests.servers.place import until
 from tests.tasks.test_parity_cuda import Made, made, planned
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
@@ -42,13 +43,6 @@ pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 ROOT = Path(__file__).parents[2]
 LONG_S = 240.0
 NO_GPU = {"no CUDA device on this worker", "torch on this worker is built without CUDA"}
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -98,7 +92,7 @@ def worker(pool, home, tmp_path) -> Iterator[subprocess.Popen[bytes]]:
             stderr=file,
         )
     try:
-        until(lambda: process.poll() is not None or cuda_worker() == "")
+        until(lambda: process.poll() is not None or cuda_worker() == "", seconds=LONG_S)
         assert process.poll() is None, log.read_text()
         yield process
     finally:
@@ -202,7 +196,7 @@ def test_a_worker_that_goes_before_it_took_the_run_is_noticed_long_before_the_li
     model, found = held(planned(staged("linear"))), {}
     thread = threading.Thread(target=lambda: found.update(send([model])), daemon=True)
     thread.start()
-    until(lambda: bool(runs()))
+    until(lambda: bool(runs()), seconds=LONG_S)
     _forget_workers(pool)
     thread.join(LONG_S)
     assert reasons(found[model.release]) == {

@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.servers.place import small_disk
+
 pytestmark = pytest.mark.flow
 PATIENCE_S = 240.0
 
@@ -128,22 +130,14 @@ def test_a_server_that_does_not_start_is_named_with_the_file_of_its_words_and_is
     assert not database.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: mounting a small disk needs root")
 def test_a_full_disk_under_the_home_is_one_line(tmp_path, staged):
-    disk = tmp_path / "small"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"NOT RUN: no small disk: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "small", "3m") as disk:
         done = packhouse("release", staged("linear"), home=disk / "home", PACKHOUSE_CACHE=str(tmp_path / "cache"))
         assert done.returncode == 2, done.stderr
         assert done.stdout == ""
         last = done.stderr.splitlines()[-1]
         assert last.startswith(f"unavailable: {disk}/home/prefect: no space is left; got ")
         assert "Traceback" not in done.stderr
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("home, cache", [("/proc/nope", ""), ("", "/proc/nope"), ("", __file__)])

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 
 class CannotRunError(Exception):
     """This machine cannot run the server; the text says why and what would help."""
@@ -99,6 +101,30 @@ def wait_until(ready: Callable[[], bool], *, what: str, server: Server, timeout_
         if time.monotonic() > deadline:
             raise CannotRunError(f"{what} was not ready after {timeout_s:.0f} s: {server.last_words()}")
         time.sleep(0.1)
+
+
+def until(holds: Callable[[], bool], what: str = "", *, seconds: float, every_s: float = 0.2) -> None:
+    """A test's own patience: fails when the time is up."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {seconds:.0f} s: {what}"
+        time.sleep(every_s)
+
+
+@contextmanager
+def small_disk(disk: Path, size: str) -> Iterator[Path]:
+    """A disk of so many bytes, such as `1m`, at a folder that is made for it."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: mounting a small disk needs root")
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"NOT RUN: a small disk can not be mounted: {mounted.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def answers(url: str) -> bool:

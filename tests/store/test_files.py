@@ -19,6 +19,7 @@ from packhouse.digest import MiB, digest_bytes
 from packhouse.errors import Contention, DigestMismatch, Refused, StoreFull, StoreUnavailable, Unavailable
 from packhouse.store import FileStore, StoreRefusal, atomic
 from packhouse.store.folders import disk_errors
+from tests.servers import place
 
 BODY = b"body"
 DIGEST = digest_bytes(BODY)
@@ -38,15 +39,8 @@ def store(root):
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"NOT TESTED: a small disk cannot be mounted: {mounted.stderr}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with place.small_disk(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 def put(store, key, body=BODY):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -27,6 +27,7 @@ from tasks.parity_cuda import insist_cuda, parity_cuda
 from tasks.plan import plan
 from tasks.refer import refer
 from tasks.states import Candidate, Gated, Measured, Referenced
+from tests.servers import place
 
 LONG_S = 60.0
 
@@ -90,11 +91,7 @@ class Members:
         return self.got
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+until = partial(place.until, seconds=LONG_S, every_s=0.01)
 
 
 def test_the_models_of_a_run_go_to_the_gpu_in_one_batch_and_each_gets_its_own_verdicts():
