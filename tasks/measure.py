@@ -34,9 +34,9 @@ def measure(gated: Gated, referenced: Referenced, judged: list[Judged]) -> Measu
             if not models:
                 continue
             outputs = [output.name for output in gated.planned.spec.outputs]
-            answer, _ = workshop().run(
-                "tasks.jobs.measure:run", {"models": models, "cases": referenced.cases, "outputs": outputs}
-            )
+            asked = {"models": models, "cases": referenced.cases, "outputs": outputs}
+            asked["text"] = {name: list(values) for name, values in gated.planned.spec.text.items()}
+            answer, _ = workshop().run("tasks.jobs.measure:run", asked)
             facts = answer.document
             latency |= {Format(name): times for name, times in answer.document["latency"].items()}
             speed |= {Format(name): float(times) for name, times in answer.document["speed"].items()}

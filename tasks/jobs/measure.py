@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from packhouse.cases import read_cases
-from packhouse.runtime import open_format
+from packhouse.runtime import as_text, open_format
 from packhouse.spec import Format
 
 ROUNDS = (9, 40)
@@ -20,7 +20,7 @@ BLOCK_S = 0.002
 """In each round a format is called for about this long, so that its CPU time is more than a clock's tick."""
 
 
-def run(*, models: dict[str, str], cases: str, outputs: list[str]) -> dict[str, Any]:
+def run(*, models: dict[str, str], cases: str, outputs: list[str], text: dict[str, list[str]]) -> dict[str, Any]:
     """models: format -> file. Runs each on the first golden case (the smallest batch of real samples).
 
     Returns {"latency": {format: {"p50_ms", "p95_ms", "calls"}}, "speed": {format: x}, "processor", "case"}: wall
@@ -29,8 +29,9 @@ def run(*, models: dict[str, str], cases: str, outputs: list[str]) -> dict[str, 
     case = read_cases(Path(cases))[0]
     calls = {}
     for name, path in models.items():
-        runner = open_format(Format(name), Path(path), outputs=outputs, threads=1)
-        calls[name] = lambda runner=runner: runner(case.inputs)
+        runner = open_format(Format(name), Path(path), outputs=outputs, text=text, threads=1)
+        inputs = as_text(case.inputs, text) if Format(name).base is Format.ONNX else case.inputs
+        calls[name] = lambda runner=runner, inputs=inputs: runner(inputs)
     blocks = {name: _calls_a_block(call) for name, call in calls.items()}
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
