@@ -43,9 +43,9 @@ def _applied(step: Standard | MinMax | OneHot | Vocabulary, x: Array) -> Array:
         case MinMax():
             low, high = _f32(step.feature_range)
             scaled: Array = (x.astype(np.float32) - _f32(step.data_min)) * _f32(step.factors) + low
-            return scaled.clip(low, high) if step.clip else scaled
+            return np.asarray(scaled.clip(low, high)) if step.clip else scaled
         case OneHot():
-            hot = (x.astype(np.int64)[..., None] == np.array(step.codes)).astype(np.float32)
+            hot: Array = (x.astype(np.int64)[..., None] == np.array(step.codes)).astype(np.float32)
             return hot.reshape(*x.shape[:-1], x.shape[-1] * len(step.codes))
         case Vocabulary():
             table: Array = np.array(step.table, dtype=np.int64)

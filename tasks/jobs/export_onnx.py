@@ -14,6 +14,7 @@ from packhouse.digest import MiB
 from packhouse.errors import ExportFailed
 from packhouse.spec import Spec
 from tasks.jobs import model as models
+from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
 from tasks.jobs.onnx_file import INLINE_BYTES, Payload, strip, write
 from tasks.jobs.onnx_text import take_text
@@ -94,7 +95,7 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                torch.jit.script(module),
+                script(module, models.tensors(example)),
                 models.tensors(example),
                 str(raw),
                 dynamo=False,
