@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from packhouse import architectures
 from packhouse.errors import ExportFailed, SpecInvalid
 from packhouse.preprocessing import apply, codes
+from packhouse.probes import read_samples
 from packhouse.spec import Format, Want
 from packhouse.steps import Concatenate, MinMax, OneHot, Standard, Step, Vocabulary
 from packhouse.torch_tensors import read_torch
@@ -25,6 +26,10 @@ from tasks.jobs import (
     quantise_onnx,
     quantise_torchscript,
 )
+from tasks.jobs.calibrate import Calibration
+from tasks.jobs.evaluation import batches
+from tasks.jobs.int8_recipes import Ranges
+from tasks.jobs.onnx_graph import read
 from tasks.jobs.preprocessing import module
 from tests.conftest import Stage
 from tests.tasks.test_evaluation import Job
@@ -158,6 +163,20 @@ def test_an_index_that_the_embedding_does_not_have_is_refused_though_no_sample_l
     job = Job(staged("words", inputs=inputs, preprocessing=steps, axes=axes, ranges={"time": (1, 7)}), tmp_path)
     with pytest.raises(SpecInvalid, match="the model fails on 'every code 0'"):
         job.refer()
+
+
+def test_static_ranges_are_found_behind_text(table, tmp_path):
+    """The matrix that the model takes has the one-hot columns' 0 and 1 in it."""
+    job = Job(table, tmp_path)
+    job.export(export_onnx, Format.ONNX)
+    graph = read(tmp_path / "model.onnx")
+    (joined,) = (node.output[0] for node in graph.nodes if node.op_type == "Concat")
+    given = list(batches(job.spec, read_samples(Path(job.given["samples"])), split="calibration"))
+    ((low, high),) = (
+        Calibration(graph, given, tmp_path / "c.onnx", job.spec.text).ranges([joined], Ranges.MINMAX).values()
+    )
+    assert low < -1
+    assert high > 1
 
 
 def test_a_graph_whose_text_was_forgotten_is_no_export(table, tmp_path, monkeypatch):
