@@ -197,3 +197,9 @@ def test_only_a_pass_needs_no_reason(outcome):
 
 def test_the_folder_of_a_release_is_below_its_model():
     assert release_key("m", "0" * 32, "record.json") == f"m/releases/{'0' * 32}/record.json"
+
+
+def test_a_manifest_from_before_text_is_read_as_one_without():
+    made = json.loads(dump(Manifest(**document())))
+    assert made.pop("text") == {}
+    assert load(Manifest, canonical_json(made), where="manifest.json") == Manifest(**document())
