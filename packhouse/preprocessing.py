@@ -141,7 +141,7 @@ def _categories(encoder: Any, values: Any) -> tuple[int, ...] | tuple[str, ...]:
     plain = np.asarray(values).tolist()
     if all(isinstance(value, str) for value in plain):
         return tuple(plain)
-    if all(isinstance(value, (bool, int)) for value in plain):
+    if all(isinstance(value, (int, np.integer)) for value in plain):  # bool is one too
         return tuple(int(value) for value in plain)
     raise _unfit(encoder, "categories that are all text or all integers", got=str(plain)[:80])
 
