@@ -27,7 +27,19 @@ CODE = (
 )
 NOT_CODE = frozenset(
     f"packhouse/{name}.py"
-    for name in ("__init__", "__main__", "cli", "exits", "staging", "verify", "replay", "releases", "report")
+    for name in (
+        "__init__",
+        "__main__",
+        "cli",
+        "exits",
+        "staging",
+        "verify",
+        "replay",
+        "releases",
+        "report",
+        "page",
+        "charts",
+    )
 )
 """What no byte of a release passes through on a worker; a change there must not release every model again."""
 
