@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, LEFT, RIGHT = 720, 150, 110
-ROW, TOP, FOOT = 22, 8, 24
+ROW, GAP, TOP, FOOT = 22, 8, 8, 24
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _drawn(
     parts, y = [], TOP + ROW / 2
     for group in groups:
         if group.title:
+            y += GAP if parts else 0
             parts.append(_text(0, y + 4, group.title, "group"))
             y += ROW
         for mark in group.marks:

@@ -17,6 +17,7 @@ from packhouse.report import (
     HEADINGS,
     TIMED,
     Report,
+    Row,
     accuracy,
     cells,
     legend,
@@ -74,7 +75,7 @@ def _figures(report: Report) -> list[str]:
         words = "CPU time of the fp32 format / of INT8, on one thread. The line is at 1: right of it INT8 is faster."
         title = "Speed of INT8"
         drawn.append(_figure(title, charts.bars(title, gains, "x", line=1.0), words))
-    if sizes := [row for row in report.rows if row.size is not None]:
+    if sizes := sorted((row for row in report.rows if row.size is not None), key=_beside_its_base):
         scale, unit = next(entry for entry in UNITS if entry[0] <= max(row.size or 0 for row in sizes) or entry[0] == 1)
         marks = tuple(
             Mark(row.format.value, (row.size or 0) / scale, size(row.size), INKS[row.format]) for row in sizes
@@ -89,10 +90,14 @@ def _by_batch(timings: Sequence[Timing], mark: Callable[[Timing], Mark]) -> list
     return [
         Group(
             "one sample" if batch is None else f"batch {batch}",
-            tuple(mark(timing) for timing in timings if timing.batch == batch),
+            tuple(mark(timing) for timing in sorted(timings, key=_beside_its_base) if timing.batch == batch),
         )
         for batch in batches
     ]
+
+
+def _beside_its_base(entry: Timing | Row) -> tuple[int, bool]:
+    return list(Format).index(entry.format.base), entry.format.int8
 
 
 def _latency_mark(timing: Timing) -> Mark:

@@ -39,8 +39,8 @@ class Row(Frozen):
 
 class Report(Frozen):
     """accuracy: of the trained model itself. case: the inputs that the rows' latency is of. latency: all that was
-    timed. untimed: what there was no time for. seconds: of the run until it was published. lockdown: what the sandbox was held to. cuda: what the GPU said, or why it was not asked. preflight: the
-    traps in the model's code."""
+    timed. untimed: what there was no time for. seconds: of the run until it was published. lockdown: what the sandbox
+    was held to. cuda: what the GPU said, or why it was not asked. preflight: the traps in the model's code."""
 
     model: ModelName
     release: ReleaseId
@@ -140,15 +140,16 @@ def legend(report: Report) -> str:
     return (
         f"p50, p95: wall time of one call of {report.case or 'nothing'} on one thread of {report.processor}, "
         f"{_calls(report)} calls after warm-up. Speed: CPU time of the fp32 format of the same runtime / of this one, "
-        "the median of the rounds' ratios, the least over the batch sizes. Parity: largest error against a float64 run "
-        "of the model, in units of the rounding that the model itself shows in fp32; for INT8 the signal-to-noise ratio."
+        "the median of the rounds' ratios, the least over the batch sizes. Parity: largest error against a float64 "
+        "run of the model, in units of the rounding that the model itself shows in fp32; for INT8 the signal-to-noise "
+        "ratio."
     )
 
 
 TIMED = (
-    "Wall time of one call after warm-up. Formats of one runtime run side by side, in turn round by round. An empty p95 "
-    "or p99: fewer than two calls lie beyond it. Items/s: samples a second at p50. Speed: see above, at this batch size. "
-    "Busy: processors that were at work for it; on one thread, what is missing to 1 went to others."
+    "Wall time of one call after warm-up. Formats of one runtime run side by side, in turn round by round. An empty "
+    "p95 or p99: fewer than two calls lie beyond it. Items/s: samples a second at p50. Speed: see above, at this batch "
+    "size. Busy: processors that were at work for it; on one thread, what is missing to 1 went to others."
 )
 """What the columns of the latencies mean."""
 

@@ -16,8 +16,8 @@ from packhouse.spec import Spec
 
 @dataclass(frozen=True)
 class Limits:
-    """seconds: that one format may take over the whole grid; what does not fit is left out, but for the smallest batch
-    on one thread. cell: the part of it that one batch size on one number of threads takes where calls are fast; the
+    """seconds: that one format may take over the whole grid; what does not fit is left out, but for what is quick and
+    for the smallest batch on one thread. cell: the part of it that one batch size on one number of threads takes where calls are fast; the
     first of all takes it twice. block_s: in each round a format is called for about so long, so that its CPU time is
     more than a clock's tick. warm_up: calls before, at least and at most. first_rounds, rounds: at least, where calls
     are slow. threads: one, and all processors up to this many."""
@@ -25,11 +25,15 @@ class Limits:
     seconds: float = 0.5
     cell: float = 0.08
     block_s: float = 0.002
-    warm_up: tuple[int, int] = (2, 8)
-    first_rounds: int = 9
+    warm_up: tuple[int, int] = (3, 8)
+    first_rounds: int = 8
     rounds: int = 5
     batches: tuple[int, ...] = (1, 8, 32)
     threads: int = 4
+
+    @property
+    def cell_s(self) -> float:
+        return self.seconds * self.cell
 
 
 BEYOND = 2

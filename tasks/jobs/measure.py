@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import platform
 import statistics
 import time
@@ -113,15 +114,18 @@ class Grid:
 
     def _fits(self, batch: int | None, before_s: float = 0.0) -> bool:
         calls = self._limits.rounds + self._limits.warm_up[0]
-        return before_s + expected_s(self._seen, batch) * calls <= self._left_s or not self._seen
+        wanted_s = before_s + expected_s(self._seen, batch) * calls
+        return wanted_s <= max(self._left_s, self._limits.cell_s * len(self._opened)) or not self._seen
 
     def _timed(self, batch: int | None, threads: int) -> Iterator[Timing]:
         limits, started = self._limits, time.perf_counter()
         first = not self._seen
-        rounds = limits.first_rounds if first else limits.rounds
-        seconds = limits.seconds * limits.cell * (2 if first else 1)
         calls = {opened.format: opened.call(self._inputs[batch]) for opened in self._opened}
-        times = side_by_side(calls, rounds=rounds, seconds=seconds, limits=limits)
+        blocks = {format: _calls_a_block(call, limits) for format, call in calls.items()}
+        rounds = limits.first_rounds if first else limits.rounds
+        if threads > 1:  # no ratios of rounds are taken, and a busy machine makes each call many times longer
+            rounds = math.ceil(limits.rounds / min(blocks.values()))
+        times = side_by_side(calls, blocks, rounds=rounds, seconds=limits.cell_s * (2 if first else 1))
         self._seen[batch] = sum(statistics.median(own.walls) for own in times.values())
         self._left_s -= time.perf_counter() - started
         for format, own in times.items():
@@ -151,9 +155,12 @@ class Times:
         self.wall_s += time.perf_counter() - wall
 
 
-def side_by_side(calls: Mapping[Format, Call], *, rounds: int, seconds: float, limits: Limits) -> dict[Format, Times]:
-    """Round by round, one block of each format: what disturbs the machine disturbs them alike. seconds: for each."""
-    blocks = {format: _calls_a_block(call, limits) for format, call in calls.items()}
+def side_by_side(
+    calls: Mapping[Format, Call], blocks: Mapping[Format, int], *, rounds: int, seconds: float
+) -> dict[Format, Times]:
+    """Round by round, one block of each format: what disturbs the machine disturbs them alike.
+
+    blocks: calls a block. rounds: at least. seconds: for each format, where `rounds` do not take longer."""
     times = {format: Times() for format in calls}
     started, done = time.perf_counter(), 0
     while done < rounds or time.perf_counter() - started < seconds * len(calls):
@@ -164,11 +171,12 @@ def side_by_side(calls: Mapping[Format, Call], *, rounds: int, seconds: float, l
 
 
 def _calls_a_block(call: Call, limits: Limits) -> int:
-    """Also the warm-up: the first calls allocate, and runtimes specialise on them."""
+    """Also the warm-up: the first calls allocate, and TorchScript compiles in the second one, which says nothing about
+    how fast the next will be."""
     warm, (least, most) = Times(), limits.warm_up
     while len(warm.walls) < least or (warm.walls[-1] < limits.block_s and len(warm.walls) < most):
         warm.block(call, 1)
-    return max(1, round(limits.block_s / max(warm.walls[-1], 1e-7)))
+    return max(1, round(limits.block_s / max(min(warm.walls), 1e-7)))
 
 
 def _timing(format: Format, batch: int | None, threads: int, times: Times, base: Times | None) -> Timing:
