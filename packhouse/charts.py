@@ -108,7 +108,8 @@ def _drawn(
     lines: Sequence[float] = (),
 ) -> str:
     """ticks: place and text. draw: one mark at a height. lines: places to compare with."""
-    parts, y = [], TOP + ROW / 2
+    parts: list[str] = []
+    y = TOP + ROW / 2
     for group in groups:
         if group.title:
             y += GAP if parts else 0

@@ -66,23 +66,37 @@ def html(report: Report) -> str:
 
 def _figures(report: Report) -> list[str]:
     """Latency, one picture a number of threads; then what INT8 gains, and the sizes."""
-    drawn = []
-    for threads in sorted({timing.threads for timing in report.latency}):
-        there = [timing for timing in report.latency if timing.threads == threads]
-        title = f"Latency on {threads} thread{'s' if threads > 1 else ''}"
-        drawn.append(_figure(title, charts.dots(title, _by_batch(there, _latency_mark), "ms"), KEY))
-    if gains := _by_batch([t for t in report.latency if t.format.int8 and t.speed is not None], _speed_mark):
-        words = "CPU time of the fp32 format / of INT8, on one thread. The line is at 1: right of it INT8 is faster."
-        title = "Speed of INT8"
-        drawn.append(_figure(title, charts.bars(title, gains, "x", line=1.0), words))
-    if sizes := sorted((row for row in report.rows if row.size is not None), key=_beside_its_base):
-        scale, unit = next(entry for entry in UNITS if entry[0] <= max(row.size or 0 for row in sizes) or entry[0] == 1)
-        marks = tuple(
-            Mark(row.format.value, (row.size or 0) / scale, size(row.size), INKS[row.format]) for row in sizes
-        )
-        words = f"The weights alone: {size(report.weights_bytes)}."
-        drawn.append(_figure("Size", charts.bars("Size", [Group("", marks)], unit), words))
-    return drawn
+    by_threads = [
+        [timing for timing in report.latency if timing.threads == threads]
+        for threads in sorted({timing.threads for timing in report.latency})
+    ]
+    return [*map(_latency_figure, by_threads), *_speed_figure(report), *_size_figure(report)]
+
+
+def _latency_figure(timings: Sequence[Timing]) -> str:
+    threads = timings[0].threads
+    title = f"Latency on {threads} thread{'s' if threads > 1 else ''}"
+    return _figure(title, charts.dots(title, _by_batch(timings, _latency_mark), "ms"), KEY)
+
+
+def _speed_figure(report: Report) -> list[str]:
+    timings = [timing for timing in report.latency if timing.format.int8 and timing.speed is not None]
+    if not timings:
+        return []
+    title = "Speed of INT8"
+    words = "CPU time of the fp32 format / of INT8, on one thread. The line is at 1: right of it INT8 is faster."
+    return [_figure(title, charts.bars(title, _by_batch(timings, _speed_mark), "x", line=1.0), words)]
+
+
+def _size_figure(report: Report) -> list[str]:
+    rows = sorted((row for row in report.rows if row.size is not None), key=_beside_its_base)
+    if not rows:
+        return []
+    most = max(row.size or 0 for row in rows)
+    scale, unit = next((scale, unit) for scale, unit in UNITS if scale <= most or scale == 1)
+    marks = tuple(Mark(row.format.value, (row.size or 0) / scale, size(row.size), INKS[row.format]) for row in rows)
+    words = f"The weights alone: {size(report.weights_bytes)}."
+    return [_figure("Size", charts.bars("Size", [Group("", marks)], unit), words)]
 
 
 def _by_batch(timings: Sequence[Timing], mark: Callable[[Timing], Mark]) -> list[Group]:

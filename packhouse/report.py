@@ -155,7 +155,7 @@ TIMED = (
 
 
 def untimed(report: Report) -> list[str]:
-    return [f"Not timed, it would have taken too long: {place}." for place in report.untimed]
+    return [f"Not timed, since it would have taken too long: {places}." for places in report.untimed]
 
 
 def lockdown(report: Report) -> str:

@@ -35,7 +35,8 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
                 continue
             answer, _ = workshop().run("tasks.jobs.measure:run", given | {"models": models})
             timings += [Timing.model_validate(timing) for timing in answer.document["timings"]]
-            untimed += [f"{', '.join(models)}: {place}" for place in answer.document["untimed"]]
+            if left := answer.document["untimed"]:
+                untimed.append(f"{', '.join(models)}: {', '.join(left)}")
             processor = str(answer.document["processor"])
         line.note(", ".join(f"{timing.format} {timing.p50_ms:.3g} ms" for timing in smallest(timings).values()))
     return Measured(timings=in_order(timings), untimed=tuple(untimed), processor=processor)

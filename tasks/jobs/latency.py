@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,32 @@ from packhouse.spec import Spec
 
 
 @dataclass(frozen=True)
+class Stint:
+    """How long formats are timed at one place of the grid: at least `rounds[0]`, then until `seconds[0]` and
+    `rounds[1]` are reached or `seconds[1]` are over. Seconds are of one format."""
+
+    rounds: tuple[int, int]
+    seconds: tuple[float, float]
+
+    def over(self, rounds: int, seconds: float) -> bool:
+        reached = seconds >= self.seconds[0] and rounds >= self.rounds[1]
+        return rounds >= self.rounds[0] and (reached or seconds >= self.seconds[1])
+
+
+@dataclass(frozen=True)
 class Limits:
     """seconds: that one format may take over the whole grid; what does not fit is left out, but for what is quick and
-    for the smallest batch on one thread. cell: the part of it that one batch size on one number of threads takes where calls are fast; the
-    first of all takes it twice. block_s: in each round a format is called for about so long, so that its CPU time is
-    more than a clock's tick. warm_up: calls before, at least and at most. first_rounds, rounds: at least, where calls
-    are slow. threads: one, and all processors up to this many."""
+    for the smallest batch on one thread. first: the part of it that this one may take where calls are slow; cell: the
+    part that any place takes where they are fast. block_s: in each round a format is called for about so long, so that
+    its CPU time is more than a clock's tick. warm_up: calls before, at least and at most. first_rounds: at least, and
+    until the first part is over; rounds: at least, at any other place. threads: one, and all processors up to this."""
 
     seconds: float = 0.5
+    first: float = 0.6
     cell: float = 0.08
     block_s: float = 0.002
     warm_up: tuple[int, int] = (3, 8)
-    first_rounds: int = 8
+    first_rounds: tuple[int, int] = (8, 40)
     rounds: int = 5
     batches: tuple[int, ...] = (1, 8, 32)
     threads: int = 4
@@ -34,6 +49,17 @@ class Limits:
     @property
     def cell_s(self) -> float:
         return self.seconds * self.cell
+
+    @property
+    def smallest(self) -> Stint:
+        """For the smallest batch on one thread."""
+        return Stint(self.first_rounds, (self.cell_s, self.seconds * self.first))
+
+    def other(self, threads: int, block: int) -> Stint:
+        """block: the fewest calls that a format has in a round. With more threads no ratios of rounds are taken, and a
+        busy machine makes each call many times longer; then so many calls are enough."""
+        rounds = self.rounds if threads == 1 else math.ceil(self.rounds / block)
+        return Stint((rounds, rounds), (self.cell_s, self.cell_s))
 
 
 BEYOND = 2

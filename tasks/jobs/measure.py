@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import platform
 import statistics
 import time
@@ -19,6 +18,7 @@ from packhouse.runtime import Runner, open_format
 from packhouse.spec import Format, Spec, parse
 from tasks.jobs.latency import (
     Limits,
+    Stint,
     batch_sizes,
     expected_s,
     inputs_of,
@@ -119,13 +119,10 @@ class Grid:
 
     def _timed(self, batch: int | None, threads: int) -> Iterator[Timing]:
         limits, started = self._limits, time.perf_counter()
-        first = not self._seen
         calls = {opened.format: opened.call(self._inputs[batch]) for opened in self._opened}
         blocks = {format: _calls_a_block(call, limits) for format, call in calls.items()}
-        rounds = limits.first_rounds if first else limits.rounds
-        if threads > 1:  # no ratios of rounds are taken, and a busy machine makes each call many times longer
-            rounds = math.ceil(limits.rounds / min(blocks.values()))
-        times = side_by_side(calls, blocks, rounds=rounds, seconds=limits.cell_s * (2 if first else 1))
+        stint = limits.other(threads, min(blocks.values())) if self._seen else limits.smallest
+        times = side_by_side(calls, blocks, stint)
         self._seen[batch] = sum(statistics.median(own.walls) for own in times.values())
         self._left_s -= time.perf_counter() - started
         for format, own in times.items():
@@ -155,15 +152,11 @@ class Times:
         self.wall_s += time.perf_counter() - wall
 
 
-def side_by_side(
-    calls: Mapping[Format, Call], blocks: Mapping[Format, int], *, rounds: int, seconds: float
-) -> dict[Format, Times]:
-    """Round by round, one block of each format: what disturbs the machine disturbs them alike.
-
-    blocks: calls a block. rounds: at least. seconds: for each format, where `rounds` do not take longer."""
+def side_by_side(calls: Mapping[Format, Call], blocks: Mapping[Format, int], stint: Stint) -> dict[Format, Times]:
+    """Round by round, one block of each format: what disturbs the machine disturbs them alike. blocks: calls in one."""
     times = {format: Times() for format in calls}
     started, done = time.perf_counter(), 0
-    while done < rounds or time.perf_counter() - started < seconds * len(calls):
+    while not stint.over(done, (time.perf_counter() - started) / len(calls)):
         for format, call in calls.items():
             times[format].block(call, blocks[format])
         done += 1
