@@ -92,7 +92,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def linear_ticks(most: float) -> list[float]:
     """From 0 in steps of 1, 2 or 5 times a power of ten, at most six, to the first at or above `most`."""
-    if most <= 0:
+    if most < 1e-9:
         return [0.0, 1.0]
     rough = most / 5
     power = math.floor(math.log10(rough))
