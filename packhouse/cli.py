@@ -24,7 +24,7 @@ from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
 from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
 from packhouse.releases import Found, at_prefix, find, releases
-from packhouse.report import HEADINGS, Report, cells, size, untimed
+from packhouse.report import HEADINGS, Report, cautions, cells, size
 from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -203,7 +203,7 @@ def print_report(report: Report) -> None:
 def print_latency(report: Report) -> None:
     title = f"{report.model} {report.release} on {report.processor}"
     print_table(title, TIMING_HEADINGS, map(timing_cells, report.latency))
-    for line in untimed(report):
+    for line in cautions(report):
         talk.print(printable(line), markup=False)
 
 

@@ -19,6 +19,7 @@ from packhouse.report import (
     Report,
     Row,
     accuracy,
+    cautions,
     cells,
     legend,
     lockdown,
@@ -26,7 +27,6 @@ from packhouse.report import (
     remarks,
     size,
     trap,
-    untimed,
 )
 from packhouse.spec import Format
 
@@ -131,7 +131,7 @@ def _latency(report: Report) -> list[str]:
         f"<p>On {_text(report.processor)}.</p>",
         _table(TIMING_HEADINGS, map(timing_cells, report.latency)),
         f'<p class="note">{_text(TIMED)}</p>',
-        *_listed("", untimed(report)),
+        *_listed("", cautions(report)),
     ]
 
 

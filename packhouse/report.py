@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 
 from packhouse.artifact import Frozen, Outcome, Verdict
@@ -154,8 +155,17 @@ TIMED = (
 """What the columns of the latencies mean."""
 
 
-def untimed(report: Report) -> list[str]:
-    return [f"Not timed, since it would have taken too long: {places}." for places in report.untimed]
+SHARED = 0.8
+"""Busy with one thread, at the median of all timings: below, others had the processor too."""
+
+
+def cautions(report: Report) -> list[str]:
+    """What to know before the latencies are believed: that others were at work, and what was not timed."""
+    busy = [timing.busy for timing in report.latency if timing.threads == 1]
+    share = statistics.median(busy) if busy else 1.0
+    others = f"Others had the processor too: busy {share:.2f} at the median. Believe p50 less, p95 and p99 not at all."
+    left = [f"Not timed, since it would have taken too long: {places}." for places in report.untimed]
+    return [others, *left] if share < SHARED else left
 
 
 def lockdown(report: Report) -> str:
@@ -176,8 +186,8 @@ def _latency(report: Report) -> list[str]:
     if not report.latency:
         return []
     table = _table(TIMING_HEADINGS, map(timing_cells, report.latency))
-    left = [f"- {line}" for line in untimed(report)]
-    return ["## Latency", "", f"On {report.processor}.", "", *table, "", TIMED, "", *left, *([""] if left else [])]
+    beware = [f"- {line}" for line in cautions(report)]
+    return ["## Latency", "", f"On {report.processor}.", "", *table, "", TIMED, "", *beware, *([""] if beware else [])]
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

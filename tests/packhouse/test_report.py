@@ -117,6 +117,15 @@ def test_the_page_shows_each_timing_with_its_calls_and_says_what_was_not_timed()
     assert len(timing_cells(few)) == len(TIMING_HEADINGS)
 
 
+def test_the_page_says_where_others_had_the_processor_too():
+    shared = "Others had the processor too: busy 0.50 at the median."
+    timings = [timing(Format.ONNX, batch, busy=busy) for batch, busy in ((1, 0.4), (8, 0.5), (32, 0.99))]
+    waits = timing(Format.ONNX, threads=2, busy=0.1)  # with more threads it also says how little these help
+    assert shared in markdown(report(latency=(*timings, waits)))
+    assert "Others had" not in markdown(report(latency=(timings[2], waits)))
+    assert "Others had" not in markdown(report())
+
+
 def test_the_smallest_batch_on_one_thread_stands_for_a_format_and_the_slowest_batch_for_its_speed():
     timings = [
         timing(Format.ONNX_INT8, 32, speed=0.75),
