@@ -24,8 +24,9 @@ GOLDEN = "golden.safetensors"
 WEIGHTS = "weights.safetensors"
 REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
+REPORT_HTML = "report.html"
 DECISIONS = "decisions.json"
-UNDIGESTED = frozenset({RECORD, MANIFEST, REPORT_JSON, REPORT_MD, DECISIONS})
+UNDIGESTED = frozenset({RECORD, MANIFEST, REPORT_JSON, REPORT_MD, REPORT_HTML, DECISIONS})
 """Names in a release's folder that the manifest does not list: itself, its record, and what was measured."""
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024

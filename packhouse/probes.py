@@ -245,10 +245,15 @@ def _most(inputs: Sequence[Input], middle: Mapping[str, Array], name: str, axis:
     return max(axis.min, min(axis.max, (MAX_CASE_ELEMENTS - fixed) // max(per_size, 1)))
 
 
+def most_rows(axis: Axis, rows: Mapping[str, Array]) -> int:
+    """The largest batch that is tried: the axis's own, or as many samples as stay below MAX_CASE_ELEMENTS."""
+    a_row = sum(int(np.prod(array.shape[1:])) for array in rows.values())
+    return max(axis.min, min(axis.max, MAX_CASE_ELEMENTS // max(a_row, 1)))
+
+
 def _batches(spec: Spec, rows: Mapping[str, Array]) -> list[int]:
     axis = spec.axes[spec.batch or ""]
-    a_row = sum(int(np.prod(array.shape[1:])) for array in rows.values())
-    fitting = max(axis.min, min(axis.max, MAX_CASE_ELEMENTS // max(a_row, 1)))
+    fitting = most_rows(axis, rows)
     few = min(fitting, max(FEW_ROWS, axis.min + 1))
     sizes = {axis.min, 1, 2, 3, _odd(axis.min, few), few, fitting}
     return sorted(size for size in sizes if axis.min <= size <= fitting)
@@ -264,10 +269,10 @@ def _is_prime(n: int) -> bool:
 
 
 def _rows(array: Array, count: int) -> Array:
-    return _repeated(array, 0, count)
+    return repeated(array, 0, count)
 
 
-def _repeated(array: Array, position: int, size: int) -> Array:
+def repeated(array: Array, position: int, size: int) -> Array:
     """`size` entries along an axis, from the first again where there are fewer. (numpy's own wrapping subtracts until
     it fits, which takes minutes for a long axis.)"""
     return np.ascontiguousarray(np.take(array, np.arange(size) % array.shape[position], axis=position))
@@ -278,7 +283,7 @@ def _resized(inputs: Sequence[Input], middle: Mapping[str, Array], axis: str, si
     for tensor in inputs:
         for position, name in enumerate(tensor.shape):
             if name == axis:
-                resized[tensor.name] = _repeated(resized[tensor.name], position, size)
+                resized[tensor.name] = repeated(resized[tensor.name], position, size)
     return resized
 
 
