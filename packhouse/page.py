@@ -53,6 +53,7 @@ def html(report: Report) -> str:
         f"<p>From <code>{_text(report.source)}</code>, {_text(made(report))} {_text(accuracy(report))}</p>",
         _table(HEADINGS, map(cells, report.rows)),
         f'<p class="note">{_text(legend(report))}</p>',
+        *_listed("", cautions(report)),
         *_figures(report),
         *_latency(report),
         *_listed("Preflight", map(trap, report.preflight)),
@@ -131,7 +132,6 @@ def _latency(report: Report) -> list[str]:
         f"<p>On {_text(report.processor)}.</p>",
         _table(TIMING_HEADINGS, map(timing_cells, report.latency)),
         f'<p class="note">{_text(TIMED)}</p>',
-        *_listed("", cautions(report)),
     ]
 
 
