@@ -177,6 +177,7 @@ p, li { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
+td:not(:last-child) { white-space: nowrap; }
 th { color: var(--quiet); font-weight: 500; white-space: nowrap; }
 figure { margin: 0; }
 svg { display: block; width: 100%; max-width: 820px; height: auto; font-size: 12px; }
