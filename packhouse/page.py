@@ -53,6 +53,7 @@ def html(report: Report) -> str:
         f"<p>From <code>{_text(report.source)}</code>, {_text(made(report))} {_text(accuracy(report))}</p>",
         _table(HEADINGS, map(cells, report.rows)),
         f'<p class="note">{_text(legend(report))}</p>',
+        *_listed("", cautions(report)),
         *_figures(report),
         *_latency(report),
         *_listed("Preflight", map(trap, report.preflight)),
@@ -131,7 +132,6 @@ def _latency(report: Report) -> list[str]:
         f"<p>On {_text(report.processor)}.</p>",
         _table(TIMING_HEADINGS, map(timing_cells, report.latency)),
         f'<p class="note">{_text(TIMED)}</p>',
-        *_listed("", cautions(report)),
     ]
 
 
@@ -177,6 +177,7 @@ p, li { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
+td:not(:last-child) { white-space: nowrap; }
 th { color: var(--quiet); font-weight: 500; white-space: nowrap; }
 figure { margin: 0; }
 svg { display: block; width: 100%; max-width: 820px; height: auto; font-size: 12px; }

@@ -163,7 +163,7 @@ def cautions(report: Report) -> list[str]:
     """What to know before the latencies are believed: that others were at work, and what was not timed."""
     busy = [timing.busy for timing in report.latency if timing.threads == 1]
     share = statistics.median(busy) if busy else 1.0
-    others = f"Others had the processor too: busy {share:.2f} at the median. Believe p50 less, p95 and p99 not at all."
+    others = f"Others had the processor too: busy {share:.2f} at the median. p95 and p99 tell of them too."
     left = [f"Not timed, since it would have taken too long: {places}." for places in report.untimed]
     return [others, *left] if share < SHARED else left
 

@@ -17,28 +17,31 @@ from packhouse.spec import Spec
 
 @dataclass(frozen=True)
 class Stint:
-    """How long formats are timed at one place of the grid: at least `rounds[0]`, then until `seconds[0]` and
-    `rounds[1]` are reached or `seconds[1]` are over. Seconds are of one format."""
+    """How long formats are timed at one place of the grid: at least `rounds[0]`; then until `rounds[1]` and `cpu_s` are
+    reached, which a busy machine does not shorten, or `wall_s` is over. Seconds are of one format."""
 
     rounds: tuple[int, int]
-    seconds: tuple[float, float]
+    cpu_s: float
+    wall_s: float
 
-    def over(self, rounds: int, seconds: float) -> bool:
-        reached = seconds >= self.seconds[0] and rounds >= self.rounds[1]
-        return rounds >= self.rounds[0] and (reached or seconds >= self.seconds[1])
+    def over(self, rounds: int, cpu_s: float, wall_s: float) -> bool:
+        reached = rounds >= self.rounds[1] and cpu_s >= self.cpu_s
+        return rounds >= self.rounds[0] and (reached or wall_s >= self.wall_s)
 
 
 @dataclass(frozen=True)
 class Limits:
     """seconds: that one format may take over the whole grid; what does not fit is left out, but for what is quick and
     for the smallest batch on one thread. first: the part of it that this one may take where calls are slow; cell: the
-    part that any place takes where they are fast. block_s: in each round a format is called for about so long, so that
-    its CPU time is more than a clock's tick. warm_up: calls before, at least and at most. first_rounds: at least, and
-    until the first part is over; rounds: at least, at any other place. threads: one, and all processors up to this."""
+    part that any place takes where they are fast, on one thread up to `patience` times that on a busy machine. block_s:
+    in each round a format is called for about so long, so that its CPU time is more than a clock's tick. warm_up: calls
+    before, at least and at most. first_rounds: at least, and until the first part is over; rounds: at least, at any
+    other place. threads: one, and all processors up to this."""
 
     seconds: float = 0.5
     first: float = 0.6
     cell: float = 0.08
+    patience: float = 3.0
     block_s: float = 0.002
     warm_up: tuple[int, int] = (3, 8)
     first_rounds: tuple[int, int] = (8, 40)
@@ -53,13 +56,15 @@ class Limits:
     @property
     def smallest(self) -> Stint:
         """For the smallest batch on one thread."""
-        return Stint(self.first_rounds, (self.cell_s, self.seconds * self.first))
+        return Stint(self.first_rounds, self.cell_s, self.seconds * self.first)
 
     def other(self, threads: int, block: int) -> Stint:
         """block: the fewest calls that a format has in a round. With more threads no ratios of rounds are taken, and a
         busy machine makes each call many times longer; then so many calls are enough."""
-        rounds = self.rounds if threads == 1 else math.ceil(self.rounds / block)
-        return Stint((rounds, rounds), (self.cell_s, self.cell_s))
+        if threads == 1:
+            return Stint((self.rounds, self.rounds), self.cell_s, self.cell_s * self.patience)
+        rounds = math.ceil(self.rounds / block)
+        return Stint((rounds, rounds), self.cell_s * threads, self.cell_s)
 
 
 BEYOND = 2

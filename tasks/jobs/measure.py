@@ -156,19 +156,24 @@ class Times:
 def side_by_side(calls: Mapping[Format, Call], blocks: Mapping[Format, int], stint: Stint) -> dict[Format, Times]:
     """Round by round, one block of each format: what disturbs the machine disturbs them alike. blocks: calls in one."""
     times = {format: Times() for format in calls}
-    started, done = time.perf_counter(), 0
-    while not stint.over(done, (time.perf_counter() - started) / len(calls)):
+    cpu, wall, done = time.process_time(), time.perf_counter(), 0
+    while not stint.over(done, _each(cpu, time.process_time(), calls), _each(wall, time.perf_counter(), calls)):
         for format, call in calls.items():
             times[format].block(call, blocks[format])
         done += 1
     return times
 
 
+def _each(began: float, now: float, calls: Mapping[Format, Call]) -> float:
+    return (now - began) / len(calls)
+
+
 def _calls_a_block(call: Call, limits: Limits) -> int:
-    """Also the warm-up: the first calls allocate, and TorchScript compiles in the second one, which says nothing about
-    how fast the next will be."""
+    """Also the warm-up: the first calls allocate, and TorchScript compiles in the second one. The quickest counts: a
+    call that compiled or was disturbed says nothing about how fast the next will be; whether all were slow is asked of
+    the CPU's clock."""
     warm, (least, most) = Times(), limits.warm_up
-    while len(warm.walls) < least or (warm.walls[-1] < limits.block_s and len(warm.walls) < most):
+    while len(warm.walls) < least or (min(warm.cpu) < limits.block_s and len(warm.walls) < most):
         warm.block(call, 1)
     return max(1, round(limits.block_s / max(min(warm.walls), 1e-7)))
 

@@ -84,11 +84,27 @@ def test_a_percentile_is_told_only_where_two_calls_lie_beyond_it(percent, needed
 
 
 @pytest.mark.parametrize(
-    "rounds, seconds, over",
-    [(7, 9.0, False), (8, 9.0, True), (8, 0.5, False), (39, 0.5, False), (40, 0.5, True), (40, 0.05, False)],
+    "rounds, cpu_s, wall_s, over",
+    [
+        (7, 9.0, 9.0, False),
+        (8, 0.01, 1.0, True),
+        (8, 0.5, 0.5, False),
+        (40, 0.05, 0.9, False),
+        (40, 0.1, 0.1, True),
+    ],
+    ids=["too few rounds", "slow or disturbed", "fast and few rounds", "disturbed, but there is time", "enough"],
 )
-def test_a_stint_ends_by_rounds_where_calls_are_fast_and_by_time_where_they_are_slow(rounds, seconds, over):
-    assert Stint((8, 40), (0.1, 1.0)).over(rounds, seconds) is over
+def test_a_stint_goes_on_until_there_is_enough_or_its_time_is_over(rounds, cpu_s, wall_s, over):
+    assert Stint((8, 40), cpu_s=0.1, wall_s=1.0).over(rounds, cpu_s, wall_s) is over
+
+
+def test_other_processes_cost_a_decision_no_rounds_and_more_threads_no_patience():
+    limits = Limits()
+    one, two = limits.other(1, block=20), limits.other(2, block=20)
+    assert one.rounds[0] == limits.rounds
+    assert one.wall_s == limits.patience * one.cpu_s
+    assert two.rounds[0] == 1
+    assert two.wall_s == limits.cell_s
 
 
 def test_what_a_batch_will_take_follows_from_the_largest_one_seen():
