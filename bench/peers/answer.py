@@ -1,0 +1,43 @@
+"""What a tool's process says at its end, as JSON in a file: logs of all kinds go to stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bench.peers.given import Given
+
+FILE = "answer.json"
+
+
+@dataclass
+class Answer:
+    """refused: why the tool left no model; "" where it did. warned: what it said against the model that it left all
+    the same. files: what it left, "onnx" and "int8" among them."""
+
+    refused: str = ""
+    warned: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def told(work: Callable[[Given, Path], Answer], given: Path, out: Path) -> None:
+    """An error that comes out of the tool is a refusal: no script goes on behind it. seconds: without imports."""
+    started = time.perf_counter()
+    try:
+        answer = work(Given(given), out)
+    except Exception as error:
+        traceback.print_exc()
+        answer = Answer(refused=f"{type(error).__name__}: {error}"[:500])
+    answer.seconds = time.perf_counter() - started
+    (out / FILE).write_text(json.dumps(asdict(answer)))
+
+
+def read(out: Path) -> Answer | None:
+    """None: the process died before it could say anything."""
+    return Answer(**json.loads((out / FILE).read_text())) if (out / FILE).exists() else None
