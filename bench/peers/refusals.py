@@ -13,77 +13,64 @@ from bench.peers.answer import Answer
 from bench.peers.faults import FAULTS, HEALTHY
 from bench.peers.given import BERT, CAUSAL, Given
 from bench.peers.install import CanNot
-from bench.peers.tools import NAVIGATOR, OLIVE, OPTIMUM, Peer, packhouse
+from bench.peers.tools import NAVIGATOR, OLIVE, OPTIMUM, packhouse
 
 REFUSED, SAID, SILENT, RIGHT = "refused", "shipped, with a warning", "shipped", "shipped, and right"
 MODELS = {"branch": "a branch on the data, which a trace loses", "counts": "state changed in forward"}
 MODELS |= {"noise": "random numbers in forward"}
+CAN_NOT = "can not: takes no module of one's own"
 AT_ONCE = 2
 FIRST = "transformer"
 
 
 @dataclass(frozen=True)
 class Column:
-    """run: a model and its fault, or "" -> what was said."""
+    """run: models, each with a fault or "" -> what was said of each, in order."""
 
     title: str
     subject: str
-    run: Callable[[Given, str], Answer]
+    run: Callable[[list[tuple[Given, str]]], list[Answer]]
     any_module: bool = True
 
 
 def table(models: dict[str, Given], folder: Path, api: str) -> list[str]:
-    ours = _ours(models, folder / "packhouse", api)
     columns = [
-        Column("packhouse", FIRST, lambda given, fault: ours[given.kind, fault]),
-        Column("Model Navigator", FIRST, _alone(NAVIGATOR, folder / "navigator")),
-        Column("Olive", FIRST, _alone(OLIVE, folder / "olive")),
-        Column("Olive, causal LM", CAUSAL, _alone(OLIVE, folder / "olive-causal"), any_module=False),
-        Column("optimum", BERT, _alone(OPTIMUM, folder / "optimum"), any_module=False),
+        Column("packhouse", FIRST, lambda asked: _ours(asked, folder / "packhouse", api)),
+        Column("Model Navigator", FIRST, lambda asked: NAVIGATOR.run_all(asked, folder / "navigator")[0]),
+        Column("Olive", FIRST, lambda asked: OLIVE.run_all(asked, folder / "olive")[0]),
+        Column("Olive, causal LM", CAUSAL, lambda asked: OLIVE.run_all(asked, folder / "causal")[0], any_module=False),
+        Column("optimum", BERT, lambda asked: OPTIMUM.run_all(asked, folder / "optimum")[0], any_module=False),
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         cells = list(pool.map(lambda column: _cells(column, models), columns))
     return _rows(columns, cells)
 
 
-def _alone(peer: Peer, folder: Path) -> Callable[[Given, str], Answer]:
-    def run(given: Given, fault: str) -> Answer:
-        said, _ = peer.run(given, folder / f"{given.kind}-{fault}", *([fault] if fault else []))
-        return said
-
-    return run
-
-
-def _ours(models: dict[str, Given], out: Path, api: str) -> dict[tuple[str, str], Answer]:
-    """All in one process, as a worker does; each export in a child of its own, which the fault is planted in."""
-    asked = [(FIRST, fault) for fault in FAULTS] + [(kind, "") for kind in MODELS]
-    words = [str(models[kind].folder) + (f":{fault}" if fault else "") for kind, fault in asked]
-    answers, _ = packhouse(api, out, "onnx", *words)
-    return dict(zip(asked, answers, strict=True))
+def _ours(asked: list[tuple[Given, str]], out: Path, api: str) -> list[Answer]:
+    """In one process, as a worker does; each export in a child of its own, which the fault is planted in."""
+    words = [str(given.folder) + (f":{fault}" if fault else "") for given, fault in asked]
+    return packhouse(api, out, "onnx", *words)[0]
 
 
 def _cells(column: Column, models: dict[str, Given]) -> list[str]:
     given = models[column.subject]
+    asked = [(given, fault) for fault in FAULTS] + [(models[kind], "") for kind in MODELS if column.any_module]
     try:
-        healthy = column.run(given, HEALTHY)
-        cells = [_healthy(healthy)]
-        for fault in FAULTS:
-            if fault != HEALTHY:
-                cells.append(_spoiled(column, given, healthy, fault))
-        for kind in MODELS:
-            cells.append(_model(column, models[kind]) if column.any_module else "can not")
+        healthy, *others = column.run(asked)
     except CanNot as error:
-        cells = [f"can not: {error}"] * (len(FAULTS) + len(MODELS))
-    return cells
+        return [f"can not: {error}"] * (len(FAULTS) + len(MODELS))
+    cells = [_healthy(healthy)]
+    for (subject, fault), said in zip(asked[1:], others, strict=True):
+        _tell(column, subject.kind, fault, said)
+        cells.append(_spoiled(column, given, healthy, fault, said) if fault else _model(subject, said))
+    return cells + [CAN_NOT] * (len(FAULTS) + len(MODELS) - len(cells))
 
 
 def _healthy(said: Answer) -> str:
     return f"**refused**: {said.refused[:80]}" if said.refused else f"**{SAID}**" if said.warned else SILENT
 
 
-def _spoiled(column: Column, given: Given, healthy: Answer, fault: str) -> str:
-    said = column.run(given, fault)
-    _tell(column, given.kind, fault, said)
+def _spoiled(column: Column, given: Given, healthy: Answer, fault: str, said: Answer) -> str:
     if said.refused:
         return REFUSED
     if not healthy.refused and not judged.differ(given, healthy.files["onnx"], said.files["onnx"]):
@@ -91,9 +78,7 @@ def _spoiled(column: Column, given: Given, healthy: Answer, fault: str) -> str:
     return SAID if said.warned else SILENT
 
 
-def _model(column: Column, given: Given) -> str:
-    said = column.run(given, "")
-    _tell(column, given.kind, "", said)
+def _model(given: Given, said: Answer) -> str:
     if said.refused:
         return REFUSED
     if given.kind == "branch" and not judged.unlike_the_model(given, said.files["onnx"]):

@@ -1,4 +1,4 @@
-"""One model through Triton Model Navigator: `python -m bench.peers.with_navigator GIVEN OUT [FAULT]`.
+"""One model through Triton Model Navigator: `python -m bench.peers.with_navigator GIVEN OUT FAULT ...`.
 
 Its strictest: the correctness command, a verify_func, which compares with the model's own fp32 answers (Navigator's
 reference for it is always autocast to bfloat16, whatever the settings say), and autocast off for the rest.
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.peers.answer import Answer, told
-from bench.peers.faults import plant
+from bench.peers.answer import Answer, main
 from bench.peers.given import OUTPUT, Given
 
 ATOL, RTOL = 1e-5, 1e-4
@@ -23,8 +22,6 @@ ROWS, BATCHES = 8, 8
 
 
 def work(given: Given, out: Path) -> Answer:
-    os.environ["NAVIGATOR_USE_MULTIPROCESSING"] = "False"
-    sys.modules["orjson"] = None  # type: ignore[assignment]  # jsonlines prefers it; it can not read Navigator's NaN
     import model_navigator as nav
 
     module, samples = given.module(), given.samples()
@@ -85,6 +82,6 @@ def _failed(status: Any) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[3:]:
-        plant(sys.argv[3])
-    told(work, Path(sys.argv[1]), Path(sys.argv[2]))
+    os.environ["NAVIGATOR_USE_MULTIPROCESSING"] = "False"
+    sys.modules["orjson"] = None  # type: ignore[assignment]  # jsonlines prefers it; it can not read Navigator's NaN
+    main(work, "model_navigator", sys.argv[1:])

@@ -1,4 +1,4 @@
-"""One model through Olive: `python -m bench.peers.with_olive GIVEN OUT [FAULT | static]`.
+"""One model through Olive: `python -m bench.peers.with_olive [static] GIVEN OUT FAULT ...`.
 
 Its strictest: OnnxDiscrepancyCheck, which sees causal language models of the transformers library only, at 1e-5. For
 other models there is no comparison to turn on.
@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.peers.answer import Answer, told
-from bench.peers.faults import plant
+from bench.peers.answer import Answer, main
 from bench.peers.given import CAUSAL, OUTPUT, Given
 
 MAX_ABSOLUTE_ERROR, OPSET = 1e-5, 20
@@ -43,7 +42,6 @@ def static(given: Given, out: Path) -> Answer:
 
 
 def _work(given: Given, out: Path, *, static: bool) -> Answer:
-    os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
     from olive.workflows import run
 
     script = out / "script.py"
@@ -84,6 +82,8 @@ def _plain(given: Given, script: Path, *, static: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if sys.argv[3:] and sys.argv[3] != STATIC:
-        plant(sys.argv[3])
-    told(static if sys.argv[3:] == [STATIC] else work, Path(sys.argv[1]), Path(sys.argv[2]))
+    os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
+    if sys.argv[1] == STATIC:
+        main(static, "olive.workflows", sys.argv[2:])
+    else:
+        main(work, "olive.workflows", sys.argv[1:])

@@ -1,4 +1,4 @@
-"""One model of the transformers library through optimum: `python -m bench.peers.with_optimum GIVEN OUT [FAULT]`.
+"""One model of the transformers library through optimum: `python -m bench.peers.with_optimum GIVEN OUT FAULT ...`.
 
 Its strictest: its own validation, at 1e-5 absolute. INT8 is dynamic: static wants its `datasets` library.
 """
@@ -10,8 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from bench.peers.answer import Answer, told
-from bench.peers.faults import plant
+from bench.peers.answer import Answer, main
 from bench.peers.given import Given
 
 ATOL = 1e-5
@@ -29,7 +28,6 @@ class _Heard(logging.Handler):
 
 
 def work(given: Given, out: Path) -> Answer:
-    os.environ["HF_HUB_OFFLINE"] = "1"
     if not given.text.exists():
         return Answer(notes={"can not": "only architectures of the transformers library"})
     from optimum.exporters.onnx import main_export
@@ -46,6 +44,5 @@ def work(given: Given, out: Path) -> Answer:
 
 
 if __name__ == "__main__":
-    if sys.argv[3:]:
-        plant(sys.argv[3])
-    told(work, Path(sys.argv[1]), Path(sys.argv[2]))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    main(work, "optimum.exporters.onnx", sys.argv[1:])

@@ -1,5 +1,5 @@
-"""Small models for bench/peers, which every tool there is given alike: `build(kind)`. All but the two with a number in
-their behaviour take float32, (batch, 8, 8), a digit from 0 to 1, and answer logits, (batch, 10)."""
+"""Small models for bench/peers, which every tool there is given alike: `build(kind)`. All but `bert` take float32,
+(batch, 8, 8), a digit from 0 to 1. All answer logits, (batch, 10)."""
 
 from __future__ import annotations
 
@@ -45,6 +45,18 @@ class LSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.rows(x)[0][:, -1])
+
+
+class GRU(nn.Module):
+    """As the LSTM, with a head that is worth quantising."""
+
+    def __init__(self, hidden: int = 128) -> None:
+        super().__init__()
+        self.rows, self.wide = nn.GRU(SIDE, hidden, batch_first=True), nn.Linear(hidden, 4 * hidden)
+        self.out = nn.Linear(4 * hidden, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.wide(self.rows(x)[0][:, -1])))
 
 
 class Block(nn.Module):
@@ -112,7 +124,7 @@ class Bert(nn.Module):
 
 
 KINDS = {
-    "mlp": MLP, "cnn": CNN, "lstm": LSTM, "transformer": Transformer, "branch": Branch, "counts": Counts,
+    "mlp": MLP, "cnn": CNN, "lstm": LSTM, "gru": GRU, "transformer": Transformer, "branch": Branch, "counts": Counts,
     "noise": Noise, "bert": Bert,
 }  # fmt: skip
 
