@@ -174,7 +174,7 @@ def _rows(name: str, folder: Path) -> list[str]:
         for label, file in {"fp32": folder / "model.onnx", **files}.items()
     }
     answers = {label: run({"x": held_out})["y"] for label, run in runs.items()}
-    speeds = [_speeds(runs, {"x": held_out[:batch]}) for batch in BATCHES]
+    speeds = [speeds(runs, {"x": held_out[:batch]}) for batch in BATCHES]
     size = (folder / "model.onnx").stat().st_size
     rows = []
     for maker, file in files.items():
@@ -287,7 +287,7 @@ def _onnxruntime(name: str, folder: Path, out: Path) -> str:
     return "static"
 
 
-def _speeds(runs: dict[str, Any], inputs: dict[str, Array]) -> dict[str, float]:
+def speeds(runs: dict[str, Any], inputs: dict[str, Array]) -> dict[str, float]:
     ratios: dict[str, list[float]] = {label: [] for label in runs}
     for _ in range(ROUNDS):
         seconds = {label: _cpu(lambda run=run: run(inputs)) for label, run in runs.items()}

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from bench.api import environment, prefect_api
+from bench.process import Ran, run
 from tasks.jobs.measure import processor
 
 HERE = Path(__file__).resolve().parent
@@ -32,12 +29,6 @@ ENCODERS = {
 SMALL = ("tumour-table", "digits-cnn", "digits-lstm")
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
 GOAL_TIMES_WEIGHTS, GOAL_PLUS_BYTES = 2.5, 900e6
-
-
-@dataclass
-class Ran:
-    seconds: float
-    peak_bytes: int
 
 
 def main(models: list[str]) -> int:
@@ -107,45 +98,15 @@ def _stage(model: str, source: Path) -> None:
 
 
 def _release(source: Path, environment: dict[str, str]) -> Ran:
-    answer: list[str] = []
-    ran = _run([sys.executable, str(HERE / "one_release.py"), str(source)], environment, answer)
-    return Ran(float(json.loads(answer[-1])["seconds"]), ran.peak_bytes)
+    ran = _run([sys.executable, str(HERE / "one_release.py"), str(source)], environment)
+    return replace(ran, seconds=float(json.loads(ran.output.strip().splitlines()[-1])["seconds"]))
 
 
-def _run(command: list[str], environment: dict[str, str], answer: list[str] | None = None) -> Ran:
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    watch = _Watch(process.pid)
-    output, _ = process.communicate()
-    seconds = time.perf_counter() - started
-    watch.stop()
-    if process.returncode:
+def _run(command: list[str], environment: dict[str, str]) -> Ran:
+    ran = run(command, environment)
+    if ran.status:
         raise SystemExit(f"{' '.join(command)} failed")
-    if answer is not None:
-        answer += output.strip().splitlines()
-    return Ran(seconds, watch.peak_bytes)
-
-
-class _Watch:
-    """Samples the resident set of a process and all its descendants; keeps the largest of any one."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak_bytes = 0
-        self._root, self._done = psutil.Process(pid), threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.02):
-            try:
-                for process in [self._root, *self._root.children(recursive=True)]:
-                    self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
-            except psutil.NoSuchProcess:
-                continue
-
-    def stop(self) -> None:
-        self._done.set()
-        self._thread.join()
+    return ran
 
 
 if __name__ == "__main__":

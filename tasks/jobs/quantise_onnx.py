@@ -49,6 +49,8 @@ def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
 def _notes(graph: Graph, kept: Tried, others: list[Tried]) -> list[str]:
     bound = "answers alike on every processor" if kept.recipe.portable else "for processors with VNNI"
     notes = [f"recipe {kept.recipe.name}: {kept.sqnr_db:.1f} dB on calibration samples, {bound}"]
+    if any(node.op_type == "GRU" for node in graph.nodes):
+        notes.append("GRU stays in fp32: ONNX Runtime has no integer kernel for it")
     if kept.left:
         names = [node.name or key(node) for node in graph.nodes if key(node) in kept.left]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""

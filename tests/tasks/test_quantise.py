@@ -14,6 +14,9 @@ import numpy as np
 import onnx
 import pytest
 
+import packhouse
+from packhouse import architectures
+from packhouse.digest import MiB
 from packhouse.errors import ExportFailed
 from packhouse.runtime import open_format
 from packhouse.spec import SPEC_FILE, Format, Gates, parse
@@ -140,6 +143,66 @@ def test_weights_alone_are_quantised_where_the_spec_asks_for_it(staged, tmp_path
     assert ("MatMulNBits" in made.operators) is (bits is not None)
     if bits:
         assert made.facts["notes"][0].endswith("for processors with VNNI")
+
+
+PEAK_TIMES_WEIGHTS, PEAK_PLUS_BYTES = 2.5, 32 * MiB
+
+
+def test_quantising_takes_no_more_memory_than_two_and_a_half_times_the_weights(sandbox, tmp_path):
+    """As the line runs it, in a child; beyond what a model of some kilobytes takes there."""
+    small, large = (_peak(sandbox, tmp_path / str(hidden), hidden) for hidden in (64, 4096))
+    weights = (tmp_path / "4096" / "model.onnx").stat().st_size
+    assert weights > 64 * MiB
+    assert large - small <= PEAK_TIMES_WEIGHTS * weights + PEAK_PLUS_BYTES
+
+
+def _peak(sandbox, work, hidden):
+    child = work / "child"
+    child.mkdir(parents=True)
+    arguments = {"features": 16, "classes": 4, "hidden": hidden}
+    staged = packhouse.stage(
+        architectures.build("examples.tabular", arguments),
+        to=str(work / "source"),
+        name="m",
+        architecture="examples.tabular",
+        arguments=arguments,
+        inputs={"x": samples()},
+        outputs=["y"],
+        **SMALL_BATCHES,
+    )
+    job = Job(staged.url, work)
+    job.export(export_onnx, Format.ONNX)
+    given = {**job.given, "model": str(work / "model.onnx")}
+    answer = sandbox.run(
+        "tasks.jobs.quantise_onnx:run",
+        {**given, "out": str(child / "model.int8.onnx")},
+        workdir=child,
+        readable=[Path(path) for path in given.values()],
+    )
+    assert (child / "model.int8.onnx").stat().st_size * 2 < (work / "model.onnx").stat().st_size
+    return answer.peak_bytes
+
+
+def test_a_gru_stays_in_fp32_and_the_notes_say_why(tmp_path):
+    """What is beside it is quantised."""
+    arguments = {"kind": "gru"}
+    module = architectures.build("peers", arguments)
+    x = np.random.default_rng(0).normal(size=(48, 8, 8)).astype(np.float32)
+    to, inputs = str(tmp_path / "source"), {"x": x}
+    staged = packhouse.stage(
+        module,
+        to=to,
+        name="m",
+        architecture="peers",
+        arguments=arguments,
+        inputs=inputs,
+        outputs=["y"],
+        **SMALL_BATCHES,
+    )
+    made = Made(staged.url, tmp_path / "made")
+    assert made.operators["GRU"] == 1
+    assert made.facts["quantised"] == {"Gemm": 2}
+    assert "GRU stays in fp32: ONNX Runtime has no integer kernel for it" in made.facts["notes"]
 
 
 def test_nothing_to_quantise_is_said(staged, tmp_path):
