@@ -22,7 +22,7 @@ from packhouse.digest import short
 from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
 from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
 from packhouse.releases import Found, at_prefix, find, releases
-from packhouse.report import HEADINGS, Report, cells, size
+from packhouse.report import HEADINGS, Report, cells, reads, size
 from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -193,7 +193,11 @@ def print_report(report: Report) -> None:
     table = Table(*HEADINGS, title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for row in report.rows:
         table.add_row(*(Text(printable(cell)) for cell in cells(row)))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for row in report.rows:
+        if row.onnx:
+            console.print(f"{row.format}: {reads(row.onnx)}", markup=False, highlight=False)
 
 
 def worker_root() -> Path:

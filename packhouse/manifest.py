@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import ReleaseInvalid
+from packhouse.onnxruntimes import Onnx
 from packhouse.spec import Format, ModelName
 
 MANIFEST = "manifest.json"
@@ -95,13 +96,14 @@ class Processors(StrEnum):
 
 class Release(Frozen):
     """One format that a release holds, and how close its golden answers must stay for good. recipe: how an INT8 format
-    was quantised, where there was a choice."""
+    was quantised, where there was a choice. onnx: of an ONNX file, what reads it."""
 
     format: Format
     file: Name
     tolerance: AnyTolerance
     recipe: Annotated[str, Field(max_length=200)] = ""
     processors: Processors = Processors.ANY
+    onnx: Onnx | None = None
 
 
 class Manifest(Frozen):

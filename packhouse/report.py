@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from packhouse.artifact import Frozen, Outcome, Verdict
 from packhouse.manifest import ReleaseId
+from packhouse.onnxruntimes import Onnx
 from packhouse.preflight import Finding
 from packhouse.spec import Format, ModelName
 
@@ -12,7 +13,8 @@ class Row(Frozen):
     """One format. size: bytes. smaller: the weights' size / this size. p50_ms, p95_ms: wall milliseconds a call.
     speed: CPU time of the fp32 format of the same runtime / of this one. max_ratio, rms_ratio: error against
     float64 in units of the model's own fp32 rounding, the worst case. accuracy: on the labelled evaluation samples;
-    agreement: part of equal answers with the trained model; sqnr_db: signal-to-noise ratio. None: does not apply."""
+    agreement: part of equal answers with the trained model; sqnr_db: signal-to-noise ratio. onnx: of an ONNX file, what
+    reads it. None: does not apply."""
 
     format: Format
     outcome: Outcome
@@ -31,6 +33,7 @@ class Row(Frozen):
     sqnr_db: float | None = None
     seconds: float | None = None
     peak_bytes: int | None = None
+    onnx: Onnx | None = None
 
 
 class Report(Frozen):
@@ -81,6 +84,12 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def reads(onnx: Onnx) -> str:
+    """What an ONNX file needs, in one line."""
+    oldest = f"onnxruntime {onnx.onnxruntime} or later" if onnx.onnxruntime else "no onnxruntime that is known"
+    return f"opset {onnx.opset}, IR version {onnx.ir}, read by {oldest}"
+
+
 def size(count: int | None) -> str:
     """Bytes for people, in powers of 1024."""
     if count is None:
@@ -114,6 +123,7 @@ def markdown(report: Report) -> str:
         "",
         f"Each step ran in a child process held to: {', '.join(report.lockdown) or 'nothing beyond its limits'}.",
         "",
+        *(f"- {row.format}: {reads(row.onnx)}." for row in report.rows if row.onnx),
         *(f"- {verdict.check} of {verdict.subject}: {_said(verdict)}" for verdict in report.cuda),
         *(f"- {note}" for note in report.notes),
         *_preflight(report),

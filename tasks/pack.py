@@ -6,6 +6,7 @@ from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
 from packhouse.manifest import GOLDEN, Manifest, Processors, Release
+from packhouse.onnxruntimes import Onnx
 from packhouse.replay import kept_tolerance
 from packhouse.spec import Want
 from tasks.stage import one_line, stage
@@ -66,6 +67,7 @@ def _release(gated: Gated, judged: Judged) -> Release:
         tolerance=tolerance,
         recipe=str(facts.get("recipe", "")),
         processors=Processors.ANY if facts.get("portable", True) else Processors.VNNI,
+        onnx=Onnx(**facts["onnx"]) if "onnx" in facts else None,
     )
 
 

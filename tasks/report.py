@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from packhouse.artifact import Outcome
+from packhouse.onnxruntimes import Onnx
 from packhouse.report import Report, Row
 from packhouse.spec import Format
 from tasks.cuda_batch import Cuda
@@ -64,6 +65,7 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
         sqnr_db=quality.get("sqnr_db") if candidate.format.int8 else None,
         seconds=candidate.seconds,
         peak_bytes=candidate.peak_bytes,
+        onnx=Onnx(**candidate.facts["onnx"]) if "onnx" in candidate.facts else None,
     )
 
 

@@ -16,13 +16,14 @@ from packhouse.spec import Spec
 from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
 from tasks.jobs.onnx_file import INLINE_BYTES, Payload, strip, write
+from tasks.jobs.onnx_target import lowered, read_by
 
 SMALL_TENSOR_BYTES = 1024
 """Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""
 
 
 def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
-    """Writes a canonical ONNX file to `out`. Returns how it was made: {"exporter", "opset", "notes"}.
+    """Writes a canonical ONNX file to `out`. Returns how it was made, and what reads it: {"exporter", "onnx", "notes"}.
 
     Raises ExportFailed: neither way works, or the file is not what was asked for.
     """
@@ -38,7 +39,8 @@ def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
         exporter = "script"
         _by_script(module, parsed, example, Path(out), error)
     check(Path(out), parsed)
-    return {"exporter": exporter, "opset": parsed.formats.opset, "notes": notes}
+    needs = read_by(Path(out), parsed.formats, where="onnx")
+    return {"exporter": exporter, "onnx": needs.model_dump(), "notes": notes}
 
 
 def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path) -> None:
@@ -49,7 +51,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             module,
             models.tensors(example),
             dynamo=True,
-            opset_version=spec.formats.opset,
+            opset_version=spec.formats.onnx_opset,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
             dynamic_shapes=models.as_forward_takes(module, models.dynamic_axes(spec, lambda name, _: name)),
@@ -67,7 +69,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
                 Payload(name, int(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes, tensor.nbytes)
             )
             del graph.initializers[name]
-    write(out, strip(ir.serde.serialize_model(program.model)), payloads)
+    write(out, lowered(strip(ir.serde.serialize_model(program.model)), spec.formats), payloads)
 
 
 def _give_way(graph: ir.Graph, taken: set[str]) -> None:
@@ -95,7 +97,7 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
                 models.tensors(example),
                 str(raw),
                 dynamo=False,
-                opset_version=spec.formats.opset,
+                opset_version=spec.formats.onnx_opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
                 dynamic_axes={
@@ -113,7 +115,7 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
         raise ExportFailed(
             "is larger than one protobuf message may be", where="onnx", want=f"{INLINE_BYTES // MiB} MiB"
         )
-    write(out, strip(onnx.load(raw)), [])
+    write(out, lowered(strip(onnx.load(raw)), spec.formats), [])
     raw.unlink()
 
 
@@ -125,9 +127,9 @@ def check(path: Path, spec: Spec) -> None:
     onnx.checker.check_model(str(path), full_check=True)
     graph = onnx.load(path, load_external_data=False)
     opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset != spec.formats.opset:
+    if opset != spec.formats.onnx_opset:
         raise ExportFailed(
-            "the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.opset)
+            "the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.onnx_opset)
         )
     declared = {tensor.name: tensor.shape for tensor in spec.inputs}
     for value in graph.graph.input:

@@ -15,6 +15,7 @@ from tasks.jobs.int8_nodes import key, quantisable
 from tasks.jobs.int8_recipes import recipes
 from tasks.jobs.int8_search import Search, Tried
 from tasks.jobs.onnx_graph import Graph, read
+from tasks.jobs.onnx_target import read_by
 
 MAX_NAMED = 8
 """Layers left in fp32 that a note names."""
@@ -22,9 +23,11 @@ MAX_NAMED = 8
 
 def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
     """Quantises the fp32 ONNX file `model` to `out`. Returns {"recipe": its name, "portable": whether it answers
-    alike on processors without VNNI, "quantised": {operator: count}, "left": nodes in fp32, "notes"}.
+    alike on processors without VNNI, "onnx": what reads it, "quantised": {operator: count}, "left": nodes in fp32,
+    "notes"}.
 
-    Raises ExportFailed: the graph has nothing that a recipe takes.
+    Raises ExportFailed: the graph has nothing that a recipe takes, or the onnxruntime that the spec names does not
+    read the file.
     """
     parsed, arrays = models.read_spec(spec), read_samples(Path(samples))
     check_samples(parsed, arrays)
@@ -40,6 +43,7 @@ def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
     return {
         "recipe": kept.recipe.name,
         "portable": kept.recipe.portable,
+        "onnx": read_by(Path(out), parsed.formats, where="onnx-int8").model_dump(),
         "quantised": dict(sorted(counts.items())),
         "left": sorted(kept.left),
         "notes": _notes(graph, kept, others),

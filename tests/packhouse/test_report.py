@@ -6,6 +6,7 @@ import pytest
 
 from packhouse.artifact import Outcome
 from packhouse.manifest import dump, load
+from packhouse.onnxruntimes import Onnx
 from packhouse.preflight import Finding, Severity, Trap
 from packhouse.report import HEADINGS, Report, Row, cells, markdown, size
 from packhouse.spec import Format
@@ -84,3 +85,9 @@ def test_the_traps_have_a_section_of_their_own_where_there_are_any():
 
 def test_a_report_is_read_back_as_it_was_written():
     assert load(Report, dump(report()), where="report.json") == report()
+
+
+def test_the_page_says_which_onnxruntime_reads_a_file_and_that_none_is_known():
+    for version, words in (("1.17", "onnxruntime 1.17 or later"), ("", "no onnxruntime that is known")):
+        row = FULL.model_copy(update={"onnx": Onnx(opset=20, ir=9, onnxruntime=version)})
+        assert f"- onnx: opset 20, IR version 9, read by {words}.\n" in markdown(report(rows=(row, OUT)))
