@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def test_the_installed_onnxruntime_says_of_itself_what_the_table_says():
 
 
 def test_a_later_release_reads_all_that_an_earlier_one_reads():
-    for one, other in zip(ORDER, ORDER[1:], strict=False):
+    for one, other in itertools.pairwise(ORDER):
         early, late = RUNTIMES[one], RUNTIMES[other]
         assert (early.opset, early.ml, early.ir) <= (late.opset, late.ml, late.ir)
         assert early.opset <= late.opset
