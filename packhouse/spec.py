@@ -22,6 +22,8 @@ from packhouse.onnxruntimes import ORDER, RUNTIMES, blocks, lacks
 
 SPEC_FILE = "package.toml"
 DEFAULT_OPSET = 20
+PROGRAM = "program"
+"""The architecture whose weights file is the model: a `.pt2` of torch.export."""
 MAX_SPEC_BYTES = 1024 * 1024
 MAX_KEY_PARTS = 32
 """Parts of a dotted key. tomllib's time grows with their square: one key of 1 MiB keeps it busy for many minutes."""
@@ -353,8 +355,17 @@ class Spec(Frozen):
             )
         if self.weights.file == self.samples.file:
             raise Misplaced("weights and samples name the same file", "samples", "file")
+        self._check_program()
         self._check_preprocessing()
         return self
+
+    def _check_program(self) -> None:
+        if self.architecture.name != PROGRAM:
+            return
+        if self.architecture.arguments:
+            raise Misplaced("a program is what it is and takes no arguments", "architecture", "arguments")
+        if not self.weights.file.endswith(".pt2"):
+            raise Misplaced("the architecture `program` is a .pt2 of torch.export", "weights", "file")
 
     def _check_preprocessing(self) -> None:
         if self.preprocessing is None:

@@ -30,7 +30,7 @@ MEDIA_TYPES = {
 @stage("export", of="{format}")
 def export(gated: Gated, format: Format) -> Candidate | LeftOut:
     """A crash, a hang, a memory blow-up or an exporter's no is a verdict with its reason, and the line goes on."""
-    return make(gated, format, {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples})
+    return make(gated, format, gated.trained)
 
 
 def make(gated: Gated, format: Format, arguments: dict[str, Artifact]) -> Candidate | LeftOut:

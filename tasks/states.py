@@ -43,7 +43,8 @@ class Fetched(Frozen):
 
 
 class Gated(Frozen):
-    """weights: canonical safetensors that we wrote."""
+    """weights: canonical safetensors that we wrote. program: of the architecture `program`, the graph that they belong
+    to."""
 
     planned: Planned
     spec_file: Artifact
@@ -51,6 +52,13 @@ class Gated(Frozen):
     samples: Artifact
     facts: dict[str, Any]
     lockdown: tuple[str, ...]
+    program: Artifact | None = None
+
+    @property
+    def trained(self) -> dict[str, Artifact]:
+        """What a job makes the trained model from, and its samples."""
+        program = {"program": self.program} if self.program else {}
+        return {"spec": self.spec_file, "weights": self.weights, "samples": self.samples, **program}
 
 
 class Referenced(Frozen):

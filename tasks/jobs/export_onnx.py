@@ -22,13 +22,13 @@ SMALL_TENSOR_BYTES = 1024
 """Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""
 
 
-def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
+def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -> dict[str, Any]:
     """Writes a canonical ONNX file to `out`. Returns how it was made, and what reads it: {"exporter", "onnx", "notes"}.
 
     Raises ExportFailed: neither way works, or the file is not what was asked for.
     """
     parsed = models.read_spec(spec)
-    module = models.load(parsed, weights)
+    module = models.load(parsed, weights, program)
     example = models.example(parsed, samples)
     notes: list[str] = []
     try:

@@ -206,6 +206,18 @@ BAD = {
         "int8_weights",
         "formats.int8_weights: onnxruntime 1.21 has no MatMulNBits of 8 bits",
     ),
+    "a program that is no .pt2": (
+        'name = "examples.tabular"\narguments = { features = 3, classes = 2 }',
+        'name = "program"',
+        'file = "weights.safetensors"',
+        "weights.file: the architecture `program` is a .pt2",
+    ),
+    "a program with arguments": (
+        'name = "examples.tabular"',
+        'name = "program"',
+        "arguments",
+        "architecture.arguments: a program is what it is and takes no arguments",
+    ),
     "an unknown want": (
         'onnx = "required"',
         'onnx = "maybe"',
