@@ -96,7 +96,8 @@ class Processors(StrEnum):
 
 class Release(Frozen):
     """One format that a release holds, and how close its golden answers must stay for good. recipe: how an INT8 format
-    was quantised, where there was a choice. onnx: of an ONNX file, what reads it."""
+    was quantised, where there was a choice. onnx: of an ONNX file, what reads it. data: the
+    file with its weights, where they do not fit into it."""
 
     format: Format
     file: Name
@@ -104,6 +105,7 @@ class Release(Frozen):
     recipe: Annotated[str, Field(max_length=200)] = ""
     processors: Processors = Processors.ANY
     onnx: Onnx | None = None
+    data: Name | None = None
 
 
 class Manifest(Frozen):
@@ -133,6 +135,8 @@ class Manifest(Frozen):
         for made in self.formats:
             if made.file not in by_name:
                 raise ValueError(f"{made.format}: {made.file} is not among the artifacts")
+            if made.data and made.data not in by_name:
+                raise ValueError(f"{made.format}: {made.data} is not among the artifacts")
             if not self._passed(by_name[made.file].digest):
                 raise ValueError(f"{made.format}: no verdict of parity passes the digest of {made.file}")
         return self

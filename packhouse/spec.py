@@ -82,6 +82,11 @@ class Format(StrEnum):
     def file(self) -> str:
         return _FILES[self]
 
+    @property
+    def data(self) -> str:
+        """The file of an ONNX file's weights, where they do not fit into it."""
+        return f"{self.file}.data"
+
 
 _FILES = {
     Format.ONNX: "model.onnx",

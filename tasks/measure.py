@@ -24,7 +24,7 @@ GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRI
 @stage("measure")
 def measure(gated: Gated, referenced: Referenced, judged: list[Judged]) -> Measured:
     """Milliseconds a call on the first case, one thread; speed: CPU time of the base / of this format."""
-    files = {entry.candidate.format: entry.candidate.artifact for entry in judged}
+    files = {entry.candidate.format: entry.candidate.whole for entry in judged}
     latency: dict[Format, dict[str, Any]] = {}
     speed: dict[Format, float] = {}
     facts = {"processor": "", "case": ""}
@@ -47,7 +47,7 @@ def measure(gated: Gated, referenced: Referenced, judged: list[Judged]) -> Measu
 @stage("pays")
 def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
     """INT8 stays where it is smaller than its base and not slower, with the spec's margin."""
-    size = {entry.candidate.format: entry.candidate.artifact.size for entry in judged}
+    size = {entry.candidate.format: entry.candidate.size for entry in judged}
     needed = gated.planned.spec.gates.int8_speed
     found = {format: measured.speed[format] < needed for format in measured.speed if format.int8}
     slower = _remembered(gated, found) if found else {}

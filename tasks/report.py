@@ -52,8 +52,8 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
         how=str(
             candidate.facts.get("method") or candidate.facts.get("recipe") or candidate.facts.get("exporter") or ""
         ),
-        size=candidate.artifact.size,
-        smaller=gated.weights.size / candidate.artifact.size,
+        size=candidate.size,
+        smaller=gated.weights.size / candidate.size,
         p50_ms=latency.get("p50_ms"),
         p95_ms=latency.get("p95_ms"),
         calls=latency.get("calls"),

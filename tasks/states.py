@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
+from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.manifest import Inputs, Manifest, Record
 from packhouse.preflight import Finding
 from packhouse.spec import Format, Spec
@@ -71,13 +71,28 @@ class Referenced(Frozen):
 
 
 class Candidate(Frozen):
-    """A format that was made and that nobody has judged. facts: how it was made, for the report."""
+    """A format that was made and that nobody has judged. data: of an ONNX file that is too large to hold its weights,
+    the file beside it, whose digest it names. facts: how it was made, for the report."""
 
     format: Format
     artifact: Artifact
+    data: Artifact | None = None
     facts: dict[str, Any]
     seconds: float
     peak_bytes: int
+
+    @property
+    def files(self) -> tuple[Artifact, ...]:
+        return (self.artifact, self.data) if self.data else (self.artifact,)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def whole(self) -> Artifact | Beside:
+        """As a job opens it."""
+        return Beside(file=self.artifact, data=self.data) if self.data else self.artifact
 
 
 class LeftOut(Frozen):

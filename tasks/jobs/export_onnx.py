@@ -22,8 +22,11 @@ SMALL_TENSOR_BYTES = 1024
 """Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""
 
 
-def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -> dict[str, Any]:
-    """Writes a canonical ONNX file to `out`. Returns how it was made, and what reads it: {"exporter", "onnx", "notes"}.
+def run(
+    *, spec: str, weights: str, samples: str, out: str, program: str = "", most: int = INLINE_BYTES
+) -> dict[str, Any]:
+    """Writes a canonical ONNX file to `out`; where it would have more than `most` bytes, with its weights in a file
+    beside it. Returns how it was made, and what reads it: {"exporter", "onnx", "notes"}.
 
     Raises ExportFailed: neither way works, or the file is not what was asked for.
     """
@@ -33,7 +36,7 @@ def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -
     notes: list[str] = []
     try:
         exporter = "torch.export"
-        _by_export(module, parsed, example, Path(out))
+        _by_export(module, parsed, example, Path(out), most)
     except Exception as error:  # the exporter's errors have no common class; the other way decides
         notes.append(f"torch.export: {first_line(error)}")
         exporter = "script"
@@ -43,7 +46,7 @@ def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -
     return {"exporter": exporter, "onnx": needs.model_dump(), "notes": notes}
 
 
-def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path) -> None:
+def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path, most: int) -> None:
     forget_rnn_dispatch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -69,7 +72,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
                 Payload(name, int(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes, tensor.nbytes)
             )
             del graph.initializers[name]
-    write(out, lowered(strip(ir.serde.serialize_model(program.model)), spec.formats), payloads)
+    write(out, lowered(strip(ir.serde.serialize_model(program.model)), spec.formats), payloads, most=most)
 
 
 def _give_way(graph: ir.Graph, taken: set[str]) -> None:

@@ -14,6 +14,7 @@ from tasks.jobs.constants import folded
 from tasks.jobs.int8_nodes import key, quantisable
 from tasks.jobs.int8_recipes import recipes
 from tasks.jobs.int8_search import Search, Tried
+from tasks.jobs.onnx_file import DATA, INLINE_BYTES
 from tasks.jobs.onnx_graph import Graph, read
 from tasks.jobs.onnx_target import read_by
 
@@ -38,6 +39,10 @@ def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
             got = ", ".join(sorted({node.op_type for node in graph.nodes}))
             raise ExportFailed("has no operator that INT8 takes", where="onnx-int8", got=got)
         kept, others = Search(parsed, arrays, graph, Path(model), Path(name)).best(tried)
+        if kept.file.with_name(kept.file.name + DATA).exists():
+            raise ExportFailed(
+                "is larger than one protobuf message may be", where="onnx-int8", want=f"{INLINE_BYTES:,}"
+            )
         kept.file.replace(out)
     counts = Counter(node.op_type for node in quantisable(graph, kept.recipe) if key(node) not in kept.left)
     return {

@@ -131,6 +131,11 @@ def evaluated(entries: dict[str, bytes]) -> dict[str, bytes]:
     return entries | {name: changed}
 
 
+def taken_and_loaded(path: Path) -> nn.Module:
+    programs.taken(path, path.with_name("program.pt2"))
+    return programs.load(path.with_name("program.pt2"))
+
+
 TAMPERED: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
     "a pickled weight": (pickled, "carries a pickle"),
     "an expression": (evaluated, "carries an expression that is no size"),
@@ -151,8 +156,7 @@ def test_a_tampered_program_is_refused_and_nothing_in_it_runs(tmp_path, plain, c
     place = tmp_path / "ran"
     entries = {name: data.replace(b"PLACE", str(place).encode()) for name, data in entries.items()}
     with pytest.raises(UnsafeWeights, match=words):
-        programs.taken(written(tmp_path / "model.pt2", entries), tmp_path / "program.pt2")
-        programs.load(tmp_path / "program.pt2")
+        taken_and_loaded(written(tmp_path / "model.pt2", entries))
     assert not place.exists()
 
 
