@@ -106,8 +106,8 @@ class Cache:
         return artifact.model_copy(update={"name": name, "media_type": media_type})
 
     def beside(self, pair: Beside) -> tuple[Path, Path]:
-        """The paths of a file and of its data, which lies beside it under its own name: onnxruntime follows no path that
-        leads out of the file's folder.
+        """The paths of a file and of its data, which lies beside it under its own name, since onnxruntime follows no
+        path out of the file's folder.
 
         Raises NotFound: one is not here. StageCrashed: another data file lies there, so that the file's digest does not
         name its data."""
