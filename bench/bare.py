@@ -45,7 +45,7 @@ def main(source: Path, out: Path) -> None:
 
         torch.onnx.export(
             model, example, str(out / "model.onnx"), dynamo=True, input_names=names, verbose=False, external_data=False,
-            dynamic_shapes=tuple(axes.values()), opset_version=spec.formats.opset,
+            dynamic_shapes=tuple(axes.values()), opset_version=spec.formats.onnx_opset,
         )  # fmt: skip
         compare("onnx", expected, onnx_run(out / "model.onnx", feed))
 

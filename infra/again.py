@@ -12,7 +12,7 @@ from typing import Any
 
 from infra.cache import REQUEST
 from infra.workshop import workshop
-from packhouse.artifact import Artifact
+from packhouse.artifact import Artifact, Beside
 from packhouse.errors import PackhouseError
 
 
@@ -26,11 +26,8 @@ def again(folder: Path) -> dict[str, Any]:
 
 def _revived(value: Any) -> Any:
     if isinstance(value, dict):
-        return (
-            Artifact(**value)
-            if value.keys() == Artifact.model_fields.keys()
-            else {k: _revived(v) for k, v in value.items()}
-        )
+        kind = next((kind for kind in (Artifact, Beside) if value.keys() == kind.model_fields.keys()), None)
+        return kind(**value) if kind else {k: _revived(v) for k, v in value.items()}
     return value
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from packhouse.artifact import Artifact
+from packhouse.artifact import Artifact, Beside
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import NotFound, StageCrashed, StoreFull, StoreUnavailable, Unavailable
 
@@ -104,6 +104,20 @@ class Cache:
         with suppress(FileExistsError):  # the same bytes, perhaps by another worker, a moment ago
             os.link(source, target)
         return artifact.model_copy(update={"name": name, "media_type": media_type})
+
+    def beside(self, pair: Beside) -> tuple[Path, Path]:
+        """The paths of a file and of its data, which lies beside it under its own name, since onnxruntime follows no
+        path out of the file's folder.
+
+        Raises NotFound: one is not here. StageCrashed: another data file lies there, so that the file's digest does not
+        name its data."""
+        path, data = self.path(pair.file), self.path(pair.data)
+        there = path.with_name(pair.data.name)
+        with suppress(FileExistsError):
+            os.link(data, there)
+        if not there.samefile(data) and digest_file(there) != pair.data.digest:
+            raise StageCrashed("has two files of data", where=pair.file.name)
+        return path, there
 
     def holds(self, artifact: Artifact) -> bool:
         """Only what was hashed on its way in is under its digest, and nobody else writes here."""

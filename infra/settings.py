@@ -17,7 +17,8 @@ GiB = 1024**3
 
 class Settings(BaseSettings):
     """home: where the embedded defaults live. store: where releases go. sources: the prefixes that sources must lie
-    under, and that a night looks through; none: any source. cache: local, content-addressed, may be deleted at any
+    under, and that a night looks through; none: any source. trusted_programs: the prefixes below which a source may be
+    a `.pt2`, which is code; none: no source. cache: local, content-addressed, may be deleted at any
     time. require: lockdown measures without which no child starts. children: how many child processes compute at a
     time. Seconds and bytes are per child. models: how many models of one run are under way at a time. latency_s: how
     long one format is timed. cuda_pool: the work pool whose workers have a GPU; cuda_wait_s: how long a release waits
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
     home: Path = Path("~/.packhouse").expanduser()
     store: str = ""
     sources: tuple[str, ...] = ()
+    trusted_programs: tuple[str, ...] = ()
     cache: Path | None = None
     require: tuple[Measure, ...] = ()
     children: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1

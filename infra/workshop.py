@@ -17,7 +17,7 @@ from infra.cache import Cache
 from infra.sandbox import Answer, Limits, Sandbox
 from infra.settings import Settings, settings
 from packhouse.architectures import GROUP
-from packhouse.artifact import Artifact
+from packhouse.artifact import Artifact, Beside
 from packhouse.digest import digest_bytes
 from packhouse.errors import Refused, Stopping
 from packhouse.store import Capabilities, Retrying, Store, guard, open_store, probe
@@ -81,6 +81,9 @@ class Workshop:
         if isinstance(value, Artifact):
             paths.append(self.cache.path(value))
             return str(paths[-1])
+        if isinstance(value, Beside):
+            paths += self.cache.beside(value)
+            return str(paths[-2])
         if isinstance(value, dict):
             return {key: self._plain(part, paths) for key, part in value.items()}
         return value

@@ -20,6 +20,7 @@ class Frozen(BaseModel):
 
 
 SAFETENSORS = "application/vnd.safetensors"
+BYTES = "application/octet-stream"
 
 
 class Artifact(Frozen):
@@ -29,6 +30,13 @@ class Artifact(Frozen):
     digest: Digest
     size: Annotated[int, Field(ge=0)]
     media_type: str
+
+
+class Beside(Frozen):
+    """A file that is only whole with another one beside it, under that one's own name: an ONNX file and its data."""
+
+    file: Artifact
+    data: Artifact
 
 
 class Outcome(StrEnum):

@@ -24,7 +24,7 @@ from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
 from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
 from packhouse.releases import Found, at_prefix, find, releases
-from packhouse.report import HEADINGS, Report, cautions, cells, size
+from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
 from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -198,6 +198,9 @@ def resolve(reference: str, store: str) -> Found:
 
 def print_report(report: Report) -> None:
     print_table(f"{report.model} {report.release}", HEADINGS, map(cells, report.rows))
+    for row in report.rows:
+        if row.onnx:
+            print(f"{row.format}: {reads(row.onnx)}")  # noqa: T201
 
 
 def print_latency(report: Report) -> None:

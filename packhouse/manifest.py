@@ -16,6 +16,7 @@ from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import ReleaseInvalid
 from packhouse.keys import TensorName
+from packhouse.onnxruntimes import Onnx
 from packhouse.spec import Format, ModelName
 
 MANIFEST = "manifest.json"
@@ -97,13 +98,16 @@ class Processors(StrEnum):
 
 class Release(Frozen):
     """One format that a release holds, and how close its golden answers must stay for good. recipe: how an INT8 format
-    was quantised, where there was a choice."""
+    was quantised, where there was a choice. onnx: of an ONNX file, what reads it. data: the
+    file with its weights, where they do not fit into it."""
 
     format: Format
     file: Name
     tolerance: AnyTolerance
     recipe: Annotated[str, Field(max_length=200)] = ""
     processors: Processors = Processors.ANY
+    onnx: Onnx | None = None
+    data: Name | None = None
 
 
 class Manifest(Frozen):
@@ -135,6 +139,8 @@ class Manifest(Frozen):
         for made in self.formats:
             if made.file not in by_name:
                 raise ValueError(f"{made.format}: {made.file} is not among the artifacts")
+            if made.data and made.data not in by_name:
+                raise ValueError(f"{made.format}: {made.data} is not among the artifacts")
             if not self._passed(by_name[made.file].digest):
                 raise ValueError(f"{made.format}: no verdict of parity passes the digest of {made.file}")
         return self

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from packhouse.artifact import Frozen, Outcome, Verdict
 from packhouse.latency import TIMING_HEADINGS, Timing, number, timing_cells
 from packhouse.manifest import ReleaseId
+from packhouse.onnxruntimes import Onnx
 from packhouse.preflight import Finding
 from packhouse.spec import Format, ModelName
 
@@ -17,7 +18,8 @@ class Row(Frozen):
     of the smallest batch on one thread. speed: CPU time of the fp32 format of the same runtime / of this one, the least
     over the batch sizes. max_ratio, rms_ratio: error against
     float64 in units of the model's own fp32 rounding, the worst case. accuracy: on the labelled evaluation samples;
-    agreement: part of equal answers with the trained model; sqnr_db: signal-to-noise ratio. None: does not apply."""
+    agreement: part of equal answers with the trained model; sqnr_db: signal-to-noise ratio. onnx: of an ONNX file, what
+    reads it. None: does not apply."""
 
     format: Format
     outcome: Outcome
@@ -36,6 +38,7 @@ class Row(Frozen):
     sqnr_db: float | None = None
     seconds: float | None = None
     peak_bytes: int | None = None
+    onnx: Onnx | None = None
 
 
 class Report(Frozen):
@@ -88,6 +91,12 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def reads(onnx: Onnx) -> str:
+    """What an ONNX file needs, in one line."""
+    oldest = f"onnxruntime {onnx.onnxruntime} or later" if onnx.onnxruntime else "no onnxruntime that is known"
+    return f"opset {onnx.opset}, IR version {onnx.ir}, read by {oldest}"
+
+
 def size(count: int | None) -> str:
     """Bytes for people, in powers of 1024."""
     if count is None:
@@ -116,6 +125,7 @@ def markdown(report: Report) -> str:
         *_latency(report),
         lockdown(report),
         "",
+        *(f"- {row.format}: {reads(row.onnx)}." for row in report.rows if row.onnx),
         *(f"- {line}" for line in remarks(report)),
         *_section("Preflight", [f"- {trap(finding)}" for finding in report.preflight]),
     ]

@@ -35,6 +35,26 @@ def checked_source(url: str, allowed: Sequence[str]) -> str:
     )
 
 
+def check_program(url: str, trusted: Sequence[str]) -> None:
+    """A program is code. trusted: as `allowed` of checked_source, but none trusts no source.
+
+    Raises SourceNotAllowed: it lies elsewhere."""
+    try:
+        if trusted:
+            checked_source(url, trusted)
+            return
+    except SourceNotAllowed as error:
+        refused = error
+    else:
+        refused = SourceNotAllowed("", want="none, so far")
+    raise SourceNotAllowed(
+        "is a program (.pt2), which is code, and lies outside the prefixes whose programs this worker runs",
+        where=url.partition("?")[0],
+        want=refused.want,
+        next="stage weights and an architecture, or let the operator add its prefix to PACKHOUSE_TRUSTED_PROGRAMS",
+    )
+
+
 def _in_one_form(url: str) -> str:
     if ".." in url.partition("?")[0].split("/"):
         raise SourceNotAllowed("`..` leads elsewhere", where=url.partition("?")[0])

@@ -19,9 +19,13 @@ from packhouse.artifact import Frozen
 from packhouse.digest import canonical_json
 from packhouse.errors import SpecInvalid
 from packhouse.keys import DType, Flag, Misplaced, Number, TensorName
+from packhouse.onnxruntimes import ORDER, RUNTIMES, blocks, lacks
 from packhouse.steps import KINDS, Step, Value, listed, prepared, text_of
 
 SPEC_FILE = "package.toml"
+DEFAULT_OPSET = 20
+PROGRAM = "program"
+"""The architecture whose weights file is the model: a `.pt2` of torch.export."""
 MAX_SPEC_BYTES = 1024 * 1024
 MAX_KEY_PARTS = 32
 """Parts of a dotted key. tomllib's time grows with their square: one key of 1 MiB keeps it busy for many minutes."""
@@ -57,6 +61,11 @@ class Format(StrEnum):
     @property
     def file(self) -> str:
         return _FILES[self]
+
+    @property
+    def data(self) -> str:
+        """The file of an ONNX file's weights, where they do not fit into it."""
+        return f"{self.file}.data"
 
 
 _FILES = {
@@ -161,14 +170,16 @@ class Samples(File):
 
 class Formats(Frozen):
     """What is wanted of each format. int8_weights: bits of large matrices in `onnx-int8` whose activations stay in
-    floats, if that keeps to the gates; None: activations are quantised too."""
+    floats, if that keeps to the gates; None: activations are quantised too. onnxruntime: the oldest release that must
+    read the ONNX files; None: nobody asks. opset: None: `onnx_opset` follows from the others."""
 
     onnx: Want = Want.REQUIRED
     torchscript: Want = Want.REQUIRED
     program: Want = Want.OPTIONAL
     onnx_int8: Annotated[Want, Field(alias="onnx-int8")] = Want.OPTIONAL
     torchscript_int8: Annotated[Want, Field(alias="torchscript-int8")] = Want.OPTIONAL
-    opset: Annotated[int, Field(strict=True, ge=18, le=24)] = 20
+    onnxruntime: Annotated[str, Field(strict=True)] | None = None
+    opset: Annotated[int, Field(strict=True, ge=18, le=24)] | None = None
     int8_weights: Literal[4, 8] | None = None
 
     def want(self, format: Format) -> Want:
@@ -178,6 +189,29 @@ class Formats(Frozen):
     @property
     def wanted(self) -> tuple[Format, ...]:
         return tuple(format for format in Format if self.want(format) is not Want.OFF)
+
+    @property
+    def onnx_opset(self) -> int:
+        """The opset of the ONNX files."""
+        if self.opset or not self.onnxruntime:
+            return self.opset or DEFAULT_OPSET
+        return min(DEFAULT_OPSET, RUNTIMES[self.onnxruntime].opset)
+
+    @model_validator(mode="after")
+    def _onnxruntime_reads_it(self) -> Self:
+        if self.onnxruntime is None:
+            return self
+        if self.onnxruntime not in RUNTIMES:
+            reason = f"{_shown(self.onnxruntime)} is none of {ORDER[0]} to {ORDER[-1]}, written as major.minor"
+            raise Misplaced(reason, "onnxruntime")
+        newest = RUNTIMES[self.onnxruntime].opset
+        if self.onnx_opset > newest:
+            reason = f"{self.onnx_opset} is above what onnxruntime {self.onnxruntime} reads, which is {newest}"
+            raise Misplaced(reason, "opset")
+        if self.int8_weights and lacks(self.onnxruntime, blocks(self.int8_weights)):
+            reason = f"onnxruntime {self.onnxruntime} has no {blocks(self.int8_weights)}"
+            raise Misplaced(reason, "int8_weights")
+        return self
 
     @model_validator(mode="after")
     def _int8_has_its_base(self) -> Self:
@@ -295,8 +329,17 @@ class Spec(Frozen):
             )
         if self.weights.file == self.samples.file:
             raise Misplaced("weights and samples name the same file", "samples", "file")
+        self._check_program()
         self._check_preprocessing()
         return self
+
+    def _check_program(self) -> None:
+        if self.architecture.name != PROGRAM:
+            return
+        if self.architecture.arguments:
+            raise Misplaced("a program is what it is and takes no arguments", "architecture", "arguments")
+        if not self.weights.file.endswith(".pt2"):
+            raise Misplaced("the architecture `program` is a .pt2 of torch.export", "weights", "file")
 
     def _check_preprocessing(self) -> None:
         try:

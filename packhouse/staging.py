@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from packhouse import architectures
+from packhouse import architectures, programs
 from packhouse.announce import announce
 from packhouse.answers import answer, cases, difference, refusal
 from packhouse.digest import digest_bytes, digest_file
@@ -24,7 +24,7 @@ from packhouse.judge import Array, Case, Outputs
 from packhouse.keys import DType, Misplaced
 from packhouse.preprocessing import apply, codes
 from packhouse.probes import check_samples, read_samples
-from packhouse.spec import SPEC_FILE, Spec, parse, render
+from packhouse.spec import PROGRAM, SPEC_FILE, Spec, parse, render
 from packhouse.steps import OneHot, Standard, Step, Value, lookup, prepared
 from packhouse.store import Retrying, open_store
 from packhouse.tensors import write_numpy
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS_FILE = "weights.safetensors"
+PROGRAM_FILE = "model.pt2"
 SAMPLES_FILE = "samples.safetensors"
 DEFAULT_BATCH = (1, 64)
 
@@ -57,7 +58,7 @@ class Staged:
 
 
 def stage(
-    model: torch.nn.Module,
+    model: torch.nn.Module | torch.export.ExportedProgram,
     *,
     to: str,
     name: str,
@@ -80,7 +81,8 @@ def stage(
 ) -> Staged:
     """Writes the source of one trained model to `to`: a folder or an `s3://` prefix, one for each training run.
 
-    model: trained; put into eval mode. architecture, arguments: what the registry on the workers builds it from.
+    model: trained; put into eval mode. architecture, arguments: what the registry on the workers builds it from; for a
+    model of torch.export.export, "program" and none, and its example inputs are taken out of it.
     inputs: name -> real samples, (n, ...), as the released model will get them: before `preprocessing`. They are
     passed to the model by position, in this order, as `preprocessing` leaves them; text only where a step lists it.
     outputs: names, in the order of the model's answer.
@@ -94,7 +96,6 @@ def stage(
     Raises SpecInvalid, SamplesInvalid, WeightsInvalid, ArchitectureUnknown (it is registered here and refuses the
     arguments), ParityRefused (it is registered here and answers otherwise), and the store's errors.
     """
-    _check_device(model)
     steps = _steps(preprocessing)
     samples = {key: _sample(steps, key, value) for key, value in inputs.items()}
     classes = _classes(labels) if labels is not None else None
@@ -102,10 +103,9 @@ def stage(
     named = {key: tuple((axes or {}).get(key) or ("batch", *array.shape[1:])) for key, array in samples.items()}
     limits = {axis: DEFAULT_BATCH for shape in named.values() for axis in shape if axis == "batch"} | dict(ranges or {})
     _check_steps(steps, samples, named)
-    model.eval()
     with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as folder:
         root = Path(folder)
-        _write_weights(model, root / WEIGHTS_FILE)
+        module, weights = _written(model, architecture, root)
         split = _split(samples, classes, calibration)
         write_numpy(root / SAMPLES_FILE, split)
         document: dict[str, Any] = {
@@ -116,22 +116,23 @@ def stage(
             "inputs": [
                 {"name": key, "dtype": str(array.dtype), "shape": list(named[key])} for key, array in samples.items()
             ],
-            "outputs": _outputs(model, samples, named, outputs, scored, steps),
+            "outputs": _outputs(module, samples, named, outputs, scored, steps),
+            "weights": {"file": weights},
             "samples": {"labels": classes is not None},
             "formats": dict(formats or {}),
             "gates": dict(gates or {}),
         }
         if steps:
-            document["preprocessing"] = [_written(step) for step in steps]
+            document["preprocessing"] = [_as_table(step) for step in steps]
         if mlflow:
             document["mlflow"] = {"name": mlflow}
         if image:
             document["image"] = {"repository": image}
         spec = _filled(root, document)
         check_samples(spec, split)
-        told, notes = _answers(model, spec, split)
+        told, notes = _answers(module, spec, split)
         write_numpy(root / SAMPLES_FILE, split | told)
-        notes += _check_architecture(model, spec, cases(spec, split | told))
+        notes += _check_architecture(module, spec, cases(spec, split | told))
         return stage_folder(root, document, to=to, notes=notes, announce_to=announce_to)
 
 
@@ -144,29 +145,45 @@ def stage_folder(
     announce_to: str | None = None,
 ) -> Staged:
     """Stages files that are there already. document: package.toml as a dictionary, in which `weights` and `samples`
-    need not name digests and sizes; they are filled in. Uploads the files, then package.toml."""
-    spec = _filled(folder, document)
-    samples = read_samples(folder / spec.samples.file)
-    check_samples(spec, samples)
-    cases(spec, samples)
-    store = Retrying(open_store(to))
-    for file in (spec.weights, spec.samples):
-        store.put(file.file, folder / file.file, digest=file.digest)
+    need not name digests and sizes; they are filled in. Uploads the files, then package.toml. Of a program, the example
+    inputs stay here. Raises UnsafeWeights: the program carries other pickles."""
+    with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as work:
+        program = _without_examples(folder, document, Path(work))
+        spec = _filled(folder, document, program)
+        samples = read_samples(folder / spec.samples.file)
+        check_samples(spec, samples)
+        cases(spec, samples)
+        store = Retrying(open_store(to))
+        store.put(spec.weights.file, program or folder / spec.weights.file, digest=spec.weights.digest)
+        store.put(spec.samples.file, folder / spec.samples.file, digest=spec.samples.digest)
     text = render(spec)
     store.put(SPEC_FILE, text, digest=digest_bytes(text))
     said = announce(store.url, model=spec.model.name, digest=digest_bytes(text), api=announce_to)
     return Staged(store.url, spec, (*notes, said) if said else notes)
 
 
-def _filled(folder: Path, document: Mapping[str, Any]) -> Spec:
-    """The spec, with the digests and sizes of the folder's files."""
+def _without_examples(folder: Path, document: Mapping[str, Any], work: Path) -> Path | None:
+    """Of a program whose digest nobody has named yet, a copy without example inputs; else None."""
+    architecture, weights = (document.get(section) for section in ("architecture", "weights"))
+    if not isinstance(architecture, Mapping) or not isinstance(weights, Mapping) or "sha256" in weights:
+        return None
+    path = folder / Path(str(weights.get("file", ""))).name
+    if architecture.get("name") != PROGRAM or not path.is_file():
+        return None
+    programs.without_examples(path, work / path.name)
+    return work / path.name
+
+
+def _filled(folder: Path, document: Mapping[str, Any], program: Path | None = None) -> Spec:
+    """The spec, with the digests and sizes of the folder's files. program: what is to be uploaded for weights."""
     filled = dict(document)
     for section, default in (("weights", WEIGHTS_FILE), ("samples", SAMPLES_FILE)):
         given = document.get(section, {})
         if not isinstance(given, Mapping):
             raise SpecInvalid(f"[{section}] is not a table", where=SPEC_FILE, got=repr(given)[:80])
         entry = {"file": default, **given}
-        filled[section] = {**_named(folder / Path(str(entry["file"])).name, section), **entry}
+        path = program if program and section == "weights" else folder / Path(str(entry["file"])).name
+        filled[section] = {**_named(path, section), **entry}
     return _validated(filled)
 
 
@@ -204,7 +221,7 @@ def _steps(preprocessing: Standardise | Sequence[Step]) -> tuple[Step, ...]:
     return (Standard(kind="standard", input=preprocessing.input, columns=columns, mean=mean, scale=scale),)
 
 
-def _written(step: Step) -> dict[str, Any]:
+def _as_table(step: Step) -> dict[str, Any]:
     return {"kind": step.kind, **step.model_dump(mode="json", exclude_defaults=True)}
 
 
@@ -254,6 +271,26 @@ def _split(samples: Mapping[str, Array], labels: Array | None, calibration: floa
     split = {f"calibration.{key}": array[chosen] for key, array in samples.items()}
     split |= {f"evaluation.{key}": array[~chosen] for key, array in samples.items()}
     return split | ({"label": labels[~chosen]} if labels is not None else {})
+
+
+def _written(
+    model: torch.nn.Module | torch.export.ExportedProgram, architecture: str, root: Path
+) -> tuple[torch.nn.Module, str]:
+    """Writes the weights, or the program; gives the module in eval mode, and the file's name."""
+    import torch
+
+    if isinstance(model, torch.export.ExportedProgram) is not (architecture == PROGRAM):
+        want = f'architecture="{PROGRAM}" with a model of torch.export.export, and a module with any other'
+        raise SpecInvalid("model and architecture do not fit", where="stage", got=type(model).__name__, want=want)
+    if isinstance(model, torch.export.ExportedProgram):
+        programs.save(model, root / PROGRAM_FILE)
+        module = programs.load(root / PROGRAM_FILE)
+        _check_device(module)
+        return module, PROGRAM_FILE
+    _check_device(model)
+    model.eval()
+    _write_weights(model, root / WEIGHTS_FILE)
+    return model, WEIGHTS_FILE
 
 
 def _write_weights(model: torch.nn.Module, path: Path) -> None:
@@ -373,6 +410,8 @@ def _named_outputs(model: torch.nn.Module, spec: Spec, inputs: Mapping[str, Arra
 def _check_architecture(model: torch.nn.Module, spec: Spec, told: Sequence[Case]) -> tuple[str, ...]:
     """The registry, where it is installed here too, must build what was trained: the same tensors, the same answers."""
     name = spec.architecture.name
+    if name == PROGRAM:
+        return ()
     try:
         architectures.find(name)
     except ArchitectureUnknown:

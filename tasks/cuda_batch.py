@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
+from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.errors import squeezed
 from packhouse.manifest import ReleaseId
 from packhouse.spec import Format, ModelName
@@ -30,7 +30,8 @@ class Cuda(Frozen):
 
 
 class CudaCandidate(Frozen):
-    """One model for the GPU. cases: the probes with the trained model's answers. candidates: its fp32 formats."""
+    """One model for the GPU. cases: the probes with the trained model's answers. candidates: its fp32 formats. data:
+    what belongs beside its ONNX file, where there is such a file."""
 
     model: ModelName
     release: ReleaseId
@@ -38,15 +39,22 @@ class CudaCandidate(Frozen):
     weights: Artifact
     cases: Artifact
     candidates: tuple[tuple[Format, Artifact], ...]
+    data: Artifact | None = None
 
     @property
     def files(self) -> tuple[Artifact, ...]:
-        return (self.spec_file, self.weights, self.cases, *(artifact for _, artifact in self.candidates))
+        data = (self.data,) if self.data else ()
+        return (self.spec_file, self.weights, self.cases, *(artifact for _, artifact in self.candidates), *data)
 
     @property
     def subjects(self) -> dict[str, Artifact]:
         """What is checked -> its file."""
         return {TORCH: self.weights, **{format.value: artifact for format, artifact in self.candidates}}
+
+    def opened(self, subject: str) -> Artifact | Beside:
+        """As a job opens it."""
+        file = self.subjects[subject]
+        return Beside(file=file, data=self.data) if self.data and subject == Format.ONNX else file
 
     def verdict(self, check: str, subject: str, outcome: Outcome, reason: str = "") -> Verdict:
         compared = (self.subjects[subject].digest, self.cases.digest)

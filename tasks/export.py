@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from infra.sandbox import Answer
 from infra.workshop import File, workshop
-from packhouse.artifact import Artifact, Outcome, Verdict
+from packhouse.artifact import BYTES, Artifact, Outcome, Verdict
 from packhouse.errors import Refused, from_document, without_paths
 from packhouse.spec import Format
 from tasks.stage import one_line, stage
@@ -26,24 +29,31 @@ MEDIA_TYPES = {
     Format.TORCHSCRIPT_INT8: "application/vnd.pytorch.torchscript",
 }
 
+INLINE_BYTES = 2**31 - 2**20
+"""An ONNX file of more has its weights in a file beside it: protobuf reads messages below 2 GiB."""
+
 
 @stage("export", of="{format}")
 def export(gated: Gated, format: Format) -> Candidate | LeftOut:
     """A crash, a hang, a memory blow-up or an exporter's no is a verdict with its reason, and the line goes on."""
-    return make(gated, format, {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples})
+    limit = {"most": INLINE_BYTES} if format is Format.ONNX else {}
+    return make(gated, format, {**gated.trained, **limit})
 
 
-def make(gated: Gated, format: Format, arguments: dict[str, Artifact]) -> Candidate | LeftOut:
+def make(gated: Gated, format: Format, arguments: Mapping[str, Any]) -> Candidate | LeftOut:
     with one_line(gated.planned.model, f"make {format}") as line:
         try:
-            answer, (artifact,) = workshop().run(
-                JOBS[format], {**arguments, "out": format.file}, File(format.file, MEDIA_TYPES[format])
+            answer, (artifact, *data) = workshop().run(
+                JOBS[format],
+                {**arguments, "out": format.file},
+                File(format.file, MEDIA_TYPES[format]),
+                *([File(format.data, BYTES, optional=True)] if format is Format.ONNX else []),
             )
         except Refused as error:
             line.note(str(error))
             return left_out(format, "made", Outcome.REFUSED, digested(error))
-        line.made(artifact)
-    return _candidate(format, artifact, answer)
+        line.made(artifact, *data)
+    return _candidate(format, artifact, next(iter(data), None), answer)
 
 
 def digested(error: Refused) -> str:
@@ -58,10 +68,11 @@ def left_out(format: Format, check: str, outcome: Outcome, reason: str, *, made:
     return LeftOut(format=format, verdict=verdict, notes=tuple(made.facts.get("notes", ())) if made else ())
 
 
-def _candidate(format: Format, artifact: Artifact, answer: Answer) -> Candidate:
+def _candidate(format: Format, artifact: Artifact, data: Artifact | None, answer: Answer) -> Candidate:
     return Candidate(
         format=format,
         artifact=artifact,
+        data=data,
         facts=answer.document,
         seconds=answer.seconds,
         peak_bytes=answer.peak_bytes,

@@ -5,8 +5,13 @@ from __future__ import annotations
 from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS
 from packhouse.manifest import WEIGHTS
+from packhouse.spec import Format
+from tasks.export import MEDIA_TYPES
 from tasks.stage import one_line, stage
 from tasks.states import Fetched, Gated
+
+PROGRAM_FILE = "program.pt2"
+"""What the gate makes of a source that is a program, written anew; not a part of the release."""
 
 
 @stage("gate")
@@ -15,12 +20,12 @@ def gate(fetched: Fetched) -> Gated:
     with one_line(fetched.planned.model, "gate") as line:
         answer, written = workshop().run(
             "tasks.jobs.gate:run",
-            {"spec": fetched.spec_file, "weights": fetched.weights, "out": WEIGHTS},
+            {"spec": fetched.spec_file, "weights": fetched.weights, "out": WEIGHTS, "program": PROGRAM_FILE},
             File(WEIGHTS, SAFETENSORS, optional=True),
+            File(PROGRAM_FILE, MEDIA_TYPES[Format.PROGRAM], optional=True),
         )
-        weights = (
-            written[0] if written else workshop().cache.also(fetched.weights, name=WEIGHTS, media_type=SAFETENSORS)
-        )
+        made = {artifact.name: artifact for artifact in written}
+        weights = made.get(WEIGHTS) or workshop().cache.also(fetched.weights, name=WEIGHTS, media_type=SAFETENSORS)
         line.made(weights)
     return Gated(
         planned=fetched.planned,
@@ -29,4 +34,5 @@ def gate(fetched: Fetched) -> Gated:
         samples=fetched.samples,
         facts=answer.document,
         lockdown=answer.lockdown,
+        program=made.get(PROGRAM_FILE),
     )

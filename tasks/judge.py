@@ -56,7 +56,7 @@ def _ask(gated: Gated, referenced: Referenced, candidate: Candidate) -> tuple[st
                 "spec": gated.spec_file,
                 "samples": gated.samples,
                 "format": candidate.format.value,
-                "model": candidate.artifact,
+                "model": candidate.whole,
                 "cases": referenced.cases,
                 "evaluation": referenced.evaluation,
             },

@@ -23,7 +23,7 @@ GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRI
 @stage("measure")
 def measure(gated: Gated, judged: list[Judged]) -> Measured:
     """Each format at several batch sizes and thread counts, as far as the time for it goes."""
-    files = {entry.candidate.format: entry.candidate.artifact for entry in judged}
+    files = {entry.candidate.format: entry.candidate.whole for entry in judged}
     given = {"spec": gated.spec_file, "samples": gated.samples, "seconds": workshop().settings.latency_s}
     timings: list[Timing] = []
     untimed: list[str] = []
@@ -46,7 +46,7 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
 def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
     """INT8 stays where it is smaller than its base and, at every batch size that was timed on one thread, not slower,
     with the spec's margin."""
-    size = {entry.candidate.format: entry.candidate.artifact.size for entry in judged}
+    size = {entry.candidate.format: entry.candidate.size for entry in judged}
     needed = gated.planned.spec.gates.int8_speed
     found = {format: speed < needed for format, speed in slowest(measured.timings).items() if format.int8}
     slower = _remembered(gated, found) if found else {}

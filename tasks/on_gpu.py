@@ -90,7 +90,7 @@ def _worst(verdicts: Iterable[Verdict]) -> Outcome:
 
 def _run(candidate: CudaCandidate, subjects: list[str]) -> dict[str, Cuda]:
     """By subject. The child's own end is its subjects' end; its notes go with the first."""
-    formats = {subject: candidate.subjects[subject] for subject in subjects}
+    formats = {subject: candidate.opened(subject) for subject in subjects}
     arguments = {"spec": candidate.spec_file, "cases": candidate.cases, "formats": formats, "device": DEVICE}
     try:
         answer, _ = workshop().run(f"{JOB}:run", arguments)

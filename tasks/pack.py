@@ -6,6 +6,7 @@ from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
 from packhouse.manifest import GOLDEN, Manifest, Processors, Release
+from packhouse.onnxruntimes import Onnx
 from packhouse.replay import kept_tolerance
 from packhouse.spec import Want
 from tasks.stage import one_line, stage
@@ -42,7 +43,7 @@ def pack(
             {"cases": referenced.cases, "out": GOLDEN},
             File(GOLDEN, SAFETENSORS),
         )
-        files = [gated.spec_file, gated.weights, golden, *(entry.candidate.artifact for entry in judged)]
+        files = [gated.spec_file, gated.weights, golden, *(file for entry in judged for file in entry.candidate.files)]
         manifest = Manifest(
             model=planned.model,
             release=planned.release,
@@ -67,6 +68,8 @@ def _release(gated: Gated, judged: Judged) -> Release:
         tolerance=tolerance,
         recipe=str(facts.get("recipe", "")),
         processors=Processors.ANY if facts.get("portable", True) else Processors.VNNI,
+        data=judged.candidate.data.name if judged.candidate.data else None,
+        onnx=Onnx(**facts["onnx"]) if "onnx" in facts else None,
     )
 
 

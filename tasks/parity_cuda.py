@@ -87,6 +87,7 @@ def _candidate(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -
         spec_file=gated.spec_file,
         weights=gated.weights,
         cases=referenced.cases,
+        data=next((entry.candidate.data for entry in judged if entry.candidate.format is Format.ONNX), None),
         candidates=tuple((format, made[format]) for format in CHECKED if format in made),
     )
 

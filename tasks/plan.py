@@ -7,8 +7,8 @@ from infra.workshop import workshop
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid
 from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, load, release_key
-from packhouse.sources import checked_source
-from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, parse
+from packhouse.sources import check_program, checked_source
+from packhouse.spec import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
 from packhouse.store import Retrying, open_store
 from tasks.stage import one_line, stage
 from tasks.states import Planned
@@ -29,6 +29,8 @@ def plan(source: str) -> Planned:
             f"no {SPEC_FILE} here", where=source, next="a training job writes it last: has it ended?"
         ) from error
     spec = parse(data, where=f"{source}/{SPEC_FILE}")
+    if spec.architecture.name == PROGRAM:
+        check_program(source, workshop().settings.trusted_programs)
     with one_line(spec.model.name, "plan") as line:
         inputs = release_inputs(spec, digest_bytes(data))
         record = _record(release_key(spec.model.name, inputs.release_id, RECORD))

@@ -31,20 +31,21 @@ UPLOADS = 4
 
 
 @stage("upload")
-def upload(gated: Gated, judged: Judged | LeftOut) -> Artifact | None:
+def upload(gated: Gated, judged: Judged | LeftOut) -> tuple[Artifact, ...]:
     """An fp32 format goes up as soon as it is judged, while others are still being made; nobody can see it there.
 
     INT8 waits until it is known to pay."""
     if isinstance(judged, LeftOut) or judged.candidate.format.int8:
-        return None
-    artifact = judged.candidate.artifact
-    with one_line(gated.planned.model, f"upload {artifact.name}"):
-        _put(gated.planned, artifact)
-    return artifact
+        return ()
+    files = judged.candidate.files
+    with one_line(gated.planned.model, f"upload {files[0].name}"):
+        for artifact in files:
+            _put(gated.planned, artifact)
+    return files
 
 
 @stage("publish")
-def publish(packed: Packed, report: Report, uploaded: list[Artifact | None]) -> Published:
+def publish(packed: Packed, report: Report, uploaded: list[tuple[Artifact, ...]]) -> Published:
     """The artifacts that are not up yet, then the report, then the manifest.
 
     A manifest that a run of the same inputs left behind when it was killed counts where it says nothing that this run
@@ -54,7 +55,8 @@ def publish(packed: Packed, report: Report, uploaded: list[Artifact | None]) -> 
     planned, store = packed.planned, workshop().store
     key = release_key(planned.model, planned.release, MANIFEST)
     with one_line(planned.model, "publish") as line, ThreadPoolExecutor(UPLOADS) as pool:
-        left = [artifact for artifact in packed.manifest.artifacts if artifact not in uploaded]
+        up = {artifact for files in uploaded for artifact in files}
+        left = [artifact for artifact in packed.manifest.artifacts if artifact not in up]
         list(pool.map(lambda artifact: _put(planned, artifact), left))
         if store.stat(key) is None:
             for name, text in _told(report).items():

@@ -15,5 +15,5 @@ def quantise(gated: Gated, format: Format, base: Candidate | LeftOut) -> Candida
     if isinstance(base, LeftOut):
         return left_out(format, "made", Outcome.NOT_RUN, f"there is no {base.format} to quantise")
     if format is Format.ONNX_INT8:
-        return make(gated, format, {"spec": gated.spec_file, "samples": gated.samples, "model": base.artifact})
-    return make(gated, format, {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples})
+        return make(gated, format, {"spec": gated.spec_file, "samples": gated.samples, "model": base.whole})
+    return make(gated, format, gated.trained)

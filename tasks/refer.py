@@ -17,9 +17,7 @@ def refer(gated: Gated) -> Referenced:
         answer, (cases, evaluation) = workshop().run(
             "tasks.jobs.reference:run",
             {
-                "spec": gated.spec_file,
-                "weights": gated.weights,
-                "samples": gated.samples,
+                **gated.trained,
                 "cases": "cases.safetensors",
                 "evaluation": "evaluation.safetensors",
             },

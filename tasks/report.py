@@ -7,6 +7,7 @@ from typing import Any
 
 from packhouse.artifact import Outcome
 from packhouse.latency import slowest, smallest
+from packhouse.onnxruntimes import Onnx
 from packhouse.report import Report, Row
 from packhouse.spec import Format
 from tasks.cuda_batch import Cuda
@@ -53,8 +54,8 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
         how=str(
             candidate.facts.get("method") or candidate.facts.get("recipe") or candidate.facts.get("exporter") or ""
         ),
-        size=candidate.artifact.size,
-        smaller=gated.weights.size / candidate.artifact.size,
+        size=candidate.size,
+        smaller=gated.weights.size / candidate.size,
         **_timed(measured, candidate.format),
         max_ratio=_worst(deviations, "max_ratio"),
         rms_ratio=_worst(deviations, "rms_ratio"),
@@ -63,6 +64,7 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
         sqnr_db=quality.get("sqnr_db") if candidate.format.int8 else None,
         seconds=candidate.seconds,
         peak_bytes=candidate.peak_bytes,
+        onnx=Onnx(**candidate.facts["onnx"]) if "onnx" in candidate.facts else None,
     )
 
 

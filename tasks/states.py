@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
+from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.latency import Timing
 from packhouse.manifest import Inputs, Manifest, Record
 from packhouse.preflight import Finding
@@ -44,7 +44,8 @@ class Fetched(Frozen):
 
 
 class Gated(Frozen):
-    """weights: canonical safetensors that we wrote."""
+    """weights: canonical safetensors that we wrote. program: of the architecture `program`, the graph that they belong
+    to."""
 
     planned: Planned
     spec_file: Artifact
@@ -52,6 +53,13 @@ class Gated(Frozen):
     samples: Artifact
     facts: dict[str, Any]
     lockdown: tuple[str, ...]
+    program: Artifact | None = None
+
+    @property
+    def trained(self) -> dict[str, Artifact]:
+        """What a job makes the trained model from, and its samples."""
+        program = {"program": self.program} if self.program else {}
+        return {"spec": self.spec_file, "weights": self.weights, "samples": self.samples, **program}
 
 
 class Referenced(Frozen):
@@ -64,13 +72,28 @@ class Referenced(Frozen):
 
 
 class Candidate(Frozen):
-    """A format that was made and that nobody has judged. facts: how it was made, for the report."""
+    """A format that was made and that nobody has judged. data: of an ONNX file that is too large to hold its weights,
+    the file beside it, whose digest it names. facts: how it was made, for the report."""
 
     format: Format
     artifact: Artifact
+    data: Artifact | None = None
     facts: dict[str, Any]
     seconds: float
     peak_bytes: int
+
+    @property
+    def files(self) -> tuple[Artifact, ...]:
+        return (self.artifact, self.data) if self.data else (self.artifact,)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def whole(self) -> Artifact | Beside:
+        """As a job opens it."""
+        return Beside(file=self.artifact, data=self.data) if self.data else self.artifact
 
 
 class LeftOut(Frozen):

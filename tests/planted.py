@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from packhouse.errors import ExportFailed
+from packhouse.runtime import open_format
+from packhouse.spec import Format
 from tasks.jobs import export_onnx, export_torchscript
 
 
@@ -140,3 +143,8 @@ def killed(**arguments: Any) -> dict[str, Any]:
 
     os.kill(os.getpid(), signal.SIGSEGV)
     return {}
+
+
+def does_not_quantise(*, model: str, **_: Any) -> dict[str, Any]:
+    open_format(Format.ONNX, Path(model), outputs=())  # fails where its data is not there
+    raise ExportFailed("planted, and its data lies beside it")

@@ -17,33 +17,38 @@ from tasks.jobs import model as models
 from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
 from tasks.jobs.onnx_file import INLINE_BYTES, Payload, strip, write
+from tasks.jobs.onnx_target import lowered, read_by
 from tasks.jobs.onnx_text import take_text
 
 SMALL_TENSOR_BYTES = 1024
 """Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""
 
 
-def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
-    """Writes a canonical ONNX file to `out`. Returns how it was made: {"exporter", "opset", "notes"}.
+def run(
+    *, spec: str, weights: str, samples: str, out: str, program: str = "", most: int = INLINE_BYTES
+) -> dict[str, Any]:
+    """Writes a canonical ONNX file to `out`; where it would have more than `most` bytes, with its weights in a file
+    beside it. Returns how it was made, and what reads it: {"exporter", "onnx", "notes"}.
 
     Raises ExportFailed: neither way works, or the file is not what was asked for.
     """
     parsed = models.read_spec(spec)
-    module = models.load(parsed, weights)
+    module = models.load(parsed, weights, program)
     example = models.example(parsed, samples)
     notes: list[str] = []
     try:
         exporter = "torch.export"
-        _by_export(module, parsed, example, Path(out))
+        _by_export(module, parsed, example, Path(out), most)
     except Exception as error:  # the exporter's errors have no common class; the other way decides
         notes.append(f"torch.export: {first_line(error)}")
         exporter = "script"
         _by_script(module, parsed, example, Path(out), error)
     check(Path(out), parsed)
-    return {"exporter": exporter, "opset": parsed.formats.opset, "notes": notes}
+    needs = read_by(Path(out), parsed.formats, where="onnx")
+    return {"exporter": exporter, "onnx": needs.model_dump(), "notes": notes}
 
 
-def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path) -> None:
+def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out: Path, most: int) -> None:
     forget_rnn_dispatch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,7 +56,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             module,
             models.tensors(example),
             dynamo=True,
-            opset_version=spec.formats.opset,
+            opset_version=spec.formats.onnx_opset,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
             dynamic_shapes=models.as_forward_takes(module, models.dynamic_axes(spec, lambda name, _: name)),
@@ -71,7 +76,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             del graph.initializers[name]
     model = ir.serde.serialize_model(program.model)
     take_text(model, spec.text)
-    write(out, strip(model), payloads)
+    write(out, lowered(strip(model), spec.formats), payloads, most=most)
 
 
 def _give_way(graph: ir.Graph, taken: set[str]) -> None:
@@ -99,7 +104,7 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
                 models.tensors(example),
                 str(raw),
                 dynamo=False,
-                opset_version=spec.formats.opset,
+                opset_version=spec.formats.onnx_opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
                 dynamic_axes={
@@ -119,7 +124,7 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
         )
     model = onnx.load(raw)
     take_text(model, spec.text)
-    write(out, strip(model), [])
+    write(out, lowered(strip(model), spec.formats), [])
     raw.unlink()
 
 
@@ -131,9 +136,9 @@ def check(path: Path, spec: Spec) -> None:
     onnx.checker.check_model(str(path), full_check=True)
     graph = onnx.load(path, load_external_data=False)
     opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset != spec.formats.opset:
+    if opset != spec.formats.onnx_opset:
         raise ExportFailed(
-            "the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.opset)
+            "the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.onnx_opset)
         )
     declared = {tensor.name: tensor.shape for tensor in spec.inputs}
     for value in graph.graph.input:

@@ -8,17 +8,20 @@ from typing import Any
 
 import torch
 
+from packhouse import programs
 from packhouse.errors import ExportFailed
+from packhouse.torch_archive import canonical
 from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line
 from tasks.jobs.preprocessing import Prepared
-from tasks.jobs.torch_archive import canonical
 
 
-def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
+def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -> dict[str, Any]:
     """Writes a canonical TorchScript archive to `out`. Returns {"method": "script" | "trace", "notes"}."""
     parsed = models.read_spec(spec)
-    module = models.load(parsed, weights)
+    module = models.load(parsed, weights, program)
+    if program:
+        programs.unchecked(module)
     return save(module, models.tensors(models.example(parsed, samples)), Path(out))
 
 

@@ -12,10 +12,12 @@ from typing import Any, TypedDict
 
 import torch
 
+from packhouse import programs
 from packhouse.archives import read_archive
 from packhouse.checkpoints import SAVE, StoredTensor, kind_of, read_checkpoint
 from packhouse.errors import UnsafeWeights, WeightsInvalid
 from packhouse.pickles import Kind, Look, describe
+from packhouse.spec import PROGRAM
 from packhouse.tensors import canonical_header, read_header, starts_with
 from packhouse.torch_tensors import dtype_name, read_torch, write_torch
 from tasks.jobs import model as models
@@ -34,12 +36,15 @@ class Checked(TypedDict):
     notes: list[str]
 
 
-def run(*, spec: str, weights: str, out: str) -> dict[str, Any]:
-    """Writes canonical safetensors to `out`, unless the file is that already.
+def run(*, spec: str, weights: str, out: str, program: str = "") -> dict[str, Any]:
+    """Writes canonical safetensors to `out`, unless the file is that already; of a program, the program to `program`.
 
     Raises UnsafeWeights, WeightsInvalid, ArchitectureUnknown.
     """
-    module = models.skeleton(models.read_spec(spec))
+    parsed = models.read_spec(spec)
+    if parsed.architecture.name == PROGRAM:
+        return dict(_take_program(Path(weights), Path(program), Path(out)))
+    module = models.skeleton(parsed)
     expected: Any = models.expected_tensors(module)
     return dict(check(weights=weights, expected=expected, aliases=models.aliases(module), out=out, reuse=True))
 
@@ -75,6 +80,30 @@ def check(
         aliases=ties,
         kind=kind.value,
         notes=notes,
+    )
+
+
+def _take_program(path: Path, program: Path, out: Path) -> Checked:
+    """The program is written anew to `program`, and its weights, held to the same questions as any, to `out`.
+
+    That its prefix is trusted was asked before. Raises UnsafeWeights, WeightsInvalid."""
+    look = describe(path)
+    if look.kind is not Kind.EXPORTED:
+        what = "content is not what the extension says"
+        raise UnsafeWeights(what, where=path.name, got=look.kind, want=Kind.EXPORTED, next="torch.export.save")
+    programs.taken(path, program)
+    module = programs.load(program)
+    expected: Any = models.expected_tensors(module)
+    tensors, ties = fitted(path.name, module.state_dict(), expected, models.aliases(module))
+    write_torch(out, tensors, ties)
+    return Checked(
+        tensors=len(tensors),
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        bytes=out.stat().st_size,
+        canonical=False,
+        aliases=ties,
+        kind=Kind.EXPORTED.value,
+        notes=[],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from packhouse import architectures
+from packhouse import architectures, programs
 from packhouse.judge import Array
 from packhouse.probes import probes, read_samples
 from packhouse.runtime import as_tensor
@@ -49,12 +49,13 @@ def aliases(module: torch.nn.Module) -> dict[str, str]:
     return tied
 
 
-def load(spec: Spec, weights: str) -> torch.nn.Module:
+def load(spec: Spec, weights: str, program: str = "") -> torch.nn.Module:
     """The trained model in eval mode, preprocessing included, its parameters mapped from the gated file: no copy.
 
-    weights: the gate's canonical weights.safetensors, so names, shapes and dtypes are known to fit.
+    weights: the gate's canonical weights.safetensors, so names, shapes and dtypes are known to fit. program: the gate's
+    .pt2, where the architecture is one.
     """
-    module = skeleton(spec)
+    module = programs.load(Path(program)) if program else skeleton(spec)
     tensors = read_torch(Path(weights))
     ties = aliases(module)
     tensors |= {name: tensors[target] for name, target in ties.items() if target in tensors}

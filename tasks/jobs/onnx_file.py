@@ -1,13 +1,15 @@
-"""Writes ONNX files whose bytes depend on the graph alone, without holding the weights twice.
+"""Writes ONNX files whose bytes depend on the graph and its weights alone, without holding the weights twice.
 
 An ONNX file is one protobuf message, and a message is the concatenation of its fields. So the small graph is
-serialised by protobuf and the large tensors are streamed behind it, field by field.
+serialised by protobuf and the large tensors are streamed behind it, field by field. Where that would be more than
+protobuf reads, they are streamed into one file beside it, whose digest the graph names: docs/onnx.md.
 Source: https://protobuf.dev/programming-guides/encoding/ and onnx.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +20,15 @@ from packhouse.errors import ExportFailed
 
 INLINE_BYTES = 2**31 - 2**20
 """Protobuf reads messages below 2 GiB; the rest is room for the graph."""
+
+DATA = ".data"
+"""What the name of a file of weights ends in, behind the name of its ONNX file."""
+
+ALIGNMENT = 4096
+"""Offsets in such a file, in bytes, so that a runtime can map a tensor. Source: https://onnx.ai/onnx/repo-docs/ExternalData.html"""
+
+DATA_DIGEST = "data.sha256"
+"""The key of a model's metadata with the digest of that file: the digest of the ONNX file then covers both."""
 
 # Field numbers of onnx.proto, with wire type 2 (length-delimited).
 _MODEL_GRAPH = 7 << 3 | 2
@@ -37,10 +48,11 @@ class Payload:
     size: int
 
 
-def write(path: Path, model: onnx.ModelProto, payloads: Sequence[Payload]) -> None:
-    """Writes `model` with `payloads` as further initializers of its graph, in the order of their names.
+def write(path: Path, model: onnx.ModelProto, payloads: Sequence[Payload], *, most: int = INLINE_BYTES) -> None:
+    """Writes `model` with `payloads` as further initializers of its graph, in the order of their names. most: bytes of
+    the file; where it would have more, the payloads go into one of their own beside it.
 
-    Raises ExportFailed: the file would be larger than protobuf can read.
+    Raises ExportFailed: the graph alone is larger than protobuf can read.
     """
     heads = [(payload, _tensor_head(payload)) for payload in sorted(payloads, key=lambda payload: payload.name)]
     graph = model.graph.SerializeToString(deterministic=True)
@@ -50,18 +62,50 @@ def write(path: Path, model: onnx.ModelProto, payloads: Sequence[Payload]) -> No
     rest.CopyFrom(model)
     rest.ClearField("graph")
     head = rest.SerializeToString(deterministic=True) + bytes([_MODEL_GRAPH]) + _varint(graph_length)
-    if len(head) + graph_length > INLINE_BYTES:
-        raise ExportFailed(
-            "is larger than one protobuf message may be",
-            where="onnx",
-            got=f"{graph_length:,} bytes",
-            want=f"{INLINE_BYTES:,}",
-        )
+    if len(head) + graph_length > most:
+        _write_apart(path, model, [payload for payload, _ in heads])
+        return
     with path.open("wb") as file:
         file.write(head)
         file.write(graph)
         for (payload, tensor_head), length in zip(heads, lengths, strict=True):
             _write_tensor(file, payload, tensor_head, length)
+
+
+def _write_apart(path: Path, model: onnx.ModelProto, payloads: Sequence[Payload]) -> None:
+    name = path.name + DATA
+    whole, digest = onnx.ModelProto(), hashlib.sha256()
+    whole.CopyFrom(model)
+    with path.with_name(name).open("wb") as file:
+        for payload in payloads:
+            digest.update(padding := bytes(-file.tell() % ALIGNMENT))
+            file.write(padding)
+            _describe(whole.graph.initializer.add(), payload, {"location": name, "offset": file.tell()})
+            data = _bytes(payload)
+            digest.update(data)
+            file.write(data)
+    whole.metadata_props.add(key=DATA_DIGEST, value=digest.hexdigest())
+    text = whole.SerializeToString(deterministic=True)
+    if len(text) > INLINE_BYTES:
+        got, want = f"{len(text):,} bytes", f"{INLINE_BYTES:,}"
+        raise ExportFailed("is larger than one protobuf message may be", where="onnx", got=got, want=want)
+    path.write_bytes(text)
+
+
+def _describe(tensor: onnx.TensorProto, payload: Payload, place: Mapping[str, object]) -> None:
+    tensor.name, tensor.data_type, tensor.data_location = payload.name, payload.dtype, onnx.TensorProto.EXTERNAL
+    tensor.dims.extend(payload.shape)
+    for key, value in (*place.items(), ("length", payload.size)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _bytes(payload: Payload) -> bytes:
+    data = payload.data()
+    if len(data) != payload.size:
+        raise ExportFailed(
+            f"tensor {payload.name!r} has {len(data)} bytes, its shape says {payload.size}", where="onnx"
+        )
+    return data
 
 
 def _tensor_head(payload: Payload) -> bytes:
@@ -72,12 +116,7 @@ def _tensor_head(payload: Payload) -> bytes:
 
 def _write_tensor(file: BinaryIO, payload: Payload, head: bytes, length: int) -> None:
     file.write(bytes([_GRAPH_INITIALIZER]) + _varint(length) + head)
-    data = payload.data()
-    if len(data) != payload.size:
-        raise ExportFailed(
-            f"tensor {payload.name!r} has {len(data)} bytes, its shape says {payload.size}", where="onnx"
-        )
-    file.write(data)
+    file.write(_bytes(payload))
 
 
 def _varint(value: int) -> bytes:

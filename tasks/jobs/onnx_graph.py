@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from packhouse.errors import ExportFailed
 from packhouse.judge import Array
-from tasks.jobs.onnx_file import Payload, strip, write
+from tasks.jobs.onnx_file import DATA, Payload, strip, write
 
 LARGE_BYTES = 1024
 """Tensors above this size stay in the file."""
@@ -105,8 +106,7 @@ def read(path: Path) -> Graph:
                 head += data[entry.start : entry.end]
                 continue
             for inner in _fields(data, entry.begin, entry.end):
-                is_large = inner.number == _GRAPH_INITIALIZER and inner.end - inner.begin > LARGE_BYTES
-                payload = _payload(path, data, inner) if is_large else None
+                payload = _payload(path, data, inner) if inner.number == _GRAPH_INITIALIZER else None
                 if payload:
                     large[payload.name] = payload
                 else:
@@ -153,7 +153,9 @@ def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
 
 
 def _payload(path: Path, data: mmap.mmap, tensor: _Field) -> Payload | None:
-    """None: a tensor whose values are not raw bytes stays in the graph."""
+    """None: a tensor that is small, or whose values are not raw bytes, stays in the graph."""
+    if tensor.end - tensor.begin <= LARGE_BYTES:
+        return _apart(path, onnx.TensorProto.FromString(data[tensor.begin : tensor.end]))
     head, raw = bytearray(), None
     for entry in _fields(data, tensor.begin, tensor.end):
         if entry.number == _TENSOR_RAW_DATA:
@@ -165,6 +167,18 @@ def _payload(path: Path, data: mmap.mmap, tensor: _Field) -> Payload | None:
     parsed = onnx.TensorProto.FromString(bytes(head))
     size = raw.end - raw.begin
     return Payload(parsed.name, parsed.data_type, tuple(parsed.dims), _reader(path, raw.begin, size), size)
+
+
+def _apart(path: Path, tensor: onnx.TensorProto) -> Payload | None:
+    """A tensor whose bytes lie in the file beside."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return None
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    if place.get("location") != path.name + DATA:
+        raise ExportFailed("names another file than its own for data", where=path.name, got=str(place.get("location")))
+    size = int(place["length"])
+    data = _reader(path.with_name(path.name + DATA), int(place["offset"]), size)
+    return Payload(tensor.name, tensor.data_type, tuple(tensor.dims), data, size)
 
 
 def _reader(path: Path, begin: int, size: int) -> Callable[[], bytes]:

@@ -14,7 +14,9 @@ from tasks.jobs.constants import folded
 from tasks.jobs.int8_nodes import key, quantisable
 from tasks.jobs.int8_recipes import recipes
 from tasks.jobs.int8_search import Search, Tried
+from tasks.jobs.onnx_file import DATA, INLINE_BYTES
 from tasks.jobs.onnx_graph import Graph, read
+from tasks.jobs.onnx_target import read_by
 
 MAX_NAMED = 8
 """Layers left in fp32 that a note names."""
@@ -22,9 +24,11 @@ MAX_NAMED = 8
 
 def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
     """Quantises the fp32 ONNX file `model` to `out`. Returns {"recipe": its name, "portable": whether it answers
-    alike on processors without VNNI, "quantised": {operator: count}, "left": nodes in fp32, "notes"}.
+    alike on processors without VNNI, "onnx": what reads it, "quantised": {operator: count}, "left": nodes in fp32,
+    "notes"}.
 
-    Raises ExportFailed: the graph has nothing that a recipe takes.
+    Raises ExportFailed: the graph has nothing that a recipe takes, or the onnxruntime that the spec names does not
+    read the file.
     """
     parsed, arrays = models.read_spec(spec), read_samples(Path(samples))
     check_samples(parsed, arrays)
@@ -35,11 +39,16 @@ def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
             got = ", ".join(sorted({node.op_type for node in graph.nodes}))
             raise ExportFailed("has no operator that INT8 takes", where="onnx-int8", got=got)
         kept, others = Search(parsed, arrays, graph, Path(model), Path(name)).best(tried)
+        if kept.file.with_name(kept.file.name + DATA).exists():
+            raise ExportFailed(
+                "is larger than one protobuf message may be", where="onnx-int8", want=f"{INLINE_BYTES:,}"
+            )
         kept.file.replace(out)
     counts = Counter(node.op_type for node in quantisable(graph, kept.recipe) if key(node) not in kept.left)
     return {
         "recipe": kept.recipe.name,
         "portable": kept.recipe.portable,
+        "onnx": read_by(Path(out), parsed.formats, where="onnx-int8").model_dump(),
         "quantised": dict(sorted(counts.items())),
         "left": sorted(kept.left),
         "notes": _notes(graph, kept, others),

@@ -15,13 +15,13 @@ from tasks.jobs.export_torchscript import save
 LAYERS = (torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU)
 
 
-def run(*, spec: str, weights: str, samples: str, out: str) -> dict[str, Any]:
+def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -> dict[str, Any]:
     """Writes the quantised model to `out`. Returns as export_torchscript, and the number of quantised layers.
 
     Raises ExportFailed: no layer that dynamic quantisation takes, or this torch no longer has it.
     """
     parsed = models.read_spec(spec)
-    module = models.load(parsed, weights)
+    module = models.load(parsed, weights, program)
     layers = sum(isinstance(layer, LAYERS) for layer in module.modules())
     if not layers:
         raise ExportFailed("has no Linear, LSTM or GRU layer to quantise", where="torchscript-int8")

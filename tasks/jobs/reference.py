@@ -32,7 +32,7 @@ FLOAT64_WORK = 2**33
 parameters, 390 of a MiniLM. A float64 run costs two to four of fp32."""
 
 
-def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str) -> dict[str, Any]:
+def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str, program: str = "") -> dict[str, Any]:
     """Writes the probes with the model's answers to `cases`, and its answers to the evaluation samples to `evaluation`:
     one case a batch, without inputs. Both have their yardsticks. Returns {"cases", "notes", "findings"}.
 
@@ -43,7 +43,7 @@ def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str) -
     parsed = models.read_spec(spec)
     arrays = read_samples(Path(samples))
     check_samples(parsed, arrays)
-    module = models.load(parsed, weights)
+    module = models.load(parsed, weights, program)
     runner = torch_runner(module, [output.name for output in parsed.outputs])
     findings, notes = preflight.look(module, parsed, arrays)
     probed = _probed(parsed, arrays, runner, findings, notes)

@@ -82,7 +82,15 @@ def watched(module: torch.nn.Module, inputs: Mapping[str, Array]) -> Watched:
             seen.answer = tensors(module(*given))
     except Exception as error:  # the model's own code
         seen.failed = error
+    finally:
+        _forget_compiled()
     return seen
+
+
+def _forget_compiled() -> None:
+    """torch.cond compiles what it runs, and what it compiled under these modes fails without them."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def tensors(answer: Any) -> list[torch.Tensor]:

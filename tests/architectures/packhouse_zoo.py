@@ -481,6 +481,17 @@ class Labels(nn.Module):
         return scores.argmax(-1), scores.amax(-1) > 0, scores
 
 
+class Conditional(nn.Module):
+    """A branch on the data, said in a way that exporters understand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(FEATURES, CLASSES), nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: self.one(x), lambda x: self.other(x), (x,))
+
+
 TABLE = {"x": (("batch", FEATURES), 0)}
 SERIES = {"x": (("batch", "time", FEATURES), 0)}
 IMAGE = {"x": (("batch", 3, SIDE, SIDE), 0)}
@@ -545,6 +556,7 @@ ZOO: dict[str, Animal] = {
         GraphConvolution, {"x": (("batch", "nodes", FEATURES), 0), "links": (("batch", "nodes", "nodes"), 0)}
     ),
     "dict-output": Animal(DictOutput, TABLE, ("mean", "spread")),
+    "conditional": Animal(Conditional, TABLE),
     "labels": Animal(Labels, TABLE, ("label", "sure", "scores")),
 }
 

@@ -87,6 +87,7 @@ def test_a_branch_that_script_keeps_is_released_in_every_format_that_can_have_it
     assert end.status is Status.RELEASED, end.reason
     manifest = manifest_of(home, "branch")
     assert {made.format for made in manifest.formats} >= {Format.ONNX, Format.TORCHSCRIPT}
+    assert {made.onnx.onnxruntime if made.onnx else None for made in manifest.formats} == {"1.17", None}
     left_out = {verdict.subject: verdict.reason for verdict in manifest.verdicts if verdict.reason}
     assert "data-dependent" in left_out["program"]
     (folder,) = (home / "store" / "branch" / "releases").iterdir()

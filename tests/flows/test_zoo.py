@@ -26,6 +26,7 @@ WITHOUT = {
     "bi-gru": {"program": "Constraints violated"},
     "elman-rnn": {"program": "Constraints violated"},
     "masked-gru": {"program": "Constraints violated"},
+    "conditional": {"torchscript": "torch.jit.trace a dynamo-optimized function"},
 }
 """Formats that may be left out and are, with what the reason says."""
 REFUSED = {"packed-lstm": "prim::isinstance"}

@@ -16,6 +16,8 @@ from packhouse import pretrained
 ROWS, TIME = 16, 6
 FORMATS = {"onnx-int8": "off", "torchscript-int8": "off"}
 """Whether INT8 pays is the processor's to say."""
+LESS = {"conditional": {"torchscript": "optional"}}
+"""What a model can not have, by its code."""
 RANGES = {"batch": (1, 8), "time": (4, 12), "past": (1, 12), "nodes": (2, 9)}
 
 TEXT = ["input_ids", "attention_mask"]
@@ -101,7 +103,7 @@ def _animal(kind: str, animal: Animal, folder: Path) -> str:
         outputs=list(animal.outputs),
         axes=axes,
         ranges={axis: RANGES[axis] for axis in named},
-        formats=FORMATS,
+        formats=FORMATS | LESS.get(kind, {}),
         announce_to="off",
     ).url
 

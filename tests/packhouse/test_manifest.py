@@ -68,6 +68,10 @@ WRONG = {
     "no format": ({"formats": ()}, "at least 1 item"),
     "a format twice": ({"formats": (ONNX, ONNX.model_copy(update={"file": "package.toml"}))}, "twice"),
     "a format that is not there": ({"artifacts": (artifact("package.toml"),)}, "model.onnx is not among the artifacts"),
+    "data that is not there": (
+        {"formats": (ONNX.model_copy(update={"data": "model.onnx.data"}),)},
+        "model.onnx.data is not among the artifacts",
+    ),
     "no verdict": ({"verdicts": ()}, "no verdict of parity passes"),
     "a verdict on other bytes": ({"verdicts": (passes(D[6]),)}, "no verdict of parity passes"),
     "another check": ({"verdicts": (passes(D[5]).model_copy(update={"check": "latency"}),)}, "no verdict of parity"),

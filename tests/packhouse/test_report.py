@@ -10,6 +10,7 @@ from packhouse.artifact import Outcome
 from packhouse.digest import canonical_json
 from packhouse.latency import TIMING_HEADINGS, Timing, in_order, slowest, smallest, timing_cells
 from packhouse.manifest import dump, load
+from packhouse.onnxruntimes import Onnx
 from packhouse.preflight import Finding, Severity, Trap
 from packhouse.report import HEADINGS, Report, Row, cells, markdown, size
 from packhouse.spec import Format
@@ -136,3 +137,9 @@ def test_the_smallest_batch_on_one_thread_stands_for_a_format_and_the_slowest_ba
     assert smallest(timings) == {Format.ONNX: timings[3], Format.ONNX_INT8: timings[2]}
     assert slowest(timings) == {Format.ONNX: 1.0, Format.ONNX_INT8: 0.75}
     assert [entry.batch for entry in in_order(timings)] == [1, 1, 32, 1]
+
+
+def test_the_page_says_which_onnxruntime_reads_a_file_and_that_none_is_known():
+    for version, words in (("1.17", "onnxruntime 1.17 or later"), ("", "no onnxruntime that is known")):
+        row = FULL.model_copy(update={"onnx": Onnx(opset=20, ir=9, onnxruntime=version)})
+        assert f"- onnx: opset 20, IR version 9, read by {words}.\n" in markdown(report(rows=(row, OUT)))

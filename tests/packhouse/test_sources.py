@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from packhouse.errors import SourceNotAllowed
-from packhouse.sources import checked_source
+from packhouse.sources import check_program, checked_source
 
 STORE = "s3://models/sources?endpoint=http://store:7480"
 ALLOWED = [STORE, "file:///srv/sources"]
@@ -72,3 +72,10 @@ def test_without_a_list_every_source_is_allowed_and_still_has_to_be_one():
     assert checked_source("/anywhere/at/all", []) == "file:///anywhere/at/all"
     with pytest.raises(SourceNotAllowed):
         checked_source("http://x/y", [])
+
+
+def test_a_program_is_taken_from_a_trusted_prefix_and_without_a_list_from_nowhere():
+    check_program("s3://models/sources/a", ["s3://models/sources"])
+    for trusted in ([], ["s3://models/programs"], ["s3://models/sources/b"]):
+        with pytest.raises(SourceNotAllowed, match=r"is code, and lies outside .* PACKHOUSE_TRUSTED_PROGRAMS"):
+            check_program("s3://models/sources/a", trusted)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from packhouse.errors import SpecInvalid
 from packhouse.keys import DType
+from packhouse.onnxruntimes import ORDER
 from packhouse.spec import MAX_SPEC_BYTES, Format, Spec, Want, parse, render
 from packhouse.steps import Standard
 
@@ -216,6 +217,42 @@ BAD = {
     ),
     "an old opset": ("[formats]", "[formats]\nopset = 7", "opset", "formats.opset: Input should be greater than or eq"),
     "an absurd opset": ("[formats]", "[formats]\nopset = 999", "opset", "formats.opset: Input should be less than or"),
+    "an opset that its onnxruntime does not read": (
+        "[formats]",
+        '[formats]\nonnxruntime = "1.17"\nopset = 21',
+        "opset",
+        "formats.opset: 21 is above what onnxruntime 1.17 reads, which is 20",
+    ),
+    "an onnxruntime of nobody knows when": (
+        "[formats]",
+        '[formats]\nonnxruntime = "1.8"',
+        "onnxruntime",
+        "formats.onnxruntime: '1.8' is none of 1.16 to 1.32, written as major.minor",
+    ),
+    "an onnxruntime that is a number": (
+        "[formats]",
+        "[formats]\nonnxruntime = 1.2",
+        "onnxruntime",
+        "formats.onnxruntime: Input should be a valid string",
+    ),
+    "weights in bits that its onnxruntime lacks": (
+        "[formats]",
+        '[formats]\nonnxruntime = "1.21"\nint8_weights = 8',
+        "int8_weights",
+        "formats.int8_weights: onnxruntime 1.21 has no MatMulNBits of 8 bits",
+    ),
+    "a program that is no .pt2": (
+        'name = "examples.tabular"\narguments = { features = 3, classes = 2 }',
+        'name = "program"',
+        'file = "weights.safetensors"',
+        "weights.file: the architecture `program` is a .pt2",
+    ),
+    "a program with arguments": (
+        'name = "examples.tabular"',
+        'name = "program"',
+        "arguments",
+        "architecture.arguments: a program is what it is and takes no arguments",
+    ),
     "an unknown want": (
         'onnx = "required"',
         'onnx = "maybe"',
@@ -425,6 +462,8 @@ def specs(draw: st.DrawFn) -> Spec:
     }
     if draw(st.booleans()):
         document["formats"] = {"onnx-int8": draw(st.sampled_from(Want)), "opset": draw(st.integers(18, 24))}
+    elif draw(st.booleans()):
+        document["formats"] = {"onnxruntime": draw(st.sampled_from(ORDER))}
     if draw(st.booleans()):
         document["gates"] = {"atol": draw(st.floats(0, 1)), "rtol": 0, "int8_speed": 2}
     return Spec.model_validate(document)

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from infra.workshop import workshop
-from packhouse.artifact import Artifact, Outcome
+from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes
 from packhouse.errors import GpuUnavailable, ParityRefused, ReleaseInvalid
 from packhouse.latency import Timing
@@ -27,7 +27,7 @@ from tasks.measure import pays
 from tasks.parity_cuda import insist_cuda, parity_cuda
 from tasks.plan import plan
 from tasks.refer import refer
-from tasks.states import Candidate, Gated, Measured, Referenced
+from tasks.states import Candidate, Gated, Judged, Measured, Referenced
 from tests.servers import place
 
 LONG_S = 60.0
@@ -255,7 +255,7 @@ class Made:
         return stage._candidate(self.gated, self.referenced, [])
 
     def job(self, *subjects: str, job: str = "tasks.jobs.parity_cuda:run") -> dict:
-        files = {"torch": self.gated.weights, **{entry.format.value: entry.artifact for entry in self.candidates}}
+        files = {"torch": self.gated.weights, **{entry.format.value: entry.whole for entry in self.candidates}}
         answer, _ = workshop().run(
             job,
             {
@@ -268,10 +268,10 @@ class Made:
         return answer.document
 
 
-def made(source: str) -> Made:
+def made(source: str, **limit: int) -> Made:
+    """limit: bytes that an ONNX file may have at `most`."""
     gated = gate.fn(fetch.fn(plan.fn(source)))
-    files = {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples}
-    found = [make(gated, format, files) for format in (Format.TORCHSCRIPT, Format.ONNX)]
+    found = [make(gated, Format.TORCHSCRIPT, gated.trained), make(gated, Format.ONNX, gated.trained | limit)]
     return Made(gated, refer.fn(gated), [entry for entry in found if isinstance(entry, Candidate)])
 
 
@@ -290,6 +290,20 @@ def test_a_healthy_model_runs_and_reproduces_in_every_format(home, staged):
     answer = made(staged("two-outputs", outputs=["one", "two"])).job()
     assert answer["found"] == {name: {"runs": PASS, "reproduces": PASS} for name in ("torch", "torchscript", "onnx")}
     assert not [note for note in answer["notes"] if "bit" in note]
+
+
+def test_an_onnx_file_whose_weights_lie_beside_it_goes_over_and_runs_with_them(home, staged):
+    model = made(staged("linear", arguments={"hidden": 2048}), most=20_000)
+    (graph,) = (entry for entry in model.candidates if entry.format is Format.ONNX)
+    passed = Verdict(check="parity-cpu", subject="onnx", outcome=Outcome.PASS, compared=(graph.artifact.digest,))
+    judged = [Judged(candidate=graph, verdict=passed, measures={})]
+    asked = stage._candidate(model.gated, model.referenced, judged)
+    assert graph.data
+    assert asked.data == graph.data
+    assert graph.data in asked.files
+    assert asked.opened("onnx") == graph.whole
+    assert asked.opened("torch") == model.gated.weights
+    assert model.job("onnx")["found"]["onnx"] == {"runs": PASS, "reproduces": PASS}
 
 
 @pytest.mark.parametrize(
