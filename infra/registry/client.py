@@ -103,6 +103,7 @@ class Client:
         )
         if answer.status_code == 404:
             return ""
+        _expect(answer, 200, f"{self.host}/{repository}:{version}")
         return answer.headers.get("Docker-Content-Digest", "") or self.manifest(repository, version)[1]
 
     def put_manifest(self, repository: str, version: str, data: bytes, media_type: str) -> Mapping[str, str]:
@@ -126,6 +127,8 @@ class Client:
 
     def has_blob(self, repository: str, digest: str) -> bool:
         answer = self._again(lambda: self._ask("HEAD", f"{repository}/blobs/{digest}", repository))
+        if answer.status_code != 404:
+            _expect(answer, 200, f"{self.host}/{repository}@{short(digest)}")
         return answer.status_code == 200
 
     def blob(self, repository: str, entry: Descriptor) -> Iterator[bytes]:
@@ -246,9 +249,7 @@ class Client:
     def _speaks(self) -> str:
         """http or https, asked once; a registry on this machine may speak either."""
         if not self._base:
-            self._base = self._bases[0]
-            if len(self._bases) > 1:
-                self._base = self._again(self._first_that_answers)
+            self._base = self._bases[0] if len(self._bases) == 1 else self._first_that_answers()
         return self._base
 
     def _first_that_answers(self) -> str:
@@ -257,9 +258,8 @@ class Client:
                 answer = self._session.get(f"{base}/v2/", timeout=TIMEOUT_S)
                 if answer.status_code in (200, 401):
                     return base
-        with suppress(requests.exceptions.SSLError):
-            self._session.get(f"{self._bases[-1]}/v2/", timeout=TIMEOUT_S)
-        raise RegistryUnavailable("did not answer", where=self.host)
+        self._send("GET", f"{self._bases[-1]}/v2/", {}, None, False)  # says why not
+        raise RegistryUnavailable("did not answer as a registry does", where=self.host)
 
     def _is_ours(self, url: str) -> bool:
         """Credentials go to the registry and to nobody that it names."""
@@ -314,7 +314,7 @@ class _Upload:
                 "PATCH",
                 self._place,
                 self._repository,
-                headers={"Content-Type": "application/octet-stream", "Content-Range": f"{done}-{self._size - 1}"},
+                headers={"Content-Type": "application/octet-stream", **self._range(done)},
                 body=lambda: _from(self._body(), done),
                 size=self._size - done,
             )
@@ -324,6 +324,10 @@ class _Upload:
         answer = self._client.ask("PUT", last, self._repository, body=lambda: iter(()), size=0)
         self._accept(answer, 201, where)
         _same_digest(answer, self._digest, where)
+
+    def _range(self, done: int) -> dict[str, str]:
+        """Only where it is a part: some registries take no chunks, and all take a whole."""
+        return {"Content-Range": f"{done}-{self._size - 1}"} if done else {}
 
     def _resumed(self) -> int:
         """How many bytes the registry has; it forgot the session: none, and a new one."""
