@@ -128,6 +128,10 @@ class RegistryRefusal(RegistryUnavailable):
     """The registry does not let us in, or can not be trusted. Only a person can help."""
 
 
+class EngineUnavailable(Unavailable):
+    """The Docker engine did not answer, or broke off."""
+
+
 class StoreFull(Unavailable):
     """No space is left where bytes were to be written."""
 

@@ -30,7 +30,7 @@ def plan(source: str) -> Planned:
         ) from error
     spec = parse(data, where=f"{source}/{SPEC_FILE}")
     with one_line(spec.model.name, "plan") as line:
-        inputs = release_inputs(spec, digest_bytes(data))
+        inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
         record = _record(release_key(spec.model.name, inputs.release_id, RECORD))
         line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
     return Planned(source=source, spec=spec, inputs=inputs, record=record)

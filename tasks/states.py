@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import model_validator
 
 from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
-from packhouse.manifest import Inputs, Manifest, Record
+from packhouse.manifest import Inputs, Manifest, Record, ReleasedImage
 from packhouse.preflight import Finding
 from packhouse.spec import Format, Spec
 
@@ -119,10 +119,27 @@ class Packed(Frozen):
 
 
 class Published(Frozen):
-    """All bytes are up under their names; no reader can see a release yet."""
+    """All files are up under their names; no reader can see a release yet. manifest: of its bytes, in the store."""
 
     packed: Packed
+    manifest: Artifact
+
+
+class Imaged(Frozen):
+    """The image is up under its digest and no tag, where the spec wants one. facts: how it got there, for the
+    report."""
+
+    published: Published
+    image: ReleasedImage | None = None
+    facts: dict[str, Any] = {}
+
+
+class Proven(Frozen):
+    """What may be committed: the canary's verdict is in the record, and a record without it can not be made."""
+
+    published: Published
     record: Record
+    facts: dict[str, Any] = {}
 
 
 class Released(Frozen):

@@ -70,7 +70,7 @@ def token_server(
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found = TokenServer(f"http://127.0.0.1:{server.server_port}/token", certificate, allowed)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield found
