@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats wheels constraints clean help
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-images wheels constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,6 +49,9 @@ bench-fleet: $(READY) ## a quiet night over a fleet, and the orchestrator's part
 
 bench-formats: $(READY) ## INT8 against ONNX Runtime's own quantiser
 	$(BIN)/python -m bench.formats
+
+bench-images: $(READY) ## a model's image appended, against docker build and push; needs root and Debian's engine and registry
+	$(BIN)/python -m bench.images
 
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
 	$(BIN)/python -m infra.deploy.wheels --torch $(or $(TORCH),cpu) $(PACKAGES)

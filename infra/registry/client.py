@@ -34,6 +34,8 @@ from packhouse.store.retrying import Patience
 TIMEOUT_S = (10, 120)
 """To connect; between two bytes."""
 BUSY = (429, 502, 503, 504)
+SMALL = MiB
+"""Bytes of a blob that goes in one request with the end of its upload; larger ones can go on where they broke off."""
 MAX_WAIT_S = 60.0
 """A registry may ask for a pause of at most this."""
 Body = Callable[[], Iterator[bytes]]
@@ -316,7 +318,8 @@ class _Upload:
             answer = self._client.ask("POST", f"{self._repository}/blobs/uploads/", self._repository)
             _expect(answer, 202, where)
             self._place = self._client._place(answer)
-        if done < self._size:
+        small = self._body if self._size <= SMALL else _nothing
+        if done < self._size and small is _nothing:
             answer = self._client.ask(
                 "PATCH",
                 self._place,
@@ -328,7 +331,8 @@ class _Upload:
             self._accept(answer, 202, where)
             self._place = self._client._place(answer)
         last = f"{self._place}{'&' if urlsplit(self._place).query else '?'}digest={self._digest}"
-        answer = self._client.ask("PUT", last, self._repository, body=lambda: iter(()), size=0)
+        size = 0 if small is _nothing else self._size
+        answer = self._client.ask("PUT", last, self._repository, body=small, size=size)
         self._accept(answer, 201, where)
         _same_digest(answer, self._digest, where)
 
@@ -365,6 +369,10 @@ class _sized:  # noqa: N801 - a stream with a length, as requests wants one
 
     def __len__(self) -> int:
         return self._size
+
+
+def _nothing() -> Iterator[bytes]:
+    return iter(())
 
 
 def _from(stream: Iterator[bytes], skip: int) -> Iterator[bytes]:
