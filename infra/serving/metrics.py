@@ -16,23 +16,24 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 Kind = TypeVar("Kind", Counter, Gauge, Histogram, Info)
 
 
-def __named(self._registry, registry: CollectorRegistry, kind: type[Kind], name: str, about: str, **options: Any) -> Kind:
-    return kind(name, about, namespace="packhouse", registry=registry, **options)
-
-
 class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
-                self._requests = _named(self._registry, Counter, "requests", "Requests by route and status.", labelnames=["route", "status"])
+        self._requests = self._made(
+            Counter, "requests", "Requests by route and status.", labelnames=["route", "status"]
+        )
         about = "From a request's first line to its answer's last byte."
-        self._seconds = _named(self._registry, Histogram, "request_seconds", about, labelnames=["route"], buckets=SECONDS)
-        self._runs = _named(self._registry, Histogram, "run_seconds", "One run of the model.", buckets=SECONDS)
-        self._rows = _named(self._registry, Histogram, "run_rows", "Rows that one run computed.", buckets=ROWS)
-        self._waiting = _named(self._registry, Gauge, "queue_depth", "Requests that wait for a run.")
-        self._ready = _named(self._registry, Gauge, "ready", "1 where the server is ready.")
-        self._model = _named(self._registry, Info, "model", "What is served.")
+        self._seconds = self._made(Histogram, "request_seconds", about, labelnames=["route"], buckets=SECONDS)
+        self._runs = self._made(Histogram, "run_seconds", "One run of the model.", buckets=SECONDS)
+        self._rows = self._made(Histogram, "run_rows", "Rows that one run computed.", buckets=ROWS)
+        self._waiting = self._made(Gauge, "queue_depth", "Requests that wait for a run.")
+        self._ready = self._made(Gauge, "ready", "1 where the server is ready.")
+        self._model = self._made(Info, "model", "What is served.")
+
+    def _made(self, kind: type[Kind], name: str, about: str, **options: Any) -> Kind:
+        return kind(name, about, namespace="packhouse", registry=self._registry, **options)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, status).inc()
