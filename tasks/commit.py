@@ -115,4 +115,5 @@ def _stays(record: Record, channel: str, here: Channel, *, unchanged: bool) -> R
 
 
 def _names(record: Record, channel: str) -> dict[str, str]:
-    return {"model": record.model, "release": record.release, "channel": channel}
+    image = record.image.reference if record.image else ""
+    return {"model": record.model, "release": record.release, "channel": channel, "image": image}

@@ -9,6 +9,7 @@ from packhouse.errors import Contention
 from packhouse.manifest import Record
 from packhouse.releases import find, read_channel
 from tasks.stage import one_line, stage
+from tasks.states import Released
 
 ATTEMPTS = 8
 
@@ -24,13 +25,15 @@ def tag_image(record: Record) -> None:
 
 
 @stage("follow")
-def follow(model: str, channel: str) -> None:
+def follow(released: Released) -> None:
     """The tag of the channel's name points at the image of the release that the channel points at, whoever moves it
     at the same time: who tags looks again afterwards, so the last one is right.
 
     Raises Contention: it moved each time. RegistryUnavailable, RegistryRefusal; trying again is right.
     """
-    store = workshop().store
+    model, channel, store = released.model, released.channel, workshop().store
+    if not released.image or released.waiting:
+        return
     for _ in range(ATTEMPTS):
         pointed = read_channel(store, model, channel)
         record = find(store, f"{model}/{pointed.release}").record

@@ -145,7 +145,8 @@ class Proven(Frozen):
 class Released(Frozen):
     """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing.
     waiting: the channel has not moved, since a person must approve it first. points_at: the release that the channel
-    points at, where that is another one; serial is of that. size: bytes of what was published."""
+    points at, where that is another one; serial is of that. size: bytes of what was published. image: by digest, where
+    the release has one."""
 
     model: str
     release: str
@@ -155,3 +156,4 @@ class Released(Frozen):
     waiting: bool = False
     points_at: str = ""
     size: int = 0
+    image: str = ""

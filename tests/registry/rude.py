@@ -130,7 +130,7 @@ def rude(target: str) -> Iterator[Proxy]:
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = go  # noqa: N815 - names that the module wants
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server.daemon_threads, server.block_on_close = True, False
     proxy = Proxy(f"127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
