@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-images wheels constraints clean help
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-images wheels serving-wheels runtime-image constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -54,7 +54,13 @@ bench-images: $(READY) ## a model's image appended, against docker build and pus
 	$(BIN)/python -m bench.images
 
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
-	$(BIN)/python -m infra.deploy.wheels --torch $(or $(TORCH),cpu) $(PACKAGES)
+	$(BIN)/python -m infra.deploy.wheels $(or $(TORCH),cpu) $(PACKAGES)
+
+serving-wheels: $(READY) ## what infra/serving/Dockerfile is built from; KIND=cuda
+	$(BIN)/python -m infra.deploy.wheels serving-$(or $(KIND),cpu)
+
+runtime-image: $(READY) ## what models' images are built on: BASE=python:3.11-slim@sha256:... TO=registry.example/models/runtime
+	$(BIN)/python -m infra.deploy.runtime_image --base $(BASE) --kind $(or $(KIND),cpu) $(TO)
 
 constraints: $(READY) ## write down what is installed here
 	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > constraints.txt
