@@ -1,8 +1,8 @@
 """Builds the runtime image with an engine and pushes it; what models' images are built on. `make runtime-image`.
 
 `python -m infra.deploy.runtime_image --base python:3.11-slim@sha256:... REGISTRY/REPOSITORY[:TAG]` prints the image by
-digest, as PACKHOUSE_RUNTIME_IMAGE wants it. Needs `make serving-wheels` before, and an engine: that of PACKHOUSE_ENGINE,
-of DOCKER_HOST, or the usual socket.
+digest, as PACKHOUSE_RUNTIME_IMAGE wants it. Needs `make serving-wheels` before, and an engine: PACKHOUSE_ENGINE's,
+DOCKER_HOST's or the usual socket's.
 """
 
 from __future__ import annotations
