@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -42,6 +43,10 @@ class Observed:
 
         try:
             await self._app(scope, receive, sending)
+        except asyncio.CancelledError:  # the time to stop is up
+            if not status:
+                answer = {"error": "the server stops, and this took too long"}
+                await Response(dump(answer), 503, media_type=JSON)(scope, receive, sending)
         except Exception as error:
             event("fault", {"request": identity}, level=logging.ERROR, error=error)
             if not status:
