@@ -1,4 +1,5 @@
-"""The server against a bare loop over ONNX Runtime, side by side in one run: requests a second, and latency under load.
+"""The server against a bare loop over ONNX Runtime, side by side in one run: requests and CPU time a request,
+and latency under load.
 
 `make bench-serving`, or `python -m bench.serving [MODEL ...]`; needs `wrk` (Debian: `apt-get install wrk`). Bare: as
 many threads as the server computes with, each calling the same session in a loop, and nothing else. Server: the real
@@ -67,15 +68,16 @@ MODELS: dict[str, Callable[[], Model]] = {
     "tiny-mlp": lambda: Model(mlp(16, 32), _normal(128, 16), binary=False),
     "lstm": lambda: Model(Recurrent(64, 256), _normal(128, 16, 64), binary=False),
     "mlp": lambda: Model(mlp(1024, 4096), _normal(128, 1024), binary=False),
-    "resnet": lambda: Model(resnet(), _normal(128, 3, 64, 64), binary=True),
+    "resnet": lambda: Model(resnet(), _normal(64, 3, 96, 96), binary=True),
 }
 
 
 @dataclass(frozen=True)
 class Load:
-    """Requests a second, and latency in milliseconds."""
+    """Requests a second, CPU milliseconds of the server a request, and latency in milliseconds."""
 
     rate: float
+    cpu: float
     p50: float
     p95: float
     p99: float
@@ -89,8 +91,8 @@ def main() -> int:
     if not shutil.which("wrk"):
         print("nothing was measured: wrk is not installed (Debian: apt-get install wrk)", file=sys.stderr)
         return 3
-    print("| model | body | run ms | bare /s | server | server /s | ratio | p50 ms | p95 ms | p99 ms |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    heads = ("model", "body", "run ms", "bare /s", "CPU ms", "server", "/s", "ratio", "CPU ms", "CPU ratio")
+    print(f"| {' | '.join((*heads, 'p50 ms', 'p95 ms', 'p99 ms'))} |\n{'|---' * 13}|")
     for name in options.models:
         with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as folder:
             for row in _rows(name, Path(folder), options.merge):
@@ -108,20 +110,24 @@ def _rows(name: str, folder: Path, merge: int) -> Iterator[str]:
     one = {"x": model.inputs[:1]}
     session = _session(release / Format.ONNX.file)
     milliseconds = statistics.median(_timed(lambda: session.run(None, one)) for _ in range(50)) * 1000
-    bare: list[float] = []
+    bare: list[tuple[float, float]] = []
     loads: dict[str, list[Load]] = {label: [] for label in servers}
     for _ in range(ROUNDS):
         bare.append(_bare(session, one))
         for label, environment in servers.items():
-            with _server(release, environment) as url:
-                loads[label].append(_load(f"{url}/v2/models/{name}/infer", script))
+            with _server(release, environment) as (url, process):
+                loads[label].append(_load(f"{url}/v2/models/{name}/infer", script, process))
     for label, found in loads.items():
-        ratio = statistics.median(load.rate / base for load, base in zip(found, bare, strict=True))
-        middle = {key: statistics.median(getattr(load, key) for load in found) for key in ("rate", "p50", "p95", "p99")}
+        both = list(zip(found, bare, strict=True))
+        ratio = statistics.median(load.rate / rate for load, (rate, _) in both)
+        cpu = statistics.median(used / load.cpu for load, (_, used) in both)
+        names = ("rate", "cpu", "p50", "p95", "p99")
+        middle = {key: statistics.median(getattr(load, key) for load in found) for key in names}
         body = "binary" if model.binary else "JSON"
         yield (
-            f"| {name} | {body} | {milliseconds:.2f} | {statistics.median(bare):.1f} | {label} | {middle['rate']:.1f} "
-            f"| {ratio:.3f} | {middle['p50']:.1f} | {middle['p95']:.1f} | {middle['p99']:.1f} |"
+            f"| {name} | {body} | {milliseconds:.2f} | {statistics.median(rate for rate, _ in bare):.1f} "
+            f"| {statistics.median(used for _, used in bare):.3f} | {label} | {middle['rate']:.1f} | {ratio:.3f} "
+            f"| {middle['cpu']:.3f} | {cpu:.3f} | {middle['p50']:.1f} | {middle['p95']:.1f} | {middle['p99']:.1f} |"
         )
 
 
@@ -164,8 +170,8 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], callers: int = 2) -> float:
-    """Calls a second, of all threads together."""
+def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], callers: int = 2) -> tuple[float, float]:
+    """Calls a second, of all threads together, and CPU milliseconds a call."""
     counts, until = [0] * callers, time.perf_counter() + SECONDS
 
     def loop(place: int) -> None:
@@ -173,17 +179,17 @@ def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], ca
             session.run(None, inputs)
             counts[place] += 1
 
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     threads = [threading.Thread(target=loop, args=(place,)) for place in range(callers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / (time.perf_counter() - started)
+    return sum(counts) / (time.perf_counter() - started), (time.process_time() - cpu) / sum(counts) * 1000
 
 
 @contextmanager
-def _server(release: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def _server(release: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -193,7 +199,7 @@ def _server(release: Path, environment: Mapping[str, str]) -> Iterator[str]:
         process = subprocess.Popen(command, env=os.environ | given | environment, cwd=ROOT, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -248,15 +254,23 @@ def _script(model: Model, name: str, folder: Path) -> Path:
     return script
 
 
-def _load(url: str, script: Path) -> Load:
+def _cpu(process: int) -> float:
+    """CPU seconds of a process, its system calls included."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _load(url: str, script: Path, server: int) -> Load:
     command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--script", str(script), url]
     subprocess.run([*command, "--duration", "1s"], check=True, capture_output=True)  # warm
+    before = _cpu(server)
     done = subprocess.run([*command, "--duration", f"{SECONDS:g}s"], check=True, capture_output=True, text=True)
+    cpu = _cpu(server) - before
     figures = next(line for line in done.stdout.splitlines() if line.startswith("@ "))
     requests, microseconds, bad, p50, p95, p99 = map(int, figures[2:].split())
     if bad:
         raise SystemExit(f"{bad} of {requests} requests were not answered with 200")
-    return Load(requests / microseconds * 1e6, p50 / 1000, p95 / 1000, p99 / 1000)
+    return Load(requests / microseconds * 1e6, cpu / requests * 1000, p50 / 1000, p95 / 1000, p99 / 1000)
 
 
 if __name__ == "__main__":
