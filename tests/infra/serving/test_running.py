@@ -147,3 +147,67 @@ def test_the_health_check_says_what_is_wrong():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("not ready: ")
+
+
+LOCKED = """
+mount --make-rprivate /
+mount -t tmpfs -o ro none /dev/shm
+mount -o remount,ro,bind / || exit 99
+touch /tmp/x 2>/dev/null && exit 98
+user=$1; shift
+exec setpriv --reuid $user --regid $user --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
+"""
+
+
+def test_it_runs_read_only_without_capabilities_network_or_tmp(release, tmp_path):
+    """As in the image; its socket is handed to it, since it has no network. As uid 10001 too, unless Python lies where
+    another user may not read it."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: another namespace and user need root")
+    user = "10001" if readable_by_others(Path(sys.executable).resolve()) else "0"
+    place = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        command = [
+            "unshare",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            LOCKED,
+            "sh",
+            user,
+            *COMMAND,
+            "--fd",
+            str(listener.fileno()),
+        ]
+        log = tmp_path / "log"
+        with log.open("wb") as out:
+            environment = {"MODEL_DIR": str(readable(release.folder)), "PATH": os.environ["PATH"]}
+            process = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stderr=out)
+    check = [sys.executable, "-m", "infra.serving.healthcheck", "--uds", str(place)]
+    try:
+        until(
+            lambda: process.poll() is not None or subprocess.run(check, capture_output=True).returncode == 0,
+            seconds=30,
+        )
+        assert process.poll() is None, log.read_text()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert f"Uid:\t{user}\t{user}" in status
+        assert "CapEff:\t0000000000000000" in status
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0, log.read_text()
+
+
+def readable_by_others(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in path.parents)
+
+
+def readable(folder: Path) -> Path:
+    """pytest's own folders are closed to others; they are opened on the way down."""
+    for parent in folder.parents:
+        if "pytest" in parent.name or "pytest" in str(parent):
+            parent.chmod(0o755)
+    folder.chmod(0o755)
+    return folder
