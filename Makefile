@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats wheels constraints clean help
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-serving wheels constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt examples/pyproject.toml tests/architect
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "packhouse needs Python 3.11 or later; got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[worker,cluster,test]' --editable examples --editable tests/architectures
+		--editable '.[worker,cluster,serving,test]' --editable examples --editable tests/architectures
 	touch $(READY)
 
 demo: $(READY) ## train small real models, release, verify, show
@@ -49,6 +49,9 @@ bench-fleet: $(READY) ## a quiet night over a fleet, and the orchestrator's part
 
 bench-formats: $(READY) ## INT8 against ONNX Runtime's own quantiser
 	$(BIN)/python -m bench.formats
+
+bench-serving: $(READY) ## the model server against bare ONNX Runtime, under load; needs wrk
+	$(BIN)/python -m bench.serving --merge 16
 
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
 	$(BIN)/python -m infra.deploy.wheels --torch $(or $(TORCH),cpu) $(PACKAGES)
