@@ -54,7 +54,7 @@ class Model:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Raises RequestRefused: the model itself does not take these values."""
-        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._taken}
+        feed = {name: np.require(array, requirements="C") for name, array in inputs.items() if name in self._taken}
         try:
             return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
         except InvalidArgument as error:  # such as an index outside of a table, where the spec declares no range

@@ -49,7 +49,9 @@ def model(
         [helper.make_tensor_value_info(name, kind, list(shape)) for name, (kind, shape) in outputs.items()],
         [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    made = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 4)], ir_version=10
+    )
     onnx.checker.check_model(made)
     return made.SerializeToString()
 
