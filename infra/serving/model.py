@@ -75,7 +75,8 @@ class Model:
 def _session(file: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # its errors are exceptions too, and its lines repeat what a client sent
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # TF32 keeps 10 bits of a product's 23: other answers than those that were judged.
     providers: list[Any] = [(CUDA, {"use_tf32": "0"})] if cuda else []

@@ -168,6 +168,12 @@ def test_content_that_is_not_read_is_named(mixed):
     assert mixed.ask(INFER, b"", Content_Encoding="gzip").status == 415
 
 
+def test_the_runtime_says_nothing_of_a_client_s_values_in_the_log(mixed):
+    assert mixed.ask("/predict", inputs(free=[1717])).status == 400
+    assert "1717" not in mixed.log.read_text()
+    assert all(event["event"] for event in mixed.events())
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
