@@ -37,7 +37,7 @@ from torch import nn
 
 import packhouse
 from bench.formats import Recurrent, mlp, resnet
-from infra.serving.processors import available
+from infra.serving.settings import from_environment
 from packhouse.judge import Array
 from packhouse.probes import read_samples
 from packhouse.spec import SPEC_FILE, Format
@@ -159,7 +159,7 @@ def _release(name: str, model: Model, folder: Path) -> Path:
 def _session(file: Path) -> onnxruntime.InferenceSession:
     """Bare: the options that the server has."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available()
+    options.intra_op_num_threads = from_environment(os.environ).threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
@@ -170,8 +170,9 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], callers: int = 2) -> tuple[float, float]:
+def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]) -> tuple[float, float]:
     """Calls a second, of all threads together, and CPU milliseconds a call."""
+    callers = from_environment(os.environ).runs
     counts, until = [0] * callers, time.perf_counter() + SECONDS
 
     def loop(place: int) -> None:
