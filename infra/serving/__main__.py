@@ -60,6 +60,7 @@ def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.grace_s,  # type: ignore[arg-type]

@@ -5,8 +5,9 @@ parses, checks or computes.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from infra.serving.answer import Answer
 from infra.serving.errors import Busy
@@ -20,6 +21,7 @@ class Desk:
         self._readiness = readiness
         self._threads, self._queue = threads, queue
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="serving")
+        self._lock = threading.Lock()
         self.inside = 0
 
     @property
@@ -31,16 +33,16 @@ class Desk:
         self._readiness.check()
         if self.inside >= self._threads + self._queue:
             raise Busy("as many requests as this server takes are waiting", want=f"at most {self._queue}")
-        self.inside += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        with self._lock:
+            self.inside += 1
+        future = self._pool.submit(work)
         future.add_done_callback(self._left)
-        return await future
+        return await asyncio.wrap_future(future)
 
-    def _left(self, future: asyncio.Future[Answer]) -> None:
-        """Also where nobody waits any more: a run can not be called off."""
-        self.inside -= 1
-        if not future.cancelled():
-            future.exception()
+    def _left(self, _: Future[Answer]) -> None:
+        """When the work is done, and not when nobody waits for it any more: a run can not be called off."""
+        with self._lock:
+            self.inside -= 1
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -63,7 +63,7 @@ class Single:
         return ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Ticket:
     """One request's inputs, and later what came of them. changed: told when it is done, or its turn to lead."""
 

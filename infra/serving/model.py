@@ -54,7 +54,7 @@ class Model:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Raises RequestRefused: the model itself does not take these values."""
-        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._taken}
+        feed = {name: np.require(array, requirements="C") for name, array in inputs.items() if name in self._taken}
         try:
             return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
         except InvalidArgument as error:  # such as an index outside of a table, where the spec declares no range
@@ -75,7 +75,8 @@ class Model:
 def _session(file: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # its errors are exceptions too, and its lines repeat what a client sent
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # TF32 keeps 10 bits of a product's 23: other answers than those that were judged.
     providers: list[Any] = [(CUDA, {"use_tf32": "0"})] if cuda else []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
 import time
-from uuid import uuid4
+from itertools import count
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
@@ -17,6 +19,8 @@ from infra.serving.metrics import Metrics
 
 REQUEST_ID = "X-Request-Id"
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PROCESS, _COUNT = os.urandom(6).hex(), count(1)
+"""Ids that no other process gives; random bytes for each would cost as much as the rest of a line in the log."""
 _QUIET = frozenset({"/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Asked every few seconds by machines: no line in the log, unless the answer is an error."""
 
@@ -42,6 +46,10 @@ class Observed:
 
         try:
             await self._app(scope, receive, sending)
+        except asyncio.CancelledError:  # the time to stop is up
+            if not status:
+                answer = {"error": "the server stops, and this took too long"}
+                await Response(dump(answer), 503, media_type=JSON)(scope, receive, sending)
         except Exception as error:
             event("fault", {"request": identity}, level=logging.ERROR, error=error)
             if not status:
@@ -72,4 +80,4 @@ def _identity(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value):
             return str(value, "ascii")
-    return uuid4().hex
+    return f"{_PROCESS}-{next(_COUNT):x}"

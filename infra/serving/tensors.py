@@ -113,7 +113,7 @@ def to_json(array: Array) -> Any:
     """What orjson writes: the array itself, or lists where it has values that JSON has not."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _spelled(array.tolist())
-    return array.tolist() if array.dtype.kind in "OUS" else np.ascontiguousarray(array)
+    return array.tolist() if array.dtype.kind in "OUS" or not array.ndim else np.ascontiguousarray(array)
 
 
 def _spelled(value: Any) -> Any:
