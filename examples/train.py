@@ -1,4 +1,5 @@
-"""Trains three small real models on scikit-learn's bundled data and stages each: `python examples/train.py FOLDER`.
+"""Trains four small models, three of them on data that comes with scikit-learn, and stages each:
+`python examples/train.py FOLDER`.
 
 Each `train_*` function is a whole training script in small; note its last statement, which hands the model over.
 """
@@ -14,10 +15,11 @@ import torch
 from packhouse_examples.architectures import DigitsCNN, DigitsLSTM, Tabular
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 import packhouse
+from packhouse.preprocessing import Concatenate, from_sklearn
 
 
 def train_tabular(to: str) -> packhouse.Staged:
@@ -38,6 +40,32 @@ def train_tabular(to: str) -> packhouse.Staged:
         outputs=["logits"],
         labels=test_y,
         preprocessing=packhouse.Standardise("x", scaler.mean_, scaler.scale_, columns=list(table.feature_names)),
+    )
+
+
+def train_churn(to: str) -> packhouse.Staged:
+    """Customers with numbers and text, as scikit-learn sees them: the released ONNX takes both as they are."""
+    numbers, contract, payment, left = customers(1500)
+    scaler = StandardScaler().fit(numbers[:900])
+    encoder = OneHotEncoder(handle_unknown="ignore").fit(np.stack([contract, payment], axis=1)[:900])
+    steps = (
+        *from_sklearn(scaler, "numbers"),
+        *from_sklearn(encoder, "contract", "payment"),
+        Concatenate(inputs=("numbers", "contract", "payment")),
+    )
+    hot = encoder.transform(np.stack([contract, payment], axis=1)).toarray()
+    x = np.concatenate([scaler.transform(numbers), hot], axis=1).astype(np.float32)
+    model = fit(Tabular(x.shape[1], 2), x[:900], left[:900], epochs=20)
+    return packhouse.stage(
+        model,
+        to=to,
+        name="churn",
+        architecture="examples.tabular",
+        arguments={"features": x.shape[1], "classes": 2},
+        inputs={"numbers": numbers[900:], "contract": contract[900:], "payment": payment[900:]},
+        outputs=["logits"],
+        labels=left[900:],
+        preprocessing=steps,
     )
 
 
@@ -73,8 +101,19 @@ def train_lstm(to: str) -> packhouse.Staged:
     )
 
 
+def customers(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Invented: age, months and spend, float32, (n, 3); contract and payment, text, (n,); who left, 0 or 1."""
+    draw = np.random.default_rng(0)
+    numbers = np.stack([draw.normal(45, 14, count), draw.exponential(30, count), draw.gamma(4, 250, count)], axis=1)
+    contract = draw.choice(["month", "year", "two years"], count, p=[0.5, 0.3, 0.2])
+    payment = draw.choice(["card", "cheque", "debit", "transfer"], count)
+    risk = 1.6 * (contract == "month") + (payment == "cheque") - numbers[:, 1] / 30 + (numbers[:, 2] - 1000) / 800
+    return numbers.astype(np.float32), contract, payment, (risk + draw.logistic(0, 0.3, count) > 0.5).astype(np.int64)
+
+
 TRAININGS: dict[str, Callable[[str], packhouse.Staged]] = {
     "tumour-table": train_tabular,
+    "churn": train_churn,
     "digits-cnn": train_cnn,
     "digits-lstm": train_lstm,
 }

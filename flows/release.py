@@ -83,7 +83,7 @@ def line(source: str, channel: ChannelName) -> Released:
     judged = [outcome for outcome in outcomes if isinstance(outcome, Judged)]
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     insist(planned, left_out)
-    measured = measure(gated, referenced, judged)
+    measured = measure(gated, judged)
     judged, too_slow = pays(gated, judged, measured)
     cuda = parity_cuda(gated, referenced, judged)
 

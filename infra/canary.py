@@ -27,6 +27,7 @@ from infra.registry.reference import Reference
 from infra.serving.ask import READY_S, Server
 from packhouse.errors import EngineUnavailable, ImageInvalid, ReleaseInvalid, Unavailable, squeezed
 from packhouse.judge import Array, Case
+from packhouse.manifest import Manifest
 from packhouse.spec import Format
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +46,9 @@ class Answered:
     measures: tuple[str, ...]
 
 
-def in_child(files: Mapping[str, Path], environment: Mapping[str, str], model: str, cases: Sequence[Case]) -> Answered:
+def in_child(
+    files: Mapping[str, Path], environment: Mapping[str, str], manifest: Manifest, cases: Sequence[Case]
+) -> Answered:
     """files: name -> the file, hashed already; they are linked or copied into a folder as the image has them.
 
     Raises ReleaseInvalid: the server refuses the release or does not answer. Unavailable: it does not get ready."""
@@ -59,10 +62,10 @@ def in_child(files: Mapping[str, Path], environment: Mapping[str, str], model: s
             server = Server(uds=uds)
             try:
                 server.wait()
-                return Answered(server.answers(model, cases), measures)
+                return Answered(server.answers(manifest, cases), measures)
             except (Unavailable, OSError) as error:
                 raise ReleaseInvalid(
-                    "the server ended", where=model, got=_last_words(log) or squeezed(error)
+                    "the server ended", where=manifest.model, got=_last_words(log) or squeezed(error)
                 ) from error
 
 

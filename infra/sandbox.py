@@ -36,6 +36,7 @@ FIXED = {
     "PYTHONPATH": str(ROOT),
     "HOME": "/nonexistent",
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for each other by spinning stall where others need the processor
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ORT_DISABLE_TELEMETRY": "1",

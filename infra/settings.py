@@ -27,10 +27,11 @@ class Settings(BaseSettings):
     """home: where the embedded defaults live. store: where releases go. sources: the prefixes that sources must lie
     under, and that a night looks through; none: any source. cache: local, content-addressed, may be deleted at any
     time. require: lockdown measures without which no child starts. children: how many child processes compute at a
-    time. Seconds and bytes are per child. models: how many models of one run are under way at a time. cuda_pool: the
-    work pool whose workers have a GPU; cuda_wait_s: how long a release waits for one; cuda_omit:
-    lockdown measures that a GPU's driver can not live with. mlflow_uri: the tracking server that `watch` looks at;
-    webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a person.
+    time. Seconds and bytes are per child. models: how many models of one run are under way at a time. latency_s: how
+    long one format is timed. cuda_pool: the work pool whose workers have a GPU; cuda_wait_s: how long a release waits
+    for one; cuda_omit: lockdown measures that a GPU's driver can not live with. mlflow_uri: the tracking server that
+    `watch` looks at; webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a
+    person.
     runtime_image: what models' images are built on, by digest. registries: prefixes of the repositories that images may
     go to. registry_ca: a file of authorities to trust; insecure_registries: hosts that speak plain HTTP. platform: of
     the runtime image. image_builder, engine: who builds, and where the Docker engine listens; with an engine, the
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     child_memory: Annotated[int, Field(ge=256 * 1024 * 1024)] = 16 * GiB
     fetch_bytes: Annotated[int, Field(ge=1)] = 64 * GiB
     models: Annotated[int, Field(ge=1, le=64)] = 8
+    latency_s: Annotated[float, Field(gt=0, le=600)] = 0.5
     cuda_pool: str = "cuda"
     cuda_wait_s: Annotated[float, Field(gt=0)] = 1800.0
     cuda_omit: tuple[Measure, ...] = ()

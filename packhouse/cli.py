@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -20,9 +21,10 @@ from rich.text import Text
 from packhouse import __version__, exits
 from packhouse.digest import short
 from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
+from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
 from packhouse.releases import Found, at_prefix, find, releases
-from packhouse.report import HEADINGS, Report, cells, size
+from packhouse.report import HEADINGS, Report, cautions, cells, size
 from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -124,6 +126,9 @@ def show(
     release: ReleaseArgument,
     store: StoreOption = "",
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Instead, every latency by format, batch size and threads.")
+    ] = False,
 ) -> None:
     """Show a release's report: formats, sizes, latency, parity, accuracy, verdicts."""
     found = resolve(release, store)
@@ -134,6 +139,9 @@ def show(
         raise ReleaseInvalid("is of another release", where=REPORT_JSON, got=f"{report.model}/{report.release}")
     if as_json:
         sys.stdout.write(data.decode())
+        return
+    if latency:
+        print_latency(report)
         return
     print_report(report)
     for artifact in manifest.artifacts:
@@ -189,10 +197,20 @@ def resolve(reference: str, store: str) -> Found:
 
 
 def print_report(report: Report) -> None:
-    title = f"{report.model} {report.release}"
-    table = Table(*HEADINGS, title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for row in report.rows:
-        table.add_row(*(Text(printable(cell)) for cell in cells(row)))
+    print_table(f"{report.model} {report.release}", HEADINGS, map(cells, report.rows))
+
+
+def print_latency(report: Report) -> None:
+    title = f"{report.model} {report.release} on {report.processor}"
+    print_table(title, TIMING_HEADINGS, map(timing_cells, report.latency))
+    for line in cautions(report):
+        talk.print(printable(line), markup=False)
+
+
+def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*headings, title=Text(printable(title)), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

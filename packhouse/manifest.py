@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import ReleaseInvalid
+from packhouse.keys import TensorName
 from packhouse.spec import REPOSITORY, Format, ModelName
 
 MANIFEST = "manifest.json"
@@ -23,8 +24,9 @@ GOLDEN = "golden.safetensors"
 WEIGHTS = "weights.safetensors"
 REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
+REPORT_HTML = "report.html"
 DECISIONS = "decisions.json"
-UNDIGESTED = frozenset({RECORD, MANIFEST, REPORT_JSON, REPORT_MD, DECISIONS})
+UNDIGESTED = frozenset({RECORD, MANIFEST, REPORT_JSON, REPORT_MD, REPORT_HTML, DECISIONS})
 """Names in a release's folder that the manifest does not list: itself, its record, and what was measured."""
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
@@ -109,13 +111,15 @@ class Release(Frozen):
 
 
 class Manifest(Frozen):
-    """The list of a release's artifacts and the verdicts on them."""
+    """The list of a release's artifacts and the verdicts on them. text: the inputs that ONNX takes as text -> what the
+    codes stand for that golden inputs and other formats have: the code is the position."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     model: ModelName
     release: ReleaseId
     inputs: Inputs
     outputs: tuple[str, ...]
+    text: dict[TensorName, tuple[str, ...]] = {}
     formats: Annotated[tuple[Release, ...], Field(min_length=1)]
     artifacts: tuple[Artifact, ...]
     verdicts: tuple[Verdict, ...]

@@ -11,7 +11,9 @@ import numpy as np
 
 from packhouse.errors import SamplesInvalid, UnsafeWeights, WeightsInvalid
 from packhouse.judge import Array
+from packhouse.keys import DType
 from packhouse.spec import Axis, Input, Spec
+from packhouse.steps import UNKNOWN, lookup
 from packhouse.tensors import read_numpy
 
 MAX_CASE_ELEMENTS = 4_000_000
@@ -23,6 +25,9 @@ FEW_ROWS = 8
 
 ANSWER = "answer."
 """Tensors among the samples whose names begin so are the trained model's answers: packhouse/answers.py."""
+
+MAX_CODE_PROBES = 8
+"""Of a vocabulary that has more values than one probe has places, so many parts are tried."""
 
 LARGE = 100.0
 """Floating inputs are multiplied by this for the probe of large values, and clipped to their declared range."""
@@ -104,6 +109,18 @@ def _check_tensor(spec: Spec, tensor: Input, array: Array, where: str) -> None:
             got=f"{array.min()} to {array.max()}",
             want=str(tensor.range),
         )
+    _check_codes(spec, tensor, array, where)
+
+
+def _check_codes(spec: Spec, tensor: Input, array: Array, where: str) -> None:
+    step = lookup(spec.preprocessing, tensor.name)
+    if step is None:
+        return
+    codes = [*step.codes, *((UNKNOWN,) if step.unknown != "never" else ())]
+    strange = array[~np.isin(array, codes)] if step.text or step.unknown == "never" else array[:0]
+    if strange.size:
+        want = "a code of a text that is listed" if step.text else "a category that is listed"
+        raise SamplesInvalid("no such code", where=where, got=str(strange[0]), want=want)
 
 
 def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
@@ -150,7 +167,50 @@ def probes(spec: Spec, samples: Mapping[str, Array]) -> Iterator[Probe]:
             most = _most(spec.inputs, middle, name, axis)
             for size in sorted({axis.min, _odd(axis.min, most), most}):
                 yield Probe(f"{name} {size}", _resized(spec.inputs, middle, name, size), real=True)
+    yield from _every_code(spec, middle)
     yield from _values(spec.inputs, middle)
+
+
+def _every_code(spec: Spec, middle: Mapping[str, Array]) -> Iterator[Probe]:
+    """Every value that preprocessing lists, whether a sample has it or not, and an unknown one where the spec says
+    what becomes of it."""
+    listed = {tensor.name: _listed(spec, tensor) for tensor in spec.inputs}
+    if spec.batch:
+        axis = spec.axes[spec.batch]
+        needed = max(math.ceil(len(codes) / max(middle[name][0].size, 1)) for name, codes in listed.items())
+        rows = min(max(needed, axis.min), _most(spec.inputs, middle, spec.batch, axis))
+        middle = _resized(spec.inputs, middle, spec.batch, rows)
+    parts = max(math.ceil(len(codes) / max(middle[name].size, 1)) for name, codes in listed.items())
+    for number in range(min(MAX_CODE_PROBES, parts)):
+        inputs = {name: _filled(array, listed[name], number) for name, array in middle.items()}
+        yield Probe(f"every code {number}", inputs, real=True)
+
+
+def _listed(spec: Spec, tensor: Input) -> list[int]:
+    """The codes that the first step of the input lists, after an unknown one where that has a meaning; what the input
+    may not have left out."""
+    step = lookup(spec.preprocessing, tensor.name)
+    if step is None:
+        return []
+    low, high = bounds(tensor)
+    known = [code for code in step.codes if low <= code <= high]
+    beside = (code for code in (UNKNOWN, max(step.codes) + 1, min(step.codes) - 1) if code not in step.codes)
+    return [*([code for code in beside if low <= code <= high][:1] if step.unknown != "never" else []), *known]
+
+
+def _filled(array: Array, codes: Sequence[int], turn: int) -> Array:
+    if not codes:
+        return array
+    places = np.arange(array.size) + turn * array.size
+    return np.array(codes, dtype=array.dtype)[places % len(codes)].reshape(array.shape)
+
+
+def bounds(tensor: Input) -> tuple[float, float]:
+    """The smallest and largest value that an input may have, by its dtype and its range."""
+    if np.issubdtype(np.dtype(tensor.dtype.value), np.integer):
+        limits = np.iinfo(tensor.dtype.value)
+        return tensor.range or (int(limits.min), int(limits.max))
+    return tensor.range or ((0, 1) if tensor.dtype is DType.BOOL else (-math.inf, math.inf))
 
 
 def _values(inputs: Sequence[Input], middle: Mapping[str, Array]) -> Iterator[Probe]:
@@ -185,10 +245,15 @@ def _most(inputs: Sequence[Input], middle: Mapping[str, Array], name: str, axis:
     return max(axis.min, min(axis.max, (MAX_CASE_ELEMENTS - fixed) // max(per_size, 1)))
 
 
+def most_rows(axis: Axis, rows: Mapping[str, Array]) -> int:
+    """The largest batch that is tried: the axis's own, or as many samples as stay below MAX_CASE_ELEMENTS."""
+    a_row = sum(int(np.prod(array.shape[1:])) for array in rows.values())
+    return max(axis.min, min(axis.max, MAX_CASE_ELEMENTS // max(a_row, 1)))
+
+
 def _batches(spec: Spec, rows: Mapping[str, Array]) -> list[int]:
     axis = spec.axes[spec.batch or ""]
-    a_row = sum(int(np.prod(array.shape[1:])) for array in rows.values())
-    fitting = max(axis.min, min(axis.max, MAX_CASE_ELEMENTS // max(a_row, 1)))
+    fitting = most_rows(axis, rows)
     few = min(fitting, max(FEW_ROWS, axis.min + 1))
     sizes = {axis.min, 1, 2, 3, _odd(axis.min, few), few, fitting}
     return sorted(size for size in sizes if axis.min <= size <= fitting)
@@ -204,10 +269,10 @@ def _is_prime(n: int) -> bool:
 
 
 def _rows(array: Array, count: int) -> Array:
-    return _repeated(array, 0, count)
+    return repeated(array, 0, count)
 
 
-def _repeated(array: Array, position: int, size: int) -> Array:
+def repeated(array: Array, position: int, size: int) -> Array:
     """`size` entries along an axis, from the first again where there are fewer. (numpy's own wrapping subtracts until
     it fits, which takes minutes for a long axis.)"""
     return np.ascontiguousarray(np.take(array, np.arange(size) % array.shape[position], axis=position))
@@ -218,7 +283,7 @@ def _resized(inputs: Sequence[Input], middle: Mapping[str, Array], axis: str, si
     for tensor in inputs:
         for position, name in enumerate(tensor.shape):
             if name == axis:
-                resized[tensor.name] = _repeated(resized[tensor.name], position, size)
+                resized[tensor.name] = repeated(resized[tensor.name], position, size)
     return resized
 
 

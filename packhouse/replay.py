@@ -61,7 +61,7 @@ def replay(folder: Path) -> dict[str, str]:
     found = {}
     for made in manifest.formats:
         try:
-            runner = open_format(made.format, folder / made.file, outputs=manifest.outputs)
+            runner = open_format(made.format, folder / made.file, outputs=manifest.outputs, text=manifest.text)
             answers = [runner(case.inputs) for case in cases]
         except Exception as error:  # whatever a runtime of today says of a file of yesterday
             found[made.format.value] = f"does not run: {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
+import numpy.typing as npt
 
 from packhouse.errors import ReleaseInvalid
 from packhouse.judge import Array, Outputs
@@ -28,14 +29,21 @@ Runner = Callable[[Mapping[str, Array]], Outputs]
 """Takes name -> array of every input, gives name -> array of every output, in the model's order."""
 
 
-def open_format(format: Format, path: Path, *, outputs: Sequence[str], threads: int = 1) -> Runner:
-    """outputs: the names that a runtime without names of its own gives to the outputs, in order.
+Vocabularies = Mapping[str, Sequence[str]]
+"""Inputs that ONNX takes as text -> what their codes stand for: the code is the position."""
+
+
+def open_format(
+    format: Format, path: Path, *, outputs: Sequence[str], text: Vocabularies | None = None, threads: int = 1
+) -> Runner:
+    """outputs: the names that a runtime without names of its own gives to the outputs, in order. text: the inputs that
+    ONNX takes as text, and what their codes stand for.
 
     Raises whatever the runtime raises on a file that it can not load: the caller names the file.
     """
     match format:
         case Format.ONNX | Format.ONNX_INT8:
-            return _onnx(path, threads)
+            return _onnx(path, text or {}, threads)
         case Format.TORCHSCRIPT | Format.TORCHSCRIPT_INT8:
             return _torchscript(path, outputs, threads)
         case Format.PROGRAM:
@@ -43,7 +51,7 @@ def open_format(format: Format, path: Path, *, outputs: Sequence[str], threads: 
     assert_never(format)
 
 
-def _onnx(path: Path, threads: int) -> Runner:
+def _onnx(path: Path, text: Vocabularies, threads: int) -> Runner:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
     import onnxruntime
 
@@ -51,19 +59,37 @@ def _onnx(path: Path, threads: int) -> Runner:
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     if threads > 1:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnx_runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+    return onnx_runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), text)
 
 
-def onnx_runner(session: onnxruntime.InferenceSession) -> Runner:
+def onnx_runner(session: onnxruntime.InferenceSession, text: Vocabularies) -> Runner:
+    """Where the session takes text, codes are given as what they stand for; text goes in as it is."""
     names = [output.name for output in session.get_outputs()]
     taken = {entry.name for entry in session.get_inputs()}
 
     def run(inputs: Mapping[str, Array]) -> Outputs:
         # A graph drops an input that nothing depends on.
-        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in taken}
+        given = as_text(inputs, text)
+        feed = {name: np.ascontiguousarray(array) for name, array in given.items() if name in taken}
         return dict(zip(names, session.run(None, feed), strict=True))
 
     return run
+
+
+def as_text(inputs: Mapping[str, Array], text: Vocabularies) -> dict[str, Array]:
+    """The inputs with every code replaced by what it stands for; one that stands for nothing, by text without one."""
+    return {
+        name: _worded(array.astype(np.int64), text[name]) if name in text and array.dtype != object else array
+        for name, array in inputs.items()
+    }
+
+
+def _worded(codes: npt.NDArray[np.int64], values: Sequence[str]) -> Array:
+    other = "?"
+    while other in values:
+        other += "?"
+    words = np.array([*values, other], dtype=object)
+    return np.asarray(words[np.where((codes >= 0) & (codes < len(values)), codes, len(values))])
 
 
 def _torchscript(path: Path, outputs: Sequence[str], threads: int) -> Runner:

@@ -13,11 +13,13 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
 from packhouse.artifact import Frozen
 from packhouse.digest import canonical_json
 from packhouse.errors import SpecInvalid
+from packhouse.keys import DType, Flag, Misplaced, Number, TensorName
+from packhouse.steps import KINDS, Step, Value, listed, prepared, text_of
 
 SPEC_FILE = "package.toml"
 MAX_SPEC_BYTES = 1024 * 1024
@@ -25,35 +27,13 @@ MAX_KEY_PARTS = 32
 """Parts of a dotted key. tomllib's time grows with their square: one key of 1 MiB keeps it busy for many minutes."""
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-TensorName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Dimension = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
-Number = Annotated[float, Field(strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
 
 
 REPOSITORY = r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
-
-
-class Misplaced(ValueError):
-    """A finding about keys that do not fit together. path: the one to look at, below the table that was checked."""
-
-    def __init__(self, message: str, *path: int | str) -> None:
-        super().__init__(message)
-        self.path = path
-
-
-class DType(StrEnum):
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-    FLOAT16 = "float16"
-    INT64 = "int64"
-    INT32 = "int32"
-    INT8 = "int8"
-    UINT8 = "uint8"
-    BOOL = "bool"
 
 
 class Format(StrEnum):
@@ -179,23 +159,6 @@ class Samples(File):
     labels: Flag = False
 
 
-class Preprocessing(Frozen):
-    """Standardisation that becomes part of every format: (x - mean) / scale along the last axis of one input."""
-
-    input: TensorName
-    columns: tuple[str, ...] = ()
-    mean: tuple[Number, ...]
-    scale: tuple[Number, ...]
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.mean) != len(self.scale) or (self.columns and len(self.columns) != len(self.mean)):
-            raise Misplaced("columns, mean and scale must have one entry per feature", "scale")
-        if any(value == 0 for value in self.scale):
-            raise Misplaced("a scale of 0 would divide by zero: use 1 for a constant column", "scale")
-        return self
-
-
 class Formats(Frozen):
     """What is wanted of each format. int8_weights: bits of large matrices in `onnx-int8` whose activations stay in
     floats, if that keeps to the gates; None: activations are quantised too."""
@@ -287,11 +250,17 @@ class Spec(Frozen):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=64)]
     weights: File
     samples: Samples
-    preprocessing: Preprocessing | None = None
+    preprocessing: Annotated[tuple[Step, ...], BeforeValidator(listed), Field(max_length=256)] = ()
     formats: Formats = Formats()
     gates: Gates = Gates()
     image: Image | None = None
     mlflow: MLflow | None = None
+
+    @property
+    def text(self) -> dict[str, tuple[str, ...]]:
+        """The inputs that ONNX takes as text -> what their codes stand for: the code is the position here, and
+        UNKNOWN any other text. Samples and all other formats have the codes."""
+        return text_of(self.preprocessing)
 
     @property
     def batch(self) -> str | None:
@@ -332,19 +301,10 @@ class Spec(Frozen):
         return self
 
     def _check_preprocessing(self) -> None:
-        if self.preprocessing is None:
-            return
-        named = {tensor.name: tensor for tensor in self.inputs}
-        target = named.get(self.preprocessing.input)
-        if target is None:
-            raise Misplaced(f"{self.preprocessing.input!r} is not among the inputs", "preprocessing", "input")
-        if target.dtype is not DType.FLOAT32 or not target.shape or target.shape[-1] != len(self.preprocessing.mean):
-            raise Misplaced(
-                f"{len(self.preprocessing.mean)} means, "
-                f"so input {target.name!r} must be float32 with a last axis of that size",
-                "preprocessing",
-                "mean",
-            )
+        try:
+            prepared(self.preprocessing, {tensor.name: Value(tensor.dtype, tensor.shape) for tensor in self.inputs})
+        except Misplaced as error:
+            raise Misplaced(str(error), "preprocessing", *error.path) from error
 
 
 def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
@@ -353,7 +313,8 @@ def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
     try:
         return Spec.model_validate(document)
     except ValidationError as error:
-        raise _finding(error, data.decode("utf-8"), where) from error
+        one = isinstance(document.get("preprocessing"), dict)
+        raise _finding(error, data.decode("utf-8"), where, one_step=one) from error
 
 
 def read(data: bytes, *, where: str = SPEC_FILE) -> dict[str, Any]:
@@ -385,24 +346,35 @@ def render(spec: Spec) -> bytes:
     return tomli_w.dumps(document).encode()
 
 
-def _finding(error: ValidationError, text: str, where: str) -> SpecInvalid:
+def _finding(error: ValidationError, text: str, where: str, *, one_step: bool) -> SpecInvalid:
+    """one_step: preprocessing is written as one table, and not as a list of steps."""
     findings = error.errors(include_url=False)
     first = findings[0]
     cause = first.get("ctx", {}).get("error")
     path = (*_written(first["loc"]), *(cause.path if isinstance(cause, Misplaced) else ()))
+    no_kind = first["type"].startswith("union_tag") and path[:1] == ("preprocessing",)
+    if no_kind:
+        path = (*path, "kind")
+    if one_step and path[:1] == ("preprocessing",):
+        path = (path[0], *path[2:])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")[:MAX_SHOWN]
     line = _line_of(path, text)
     what = first["msg"].removeprefix("Value error, ")
     what = {"Extra inputs are not permitted": "unknown key", "Field required": "missing"}.get(what, what)
     if path[2:3] == ("shape",) and len(path) == 4:
         what = "neither a size nor the name of an axis"
+    if no_kind:
+        what = "no such step"
+    if not cause and isinstance(path[-1], int) and {"categories", "values"} & set(path):
+        what = "integers alone, or text alone"
+    got = first["ctx"]["tag"] if first["type"] == "union_tag_invalid" else first["input"]
     others = _places(_written(finding["loc"]) for finding in findings) - 1
     pattern = str(first.get("ctx", {}).get("pattern", ""))
     return SpecInvalid(
         f"{key}: {'has another form' if what.startswith('String should match') else what}".removeprefix(": "),
         where=f"{where}:{line}" if line else where,
-        got="" if first["type"] in ("missing", "extra_forbidden") or cause else _shown(first["input"]),
-        want=_FORMS.get(pattern, pattern),
+        got="" if first["type"] in ("missing", "extra_forbidden") or cause else _shown(got),
+        want=", ".join(KINDS) if no_kind else _FORMS.get(pattern, pattern),
         next=f"and {others} more" if others else "",
     )
 
@@ -438,7 +410,9 @@ def _shown(value: object) -> str:
 
 def _written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """pydantic's location as the keys that stand in the file: it adds `[key]` to a dictionary's bad key, and the
-    members of a union to a size in a shape and to a value among the arguments."""
+    members of a union to a size in a shape, to a value among the arguments and to a step of the preprocessing."""
+    if location[:1] == ("preprocessing",):
+        return (*location[:2], *location[3:4], *(part for part in location[4:] if isinstance(part, int)))
     if location[:2] == ("architecture", "arguments"):
         return location[:3]
     if location[2:3] == ("shape",):

@@ -21,8 +21,11 @@ from packhouse.answers import answer, cases, difference, refusal
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import ArchitectureUnknown, SamplesInvalid, SpecInvalid, WeightsInvalid
 from packhouse.judge import Array, Case, Outputs
+from packhouse.keys import DType, Misplaced
+from packhouse.preprocessing import apply, codes
 from packhouse.probes import check_samples, read_samples
 from packhouse.spec import SPEC_FILE, Spec, parse, render
+from packhouse.steps import OneHot, Standard, Step, Value, lookup, prepared
 from packhouse.store import Retrying, open_store
 from packhouse.tensors import write_numpy
 
@@ -67,7 +70,7 @@ def stage(
     axes: Mapping[str, Sequence[str | int]] | None = None,
     ranges: Mapping[str, tuple[int, int]] | None = None,
     calibration: float = 0.25,
-    preprocessing: Standardise | None = None,
+    preprocessing: Standardise | Sequence[Step] = (),
     description: str = "",
     formats: Mapping[str, Any] | None = None,
     gates: Mapping[str, float | str] | None = None,
@@ -79,7 +82,8 @@ def stage(
 
     model: trained; put into eval mode. architecture, arguments: what the registry on the workers builds it from.
     inputs: name -> real samples, (n, ...), as the released model will get them: before `preprocessing`. They are
-    passed to the model by position, in this order. outputs: names, in the order of the model's answer.
+    passed to the model by position, in this order, as `preprocessing` leaves them; text only where a step lists it.
+    outputs: names, in the order of the model's answer.
     labels: int, (n,), the right class of each sample; makes accuracy the measure of INT8, and needs `scores`: the
     outputs with one score a class (default with labels: the first). axes: input -> its axes, a name where the size
     may change; default: the first is "batch". ranges: axis -> smallest and largest size; default: 1 to 64.
@@ -91,11 +95,13 @@ def stage(
     arguments), ParityRefused (it is registered here and answers otherwise), and the store's errors.
     """
     _check_device(model)
-    samples = {key: _array(value, f"inputs: {key}") for key, value in inputs.items()}
+    steps = _steps(preprocessing)
+    samples = {key: _sample(steps, key, value) for key, value in inputs.items()}
     classes = _classes(labels) if labels is not None else None
     scored = list(scores if scores is not None else outputs[:1] if classes is not None else [])
     named = {key: tuple((axes or {}).get(key) or ("batch", *array.shape[1:])) for key, array in samples.items()}
     limits = {axis: DEFAULT_BATCH for shape in named.values() for axis in shape if axis == "batch"} | dict(ranges or {})
+    _check_steps(steps, samples, named)
     model.eval()
     with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as folder:
         root = Path(folder)
@@ -110,27 +116,22 @@ def stage(
             "inputs": [
                 {"name": key, "dtype": str(array.dtype), "shape": list(named[key])} for key, array in samples.items()
             ],
-            "outputs": _outputs(model, samples, named, outputs, scored, preprocessing),
+            "outputs": _outputs(model, samples, named, outputs, scored, steps),
             "samples": {"labels": classes is not None},
             "formats": dict(formats or {}),
             "gates": dict(gates or {}),
         }
-        if preprocessing:
-            document["preprocessing"] = {
-                "input": preprocessing.input,
-                "columns": [str(column) for column in preprocessing.columns],
-                "mean": [float(value) for value in preprocessing.mean],
-                "scale": [float(value) for value in preprocessing.scale],
-            }
+        if steps:
+            document["preprocessing"] = [_written(step) for step in steps]
         if mlflow:
             document["mlflow"] = {"name": mlflow}
         if image:
             document["image"] = {"repository": image}
         spec = _filled(root, document)
         check_samples(spec, split)
-        told, notes = _answers(model, spec, split, preprocessing)
+        told, notes = _answers(model, spec, split)
         write_numpy(root / SAMPLES_FILE, split | told)
-        notes += _check_architecture(model, spec, cases(spec, split | told), preprocessing)
+        notes += _check_architecture(model, spec, cases(spec, split | told))
         return stage_folder(root, document, to=to, notes=notes, announce_to=announce_to)
 
 
@@ -195,6 +196,41 @@ def _array(value: ArrayLike, where: str) -> Array:
     return np.ascontiguousarray(array)
 
 
+def _steps(preprocessing: Standardise | Sequence[Step]) -> tuple[Step, ...]:
+    if not isinstance(preprocessing, Standardise):
+        return tuple(preprocessing)
+    mean, scale = (tuple(float(value) for value in part) for part in (preprocessing.mean, preprocessing.scale))
+    columns = tuple(str(column) for column in preprocessing.columns)
+    return (Standard(kind="standard", input=preprocessing.input, columns=columns, mean=mean, scale=scale),)
+
+
+def _written(step: Step) -> dict[str, Any]:
+    return {"kind": step.kind, **step.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _check_steps(steps: Sequence[Step], samples: Mapping[str, Array], named: Mapping[str, Sequence[str | int]]) -> None:
+    if unknown := sorted(str(array.dtype) for array in samples.values() if str(array.dtype) not in set(DType)):
+        raise SpecInvalid("no input has this dtype", where="inputs", got=unknown[0], want=", ".join(DType))
+    try:
+        prepared(steps, {key: Value(DType(str(a.dtype)), tuple(named[key])) for key, a in samples.items()})
+    except Misplaced as error:
+        position, *path = error.path
+        where = f"preprocessing[{position}].{'.'.join(map(str, path))}"
+        raise SpecInvalid(str(error), where=where) from error
+
+
+def _sample(steps: Sequence[Step], key: str, value: ArrayLike) -> Array:
+    """Text as codes; one column of categories, which may come as (n,), as (n, 1)."""
+    array, step, where = _array(value, f"inputs: {key}"), lookup(steps, key), f"inputs: {key}"
+    if array.dtype.kind in "OUS":
+        if step is None or not step.text:
+            raise SamplesInvalid(
+                "text needs a step that lists it", where=where, next="one-hot or vocabulary, in preprocessing"
+            )
+        array = codes(array, step.text)
+    return array[:, None] if isinstance(step, OneHot) and array.ndim == 1 else array
+
+
 def _classes(labels: ArrayLike) -> Array:
     array = _array(labels, "labels")
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
@@ -242,13 +278,13 @@ def _outputs(
     named: Mapping[str, Sequence[str | int]],
     names: Sequence[str],
     scored: Sequence[str],
-    preprocessing: Standardise | None,
+    steps: Sequence[Step],
 ) -> list[dict[str, Any]]:
     """dtype and shape of every output, read off the model: a size that changes with the number of rows is the batch."""
     batch = {shape[0] for shape in named.values()}
     rows = isinstance(next(iter(batch)), str) and len(batch) == 1
     sizes = (2, 3) if rows else (0,)
-    runs = [_run(model, {key: _first(array, size) for key, array in samples.items()}, preprocessing) for size in sizes]
+    runs = [_run(model, {key: _first(array, size) for key, array in samples.items()}, steps) for size in sizes]
     if len(runs[0]) != len(names):
         raise SpecInvalid(
             "the model has another number of outputs", where="outputs", got=str(len(runs[0])), want=str(list(names))
@@ -268,14 +304,11 @@ def _first(array: Array, size: int) -> Array:
     return np.take(array, range(size), axis=0, mode="wrap") if size else array[0]
 
 
-def _run(model: torch.nn.Module, inputs: dict[str, Array], preprocessing: Standardise | None) -> list[Array]:
+def _run(model: torch.nn.Module, inputs: dict[str, Array], steps: Sequence[Step]) -> list[Array]:
     from packhouse.runtime import torch_runner
 
-    if preprocessing and preprocessing.input in inputs:
-        x = inputs[preprocessing.input].astype(np.float32)
-        mean, scale = (np.asarray(part, dtype=np.float32) for part in (preprocessing.mean, preprocessing.scale))
-        inputs = {**inputs, preprocessing.input: (x - mean) / scale}
     try:
+        inputs = apply(steps, inputs)
         return list(torch_runner(model, [])(inputs).values())
     except Exception as error:  # the model's own code: whatever it raises is about these samples
         given = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in inputs.items())
@@ -315,12 +348,12 @@ def _shape(
 
 
 def _answers(
-    model: torch.nn.Module, spec: Spec, samples: Mapping[str, Array], preprocessing: Standardise | None
+    model: torch.nn.Module, spec: Spec, samples: Mapping[str, Array]
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
     """The trained model's answers, for a worker to compare with; none where it has none that could be."""
 
     def run(inputs: Mapping[str, Array]) -> Outputs:
-        return _named_outputs(model, spec, inputs, preprocessing)
+        return _named_outputs(model, spec, inputs)
 
     first, second = answer(spec, samples, run), answer(spec, samples, run)
     for name, array in first.items():
@@ -332,16 +365,12 @@ def _answers(
     return first, ()
 
 
-def _named_outputs(
-    model: torch.nn.Module, spec: Spec, inputs: Mapping[str, Array], preprocessing: Standardise | None
-) -> Outputs:
+def _named_outputs(model: torch.nn.Module, spec: Spec, inputs: Mapping[str, Array]) -> Outputs:
     names = (output.name for output in spec.outputs)
-    return dict(zip(names, _run(model, dict(inputs), preprocessing), strict=True))
+    return dict(zip(names, _run(model, dict(inputs), spec.preprocessing), strict=True))
 
 
-def _check_architecture(
-    model: torch.nn.Module, spec: Spec, told: Sequence[Case], preprocessing: Standardise | None
-) -> tuple[str, ...]:
+def _check_architecture(model: torch.nn.Module, spec: Spec, told: Sequence[Case]) -> tuple[str, ...]:
     """The registry, where it is installed here too, must build what was trained: the same tensors, the same answers."""
     name = spec.architecture.name
     try:
@@ -360,7 +389,7 @@ def _check_architecture(
         )
     here.load_state_dict(state)
     for case in told:
-        answered = replace(case, expected=_named_outputs(here, spec, case.inputs, preprocessing))
+        answered = replace(case, expected=_named_outputs(here, spec, case.inputs))
         if words := difference(case, answered):
             raise refusal(name, words)
     return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.report import Report, markdown
 from tasks.stage import stage
 from tasks.states import Packed
@@ -25,9 +26,5 @@ def show(report: Report, packed: Packed) -> None:
         for verdict in packed.manifest.verdicts
     ]
     create_table_artifact(parity, key=f"{model}-parity", description=name)
-    latency = [
-        {"format": row.format.value, "p50 ms": row.p50_ms, "p95 ms": row.p95_ms, "calls": row.calls, "speed": row.speed}
-        for row in report.rows
-        if row.p50_ms is not None
-    ]
+    latency = [dict(zip(TIMING_HEADINGS, timing_cells(timing), strict=True)) for timing in report.latency]
     create_table_artifact(latency, key=f"{model}-latency", description=f"{name} on {report.processor}")

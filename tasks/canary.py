@@ -59,7 +59,7 @@ def _held(imaged: Imaged, made: Release) -> tuple[str, ...]:
         answered = places.in_engine(settings.engine, parse(imaged.image.reference), environment, cases)
     else:
         environment |= {"PACKHOUSE_MANIFEST_DIGEST": published.manifest.digest}
-        answered = places.in_child(files(published), environment, published.packed.planned.model, cases)
+        answered = places.in_child(files(published), environment, published.packed.manifest, cases)
     if refusal := compare(cases, answered.answers, made.tolerance).refusal:
         raise ImageInvalid(f"the image answers something else: {refusal}", where=f"{made.format} over the protocol")
     return answered.measures

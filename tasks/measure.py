@@ -6,50 +6,49 @@ under the release's id, and every later run of the same inputs reads it.
 
 from __future__ import annotations
 
-from typing import Any
-
 from infra.workshop import workshop
 from packhouse.artifact import Outcome
+from packhouse.latency import Timing, in_order, slowest, smallest
 from packhouse.manifest import Decisions
 from packhouse.spec import Format
 from tasks.decide import decide
 from tasks.export import left_out
 from tasks.stage import one_line, stage
-from tasks.states import Gated, Judged, LeftOut, Measured, Referenced
+from tasks.states import Gated, Judged, LeftOut, Measured
 
 GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRIPT_INT8), (Format.PROGRAM,))
 """Side by side in one child: a base and its INT8, so that both see the same minute of this machine."""
 
 
 @stage("measure")
-def measure(gated: Gated, referenced: Referenced, judged: list[Judged]) -> Measured:
-    """Milliseconds a call on the first case, one thread; speed: CPU time of the base / of this format."""
+def measure(gated: Gated, judged: list[Judged]) -> Measured:
+    """Each format at several batch sizes and thread counts, as far as the time for it goes."""
     files = {entry.candidate.format: entry.candidate.artifact for entry in judged}
-    latency: dict[Format, dict[str, Any]] = {}
-    speed: dict[Format, float] = {}
-    facts = {"processor": "", "case": ""}
+    given = {"spec": gated.spec_file, "samples": gated.samples, "seconds": workshop().settings.latency_s}
+    timings: list[Timing] = []
+    untimed: list[str] = []
+    processor = ""
     with one_line(gated.planned.model, "measure") as line:
         for group in GROUPS:
             models = {format.value: files[format] for format in group if format in files}
             if not models:
                 continue
-            outputs = [output.name for output in gated.planned.spec.outputs]
-            answer, _ = workshop().run(
-                "tasks.jobs.measure:run", {"models": models, "cases": referenced.cases, "outputs": outputs}
-            )
-            facts = answer.document
-            latency |= {Format(name): times for name, times in answer.document["latency"].items()}
-            speed |= {Format(name): float(times) for name, times in answer.document["speed"].items()}
-        line.note(", ".join(f"{name} {times['p50_ms']:.3g} ms" for name, times in latency.items()))
-    return Measured(latency=latency, speed=speed, processor=str(facts["processor"]), case=str(facts["case"]))
+            answer, _ = workshop().run("tasks.jobs.measure:run", given | {"models": models})
+            timings += [Timing.model_validate(timing) for timing in answer.document["timings"]]
+            if left := answer.document["untimed"]:
+                untimed.append(f"{', '.join(models)}: {', '.join(left)}")
+            processor = str(answer.document["processor"])
+        line.note(", ".join(f"{timing.format} {timing.p50_ms:.3g} ms" for timing in smallest(timings).values()))
+    return Measured(timings=in_order(timings), untimed=tuple(untimed), processor=processor)
 
 
 @stage("pays")
 def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
-    """INT8 stays where it is smaller than its base and not slower, with the spec's margin."""
+    """INT8 stays where it is smaller than its base and, at every batch size that was timed on one thread, not slower,
+    with the spec's margin."""
     size = {entry.candidate.format: entry.candidate.artifact.size for entry in judged}
     needed = gated.planned.spec.gates.int8_speed
-    found = {format: measured.speed[format] < needed for format in measured.speed if format.int8}
+    found = {format: speed < needed for format, speed in slowest(measured.timings).items() if format.int8}
     slower = _remembered(gated, found) if found else {}
     kept: list[Judged] = []
     dropped: list[LeftOut] = []

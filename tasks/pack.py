@@ -48,6 +48,7 @@ def pack(
             release=planned.release,
             inputs=planned.inputs,
             outputs=tuple(output.name for output in planned.spec.outputs),
+            text=planned.spec.text,
             formats=tuple(_release(gated, entry) for entry in judged),
             artifacts=tuple(sorted(files, key=_name)),
             verdicts=(*(entry.verdict for entry in judged), *(entry.verdict for entry in left_out), *cuda),

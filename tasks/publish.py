@@ -12,6 +12,7 @@ from packhouse.errors import ReleaseConflict
 from packhouse.manifest import (
     MANIFEST,
     MAX_DOCUMENT_BYTES,
+    REPORT_HTML,
     REPORT_JSON,
     REPORT_MD,
     Manifest,
@@ -19,6 +20,7 @@ from packhouse.manifest import (
     load,
     release_key,
 )
+from packhouse.page import html
 from packhouse.report import Report, markdown
 from packhouse.store.base import holds_bytes
 from tasks.stage import one_line, stage
@@ -54,13 +56,22 @@ def publish(packed: Packed, report: Report, uploaded: list[Artifact | None]) -> 
         left = [artifact for artifact in packed.manifest.artifacts if artifact not in uploaded]
         list(pool.map(lambda artifact: _put(planned, artifact), left))
         if store.stat(key) is None:
-            for name, text in ((REPORT_JSON, dump(report)), (REPORT_MD, markdown(report).encode())):
+            for name, text in _told(report).items():
                 store.put(release_key(planned.model, planned.release, name), text, digest=digest_bytes(text))
         manifest = _first_manifest(packed, key)
         size = sum(artifact.size for artifact in packed.manifest.artifacts)
         line.note(f"{size:,} bytes, manifest {short(digest_bytes(manifest))}")
     kept = workshop().cache.write(manifest, name=MANIFEST, media_type="application/json")
     return Published(packed=packed, manifest=kept)
+
+
+def _told(report: Report) -> dict[str, bytes]:
+    """The report for programs, for a terminal and for a browser."""
+    return {
+        REPORT_JSON: dump(report),
+        REPORT_MD: markdown(report).encode(),
+        REPORT_HTML: html(report).encode(),
+    }
 
 
 def _first_manifest(packed: Packed, key: str) -> bytes:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from packhouse.artifact import Outcome
+from packhouse.latency import slowest, smallest
 from packhouse.report import Report, Row
 from packhouse.spec import Format
 from tasks.cuda_batch import Cuda
@@ -29,7 +30,7 @@ def report(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=seconds,
         processor=measured.processor,
-        case=measured.case,
+        case=_case(gated, measured),
         weights_bytes=gated.weights.size,
         parameters=int(gated.facts["parameters"]),
         accuracy=accuracy,
@@ -38,12 +39,13 @@ def report(
         cuda=cuda.verdicts,
         notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed), *cuda.notes),
         lockdown=gated.lockdown,
+        latency=measured.timings,
+        untimed=measured.untimed,
     )
 
 
 def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
     candidate, quality = judged.candidate, judged.measures["quality"]
-    latency: dict[str, Any] = measured.latency.get(candidate.format, {})
     deviations = judged.measures["deviations"]
     return Row(
         format=candidate.format,
@@ -53,10 +55,7 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
         ),
         size=candidate.artifact.size,
         smaller=gated.weights.size / candidate.artifact.size,
-        p50_ms=latency.get("p50_ms"),
-        p95_ms=latency.get("p95_ms"),
-        calls=latency.get("calls"),
-        speed=measured.speed.get(candidate.format),
+        **_timed(measured, candidate.format),
         max_ratio=_worst(deviations, "max_ratio"),
         rms_ratio=_worst(deviations, "rms_ratio"),
         accuracy=quality.get("accuracy"),
@@ -68,16 +67,29 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
 
 
 def _left_out(measured: Measured, entry: LeftOut) -> Row:
-    latency: dict[str, Any] = measured.latency.get(entry.format, {})
     return Row(
         format=entry.format,
         outcome=entry.verdict.outcome,
         reason=entry.verdict.reason,
-        p50_ms=latency.get("p50_ms"),
-        p95_ms=latency.get("p95_ms"),
-        calls=latency.get("calls"),
-        speed=measured.speed.get(entry.format),
+        **_timed(measured, entry.format),
     )
+
+
+def _timed(measured: Measured, format: Format) -> dict[str, Any]:
+    """Of the smallest batch on one thread; speed: the least over the batches, by which INT8 is kept or left out."""
+    timing = smallest(measured.timings).get(format)
+    if timing is None:
+        return {}
+    speed = slowest(measured.timings).get(format)
+    return {"p50_ms": timing.p50_ms, "p95_ms": timing.p95_ms, "calls": timing.calls, "speed": speed}
+
+
+def _case(gated: Gated, measured: Measured) -> str:
+    """What the rows' latency is of, such as `batch 1`; nothing where no format was timed."""
+    first = next(iter(smallest(measured.timings).values()), None)
+    if first is None:
+        return ""
+    return "one sample" if first.batch is None else f"{gated.planned.spec.batch} {first.batch}"
 
 
 def _worst(deviations: list[dict[str, Any]], key: str) -> float | None:

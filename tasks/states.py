@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import model_validator
 
 from packhouse.artifact import Artifact, Frozen, Outcome, Verdict
+from packhouse.latency import Timing
 from packhouse.manifest import Inputs, Manifest, Record, ReleasedImage
 from packhouse.preflight import Finding
 from packhouse.spec import Format, Spec
@@ -101,12 +102,12 @@ class Judged(Frozen):
 
 
 class Measured(Frozen):
-    """Latency and speed of each format, and the INT8 formats that are slower than their base."""
+    """How long a call of each format takes, at several batch sizes and thread counts. untimed: what there was no time
+    for. processor: its name."""
 
-    latency: dict[Format, dict[str, Any]]
-    speed: dict[Format, float]
+    timings: tuple[Timing, ...]
+    untimed: tuple[str, ...] = ()
     processor: str
-    case: str
 
 
 class Packed(Frozen):

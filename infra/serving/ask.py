@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from email.message import Message
 from math import prod
 from pathlib import Path
@@ -28,6 +29,7 @@ from packhouse.errors import ReleaseInvalid, Unavailable, squeezed
 from packhouse.judge import Array, Case
 from packhouse.manifest import GOLDEN, MANIFEST, Manifest, load
 from packhouse.replay import golden_cases
+from packhouse.runtime import as_text
 
 READY_S, ANSWER_S, PAUSE_S = 120.0, 120.0, 0.05
 
@@ -57,14 +59,16 @@ class Server:
             time.sleep(PAUSE_S)
         raise Unavailable("did not become ready", where="server", got=words, want=f"{seconds:.0f} s")
 
-    def answers(self, model: str, cases: Sequence[Case]) -> list[dict[str, Array]]:
+    def answers(self, manifest: Manifest, cases: Sequence[Case]) -> list[dict[str, Array]]:
         """Raises ReleaseInvalid: it does not answer as the protocol says."""
+        model = manifest.model
         status, body, _ = self._ask("GET", f"/v2/models/{model}")
         if status != 200:
             raise ReleaseInvalid("the server does not know its model", where=model, got=f"{status}")
         inputs = {entry["name"]: Datatype(entry["datatype"]) for entry in json.loads(body)["inputs"]}
         try:
-            return [self._answer(model, case, inputs) for case in cases]
+            asked = [replace(case, inputs=as_text(case.inputs, manifest.text)) for case in cases]
+            return [self._answer(model, case, inputs) for case in asked]
         except (ValueError, LookupError, TypeError) as error:
             raise ReleaseInvalid(
                 "the server's answer is none of the protocol", where=model, got=squeezed(error)
@@ -73,12 +77,13 @@ class Server:
     def _answer(self, model: str, case: Case, inputs: Mapping[str, Datatype]) -> dict[str, Array]:
         entries, tail = [], b""
         for name, datatype in inputs.items():
-            data = to_binary(case.inputs[name])
+            array = case.inputs[name]
+            data = to_binary(array)
             entries.append(
                 {
                     "name": name,
                     "datatype": datatype.value,
-                    "shape": list(case.inputs[name].shape),
+                    "shape": list(array.shape),
                     "parameters": {"binary_data_size": len(data)},
                 }
             )
@@ -125,7 +130,7 @@ def main() -> int:
     server = Server(port=int(os.environ.get("PORT") or 8080))
     server.wait()
     found: dict[str, Any] = {}
-    for place, answer in enumerate(server.answers(manifest.model, golden_cases(folder / GOLDEN))):
+    for place, answer in enumerate(server.answers(manifest, golden_cases(folder / GOLDEN))):
         found |= {f"{place}.{name}": array for name, array in answer.items()}
     sys.stdout.buffer.write(safetensors.numpy.save(found))
     return 0

@@ -14,6 +14,7 @@ from infra.serving.datatypes import BY_SPEC, Datatype, datatype_of
 from infra.serving.errors import RequestRefused
 from packhouse.judge import Array
 from packhouse.spec import Axis, Input, Spec, Tensor
+from packhouse.steps import MinMax, Standard
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,14 @@ def contract(spec: Spec, version: str, inputs: Mapping[str, Datatype], outputs: 
         outputs=tuple(wanted(tensor, outputs) for tensor in spec.outputs),
         axes=spec.axes,
         batch=spec.batch,
-        columns=spec.preprocessing.columns if spec.preprocessing and len(spec.inputs) == 1 else (),
+        columns=_columns(spec) if len(spec.inputs) == 1 else (),
     )
+
+
+def _columns(spec: Spec) -> tuple[str, ...]:
+    """Of the first step that names them."""
+    named = (step.columns for step in spec.preprocessing if isinstance(step, Standard | MinMax))
+    return next((columns for columns in named if columns), ())
 
 
 def _check_values(wanted: Wanted, array: Array) -> None:

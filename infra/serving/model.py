@@ -21,6 +21,7 @@ from packhouse.errors import ReleaseInvalid, squeezed
 from packhouse.judge import Array, Outputs
 from packhouse.manifest import GOLDEN
 from packhouse.replay import compare, golden_cases
+from packhouse.runtime import as_text
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -66,7 +67,7 @@ class Model:
         answers: list[Outputs] = []
         for case in cases:
             try:
-                answers.append(self.run(case.inputs))
+                answers.append(self.run(as_text(case.inputs, self.served.manifest.text)))
             except Exception as error:  # whatever this runtime says of a model that another one ran
                 return f"case {case.name!r}: does not run: {squeezed(error)}"
         return compare(cases, answers, self.served.made.tolerance).refusal

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packhouse.judge import Array
-from packhouse.runtime import open_format
+from packhouse.runtime import Vocabularies, open_format
 from packhouse.spec import Format
 from tasks.jobs.evaluation import Batch
 from tasks.jobs.int8_recipes import Ranges
@@ -29,7 +29,9 @@ CUTS = (0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Parts of the values left outside that entropy chooses among."""
 
 
-def activations(graph: Graph, names: Iterable[str], batches: Iterable[Batch], file: Path) -> Iterator[dict[str, Array]]:
+def activations(
+    graph: Graph, names: Iterable[str], batches: Iterable[Batch], file: Path, text: Vocabularies
+) -> Iterator[dict[str, Array]]:
     """The tensors of these names, batch by batch. file: where the graph with more outputs is written."""
     wanted = list(dict.fromkeys(names))
     draft = Draft(graph)
@@ -37,7 +39,7 @@ def activations(graph: Graph, names: Iterable[str], batches: Iterable[Batch], fi
         draft.keep(node)
     draft.outputs = [name for name in wanted if name not in graph.outputs and name not in graph.inputs]
     draft.save(file)
-    run = open_format(Format.ONNX, file, outputs=())
+    run = open_format(Format.ONNX, file, outputs=(), text=text)
     for batch in batches:
         seen = {**batch.inputs, **run(batch.inputs)}
         yield {name: seen[name] for name in wanted}
@@ -64,8 +66,8 @@ class Seen:
 class Calibration:
     """Ranges of the tensors of these names. Passes over the samples are made when they are first needed."""
 
-    def __init__(self, graph: Graph, batches: list[Batch], file: Path) -> None:
-        self._graph, self._batches, self._file = graph, batches, file
+    def __init__(self, graph: Graph, batches: list[Batch], file: Path, text: Vocabularies) -> None:
+        self._graph, self._batches, self._file, self._text = graph, batches, file, text
         self._seen: dict[str, Seen] = {}
         self._counted: set[str] = set()
         self._room = room(sum(batch.kept for batch in batches))
@@ -90,7 +92,9 @@ class Calibration:
         self._counted |= set(names)
 
     def _values(self, names: list[str]) -> Iterator[Mapping[str, Array]]:
-        return activations(self._graph, names, self._batches, self._file) if names else iter(())
+        if not names:
+            return iter(())
+        return activations(self._graph, names, self._batches, self._file, self._text)
 
 
 def room(samples: int) -> float:

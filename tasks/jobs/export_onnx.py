@@ -14,8 +14,10 @@ from packhouse.digest import MiB
 from packhouse.errors import ExportFailed
 from packhouse.spec import Spec
 from tasks.jobs import model as models
+from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
 from tasks.jobs.onnx_file import INLINE_BYTES, Payload, strip, write
+from tasks.jobs.onnx_text import take_text
 
 SMALL_TENSOR_BYTES = 1024
 """Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""
@@ -67,7 +69,9 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
                 Payload(name, int(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes, tensor.nbytes)
             )
             del graph.initializers[name]
-    write(out, strip(ir.serde.serialize_model(program.model)), payloads)
+    model = ir.serde.serialize_model(program.model)
+    take_text(model, spec.text)
+    write(out, strip(model), payloads)
 
 
 def _give_way(graph: ir.Graph, taken: set[str]) -> None:
@@ -91,7 +95,7 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                torch.jit.script(module),
+                script(module, models.tensors(example)),
                 models.tensors(example),
                 str(raw),
                 dynamo=False,
@@ -113,7 +117,9 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
         raise ExportFailed(
             "is larger than one protobuf message may be", where="onnx", want=f"{INLINE_BYTES // MiB} MiB"
         )
-    write(out, strip(onnx.load(raw)), [])
+    model = onnx.load(raw)
+    take_text(model, spec.text)
+    write(out, strip(model), [])
     raw.unlink()
 
 
@@ -131,6 +137,8 @@ def check(path: Path, spec: Spec) -> None:
         )
     declared = {tensor.name: tensor.shape for tensor in spec.inputs}
     for value in graph.graph.input:
+        if (value.type.tensor_type.elem_type == onnx.TensorProto.STRING) != (value.name in spec.text):
+            raise ExportFailed(f"input {value.name!r} is not what it must be, text or numbers", where="onnx")
         dimensions = value.type.tensor_type.shape.dim
         for size, dimension in zip(declared.get(value.name, ()), dimensions, strict=False):
             if isinstance(size, str) and spec.axes[size].min != spec.axes[size].max and dimension.HasField("dim_value"):

@@ -11,6 +11,7 @@ import torch
 from packhouse.errors import ExportFailed
 from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line
+from tasks.jobs.preprocessing import Prepared
 from tasks.jobs.torch_archive import canonical
 
 
@@ -42,7 +43,7 @@ def save(module: torch.nn.Module, example: tuple[torch.Tensor, ...], out: Path) 
 def script(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> torch.jit.ScriptModule:
     """Preprocessing takes any number of inputs, which script has no way to say: it is traced around the scripted
     model, whose branches stay branches."""
-    if isinstance(module, models.Standardised):
+    if isinstance(module, Prepared):
         module.model = torch.jit.script(module.model)
         return torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-any-return,no-untyped-call]
     return torch.jit.script(module)

@@ -73,13 +73,13 @@ class Search:
         self.spec, self.graph, self.model, self.work = spec, graph, model, work
         given = batches(spec, samples, split="calibration", most=MAX_CALIBRATION, together=CALIBRATION_BATCH)
         self.batches = list(given)
-        self.calibration = Calibration(graph, self.batches, work / "calibration.onnx")
+        self.calibration = Calibration(graph, self.batches, work / "calibration.onnx", spec.text)
         self.gate = gate(spec)
         self.answers = self._answers()
         self._files = 0
 
     def _answers(self) -> list[Outputs]:
-        run, kept, size = open_format(Format.ONNX, self.model, outputs=()), [], 0
+        run, kept, size = open_format(Format.ONNX, self.model, outputs=(), text=self.spec.text), [], 0
         for batch in self.batches:
             kept.append(run(batch.inputs))
             size += sum(array.nbytes for array in kept[-1].values())
@@ -127,7 +127,7 @@ class Search:
         tally = Tally([output.name for output in self.spec.outputs if output.scores])
         cases, given = [], []
         try:
-            run = open_format(Format.ONNX_INT8, file, outputs=())
+            run = open_format(Format.ONNX_INT8, file, outputs=(), text=self.spec.text)
             for batch, expected in zip(self.batches, self.answers, strict=False):
                 case, answer = Case(batch.name, batch.inputs, expected, None, real=True), run(batch.inputs)
                 if refusal := form(case, answer):
@@ -170,7 +170,8 @@ class Search:
         the fp32 model, over the first batch."""
         nodes = quantisable(self.graph, recipe)
         names = [name for node in nodes for name in (*varying(self.graph, node), *filter(None, node.output))]
-        (seen,) = activations(self.graph, names, self.batches[:1], self.work / "activations.onnx")
+        file = self.work / "activations.onnx"
+        (seen,) = activations(self.graph, names, self.batches[:1], file, self.spec.text)
         return {key(node): self._noise(recipe, node, seen) for node in nodes}
 
     def _noise(self, recipe: Recipe, node: onnx.NodeProto, seen: Mapping[str, Array]) -> float:

@@ -74,7 +74,8 @@ def _found(asked: Asked, kind: Format, model: Path) -> Found:
     """The golden cases come first, in a runtime that has run nothing before: just so they are asked when the release is
     verified, and TorchScript runs other kernels once it has seen the shapes."""
     try:
-        runner = open_format(kind, model, outputs=[output.name for output in asked.spec.outputs])
+        outputs = [output.name for output in asked.spec.outputs]
+        runner = open_format(kind, model, outputs=outputs, text=asked.spec.text)
     except Exception as error:  # whatever a runtime says of a file that it can not load
         return Found(f"does not load: {_brief(error)}")
     kept = golden(asked.probes)

@@ -14,8 +14,9 @@ from packhouse import architectures
 from packhouse.judge import Array
 from packhouse.probes import probes, read_samples
 from packhouse.runtime import as_tensor
-from packhouse.spec import Axis, Preprocessing, Spec, parse
+from packhouse.spec import Axis, Spec, parse
 from packhouse.torch_tensors import dtype_name, read_torch
+from tasks.jobs.preprocessing import Prepared
 
 
 def read_spec(path: str) -> Spec:
@@ -62,28 +63,7 @@ def load(spec: Spec, weights: str) -> torch.nn.Module:
         owner, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, module.get_parameter(target))
     module.requires_grad_(False)
-    return Standardised(module, spec).eval() if spec.preprocessing else module
-
-
-class Standardised(torch.nn.Module):
-    """The model behind (x - mean) / scale on one of its inputs, so that every format takes raw features."""
-
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, model: torch.nn.Module, spec: Spec) -> None:
-        super().__init__()
-        preprocessing = spec.preprocessing
-        assert isinstance(preprocessing, Preprocessing)
-        self.model = model
-        self.position = [tensor.name for tensor in spec.inputs].index(preprocessing.input)
-        self.register_buffer("mean", torch.tensor(preprocessing.mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(preprocessing.scale, dtype=torch.float32))
-
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        ready = list(inputs)
-        ready[self.position] = (ready[self.position] - self.mean) / self.scale
-        return self.model(*ready)
+    return Prepared(module, spec).eval() if spec.preprocessing else module
 
 
 def example(spec: Spec, samples: str) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from packhouse.artifact import Outcome
 from packhouse.cases import read_cases
 from packhouse.errors import PackhouseError
 from packhouse.judge import Case, Judgement, Outputs, judge
-from packhouse.runtime import Runner, onnx_runner, torch_runner
+from packhouse.runtime import Runner, Vocabularies, onnx_runner, torch_runner
 from packhouse.spec import Format, Spec
 from tasks.jobs.exporters import brief
 from tasks.jobs.judge import tolerance
@@ -114,7 +114,7 @@ def _driver() -> str:
 
 def _open(spec: Spec, subject: str, path: str, device: str, case: Case, notes: list[str]) -> Runner:
     if subject == Format.ONNX:
-        return _onnx(Path(path), device, case, notes)
+        return _onnx(Path(path), device, case, spec.text, notes)
     if subject == Format.TORCHSCRIPT:
         module: Any = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     else:
@@ -133,7 +133,7 @@ def _torch(module: Any, spec: Spec, device: str) -> Runner:
     return torch_runner(there, [output.name for output in spec.outputs])
 
 
-def _onnx(path: Path, device: str, case: Case, notes: list[str]) -> Runner:
+def _onnx(path: Path, device: str, case: Case, text: Vocabularies, notes: list[str]) -> Runner:
     """onnxruntime goes on with the CPU where CUDA does not start or fails, and says so on stderr only: not here."""
     import onnxruntime
 
@@ -149,7 +149,7 @@ def _onnx(path: Path, device: str, case: Case, notes: list[str]) -> Runner:
     session.disable_fallback()
     if session.get_providers()[0] != provider:
         raise NotRun("onnxruntime on this worker can not start its CUDA provider")
-    runner = onnx_runner(session)
+    runner = onnx_runner(session, text)
     try:
         _answers(runner, [case])
     finally:

@@ -19,8 +19,8 @@ from packhouse.judge import Array
 from packhouse.preflight import Finding, Severity, Trap, distinct
 from packhouse.probes import LARGE
 from packhouse.spec import Spec
-from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line
+from tasks.jobs.preprocessing import Prepared
 from tasks.jobs.state import State, equal
 from tasks.jobs.watched import CONVERSIONS, LEAVES, TESTS, TORCH, Place, Step, Watched, replaced, tensors, text, watched
 
@@ -109,7 +109,7 @@ def _package(spec: Spec, module: torch.nn.Module) -> str:
 
 
 def _inner(module: torch.nn.Module) -> torch.nn.Module:
-    return module.model if isinstance(module, models.Standardised) else module
+    return module.model if isinstance(module, Prepared) else module
 
 
 def _same(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:

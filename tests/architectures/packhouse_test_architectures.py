@@ -23,6 +23,17 @@ class Linear(nn.Module):
         return self.layers(x)
 
 
+class Words(nn.Module):
+    """words: int64, (batch, time), less than 8; x: float32, (batch, 3). Gives (batch, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(8, FEATURES - 3), nn.Linear(FEATURES, 4)
+
+    def forward(self, words: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.table(words).mean(1), x], dim=1))
+
+
 class Branch(nn.Module):
     """Takes another way where the sum is negative: script keeps that, a trace freezes it."""
 

@@ -195,7 +195,8 @@ def test_a_worker_killed_at_any_write_leaves_nothing_half_and_the_next_run_conve
 def test_nothing_is_visible_before_the_record_is_written(packed, tmp_path):
     """Killed just before the record, which is the last write but one: all bytes are up, and there is no release."""
     root = tmp_path / "store"
-    names = ["model.onnx", "golden", "package", "weights", "report.json", "report.md", "manifest", "record"]
+    names = ["model.onnx", "golden", "package", "weights", "report.json", "report.md", "report.html"]
+    names += ["manifest", "record"]
     status = run_deadly(packed, root, len(names) - 1, after=False)
     assert os.WIFSIGNALED(status)
     folder = root / packed.planned.model / "releases" / packed.planned.release

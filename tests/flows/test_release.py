@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from infra.again import again
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
 from packhouse.errors import StageCrashed, Unavailable
+from packhouse.manifest import REPORT_HTML, REPORT_JSON, load
+from packhouse.page import html
 from packhouse.releases import find, releases
+from packhouse.report import Report
 from packhouse.spec import Format, parse
 from packhouse.staging import stage_folder
 from packhouse.store import open_store
@@ -26,6 +30,8 @@ from packhouse.torch_tensors import read_torch
 from packhouse.verify import read_manifest, verify
 from tasks import export
 from tasks.commit import approve
+from tasks.jobs.latency import Limits, thread_counts, usable_processors
+from tests.flows.test_bad_input import packhouse
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -243,6 +249,29 @@ def test_a_model_of_which_no_format_is_left_is_refused(home, staged, monkeypatch
         monkeypatch.setitem(export.JOBS, format, "tests.planted:no_file")
     formats = {"onnx": "optional", "torchscript": "optional", "program": "optional"}
     assert_refused(release([staged("linear", formats=formats)]), home, "", "no format is left")
+
+
+def test_the_report_of_a_release_has_every_format_at_every_batch_size_and_thread_count(home, staged):
+    """In report.json, as a table and in the pictures of report.html, and in what the command shows."""
+    (end,) = release([staged("linear", gates={"int8_speed": 0.01})])
+    assert end.status is Status.RELEASED, end.reason
+    folder = home / "store" / "linear" / "releases" / end.release
+    report = load(Report, (folder / REPORT_JSON).read_bytes(), where=REPORT_JSON)
+    formats = {row.format for row in report.rows if row.calls}
+    assert formats >= {made.format for made in manifest_of(home, "linear").formats}
+    processors = thread_counts(usable_processors(), Limits().threads)
+    places = [(timing.format, timing.batch, timing.threads) for timing in report.latency]
+    assert sorted(places) == sorted(product(formats, Limits().batches, processors))
+    assert report.untimed == ()
+    assert report.processor
+    page = (folder / REPORT_HTML).read_text()
+    assert page == html(report)
+    assert page.count("<circle") == len(places)
+    assert verify(find(open_store(str(home / "store")), "linear@latest")).release == end.release
+    shown = packhouse("show", "linear@latest", "--latency", home=home)
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    told = [(line[0], line[1], line[2]) for line in lines if line and line[0] in set(Format)]
+    assert told == [(format.value, str(batch), str(threads)) for format, batch, threads in places]
 
 
 def test_a_channel_that_was_rolled_back_stays_where_it_is(home, staged):

@@ -20,6 +20,7 @@ def spec(
     *,
     labels: bool = False,
     outputs: list[dict] | None = None,
+    steps: list[dict] | None = None,
 ) -> Spec:
     file = {"sha256": "a" * 64, "size": 1}
     return Spec.model_validate(
@@ -31,6 +32,7 @@ def spec(
             "inputs": inputs,
             "outputs": outputs or [{"name": "y", "shape": ["batch", 3], "scores": True}],
             "weights": {"file": "w", **file},
+            "preprocessing": steps or [],
             "samples": {"file": "samples.safetensors", "labels": labels, **file},
         }
     )
@@ -253,3 +255,74 @@ def test_labels_need_one_row_of_scores_a_sample(output, words):
     of = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": {"max": 64}}, labels=True, outputs=[output])
     with pytest.raises(SamplesInvalid, match=words):
         check_samples(of, split(x=values(3, 4)) | {"label": np.array([0, 1, 2])})
+
+
+# Codes that preprocessing looks up
+
+
+def coded(step: dict, *, most: int = 64, **given: object) -> Spec:
+    code = {"name": "code", "dtype": "int64", "shape": ["batch", 1], **given}
+    axes = {"batch": {"max": most}}
+    return spec([code, {"name": "x", "shape": ["batch", 2]}], axes, steps=[{"input": "code", **step}])
+
+
+def of(*codes: int) -> dict[str, np.ndarray]:
+    return {"code": np.array(codes)[:, None], "x": values(len(codes), 2)}
+
+
+WORDS = {"kind": "one-hot", "categories": ["a", "b", "c"], "unknown": "zeros"}
+NUMBERS = {"kind": "vocabulary", "values": [4, 9, 5], "unknown": 0}
+
+
+@pytest.mark.parametrize(
+    "step, given, tried",
+    [
+        (WORDS, {}, [-1, 0, 1, 2]),
+        (WORDS | {"unknown": "never"}, {}, [0, 1, 2]),
+        (NUMBERS, {}, [-1, 4, 9, 5]),
+        (NUMBERS, {"range": [4, 12]}, [10, 4, 9, 5]),
+        (NUMBERS, {"range": [4, 9]}, [4, 9, 5]),
+        (NUMBERS, {"range": [4, 8]}, [4, 5]),
+        (NUMBERS, {"dtype": "uint8"}, [10, 4, 9, 5]),
+    ],
+)
+def test_every_code_is_tried_and_an_unknown_one_where_it_has_a_meaning(step, given, tried):
+    found = made(coded(step, **given), **{**of(1, 1), "code": np.full((2, 1), tried[-1], given.get("dtype", "int64"))})
+    probe = found["every code 0"]
+    assert probe.inputs["code"].ravel().tolist() == tried
+    assert probe.inputs["x"].shape == (len(tried), 2)
+    assert probe.real
+    assert "every code 1" not in found
+
+
+def test_more_codes_than_the_largest_batch_has_rows_are_tried_in_parts():
+    found = made(coded({"kind": "one-hot", "categories": list(range(10)), "unknown": "never"}, most=4), **of(1, 1))
+    parts = [found[f"every code {number}"].inputs["code"].ravel().tolist() for number in range(3)]
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+
+
+def test_a_model_without_lookups_has_no_such_probe():
+    assert not [name for name in made(FLAT, x=values(5, 4)) if "code" in name]
+
+
+@pytest.mark.parametrize(
+    "step, codes, words",
+    [
+        (WORDS, (0, 3), "no such code; got 3, want a code of a text that is listed"),
+        (WORDS, (0, -2), "no such code; got -2"),
+        (WORDS | {"unknown": "never"}, (0, -1), "no such code; got -1"),
+        (
+            {"kind": "one-hot", "categories": [4, 9], "unknown": "never"},
+            (4, 5),
+            "got 5, want a category that is listed",
+        ),
+    ],
+)
+def test_samples_have_the_codes_that_the_spec_lets_them_have(step, codes, words):
+    with pytest.raises(SamplesInvalid, match=words):
+        check_samples(coded(step), split(**of(*codes)))
+
+
+def test_samples_may_have_unknown_codes_where_the_spec_says_what_becomes_of_them():
+    check_samples(coded(WORDS), split(**of(0, -1)))
+    check_samples(coded(NUMBERS), split(**of(4, 1000)))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from packhouse.artifact import Outcome
+from packhouse.digest import canonical_json
+from packhouse.latency import TIMING_HEADINGS, Timing, in_order, slowest, smallest, timing_cells
 from packhouse.manifest import dump, load
 from packhouse.preflight import Finding, Severity, Trap
 from packhouse.report import HEADINGS, Report, Row, cells, markdown, size
@@ -16,6 +20,12 @@ FULL = Row(
 )  # fmt: skip
 INT8 = Row(format=Format.ONNX_INT8, outcome=Outcome.PASS, agreement=0.995, sqnr_db=33.3, calls=20)
 OUT = Row(format=Format.PROGRAM, outcome=Outcome.REFUSED, reason="axis | 'time'")
+
+
+def timing(format: Format, batch: int | None = 1, threads: int = 1, **changes: object) -> Timing:
+    given = {"calls": 250, "p50_ms": 0.125, "p95_ms": 0.25, "p99_ms": 0.5, "items_per_s": 8000.0, "busy": 0.98}
+    speed = 1.25 if threads == 1 else None
+    return Timing(**({"format": format, "batch": batch, "threads": threads, "speed": speed} | given | changes))
 
 
 def report(**changes: object) -> Report:
@@ -84,3 +94,45 @@ def test_the_traps_have_a_section_of_their_own_where_there_are_any():
 
 def test_a_report_is_read_back_as_it_was_written():
     assert load(Report, dump(report()), where="report.json") == report()
+    timed = report(latency=(timing(Format.ONNX), timing(Format.ONNX, None, 2, p99_ms=None)), untimed=("batch 8",))
+    assert load(Report, dump(timed), where="report.json") == timed
+
+
+def test_a_report_from_before_there_was_a_grid_is_still_read_and_shown():
+    document = json.loads(dump(report()))
+    del document["latency"], document["untimed"], document["cuda"], document["preflight"]
+    old = load(Report, canonical_json(document), where="report.json")
+    assert old == report()
+    assert "## Latency" not in markdown(old)
+
+
+def test_the_page_shows_each_timing_with_its_calls_and_says_what_was_not_timed():
+    few = timing(Format.PROGRAM, 8, 2, calls=5, p95_ms=None, p99_ms=None)
+    page = markdown(report(latency=(timing(Format.ONNX), few), untimed=("program: batch 32 on 2 threads",)))
+    section = page.split("## Latency")[1]
+    assert "| onnx | 1 | 1 | 0.125 | 0.25 | 0.5 | 8,000 | 1.25x | 0.98 | 250 |" in section
+    assert "| program | 8 | 2 | 0.125 |  |  | 8,000 |  | 0.98 | 5 |" in section
+    assert "On a processor." in section
+    assert "- Not timed, since it would have taken too long: program: batch 32 on 2 threads." in section
+    assert len(timing_cells(few)) == len(TIMING_HEADINGS)
+
+
+def test_the_page_says_where_others_had_the_processor_too():
+    shared = "Others had the processor too: busy 0.50 at the median."
+    timings = [timing(Format.ONNX, batch, busy=busy) for batch, busy in ((1, 0.4), (8, 0.5), (32, 0.99))]
+    waits = timing(Format.ONNX, threads=2, busy=0.1)  # with more threads it also says how little these help
+    assert shared in markdown(report(latency=(*timings, waits)))
+    assert "Others had" not in markdown(report(latency=(timings[2], waits)))
+    assert "Others had" not in markdown(report())
+
+
+def test_the_smallest_batch_on_one_thread_stands_for_a_format_and_the_slowest_batch_for_its_speed():
+    timings = [
+        timing(Format.ONNX_INT8, 32, speed=0.75),
+        timing(Format.ONNX_INT8, 1, threads=2),
+        timing(Format.ONNX_INT8, 1, speed=1.5),
+        timing(Format.ONNX, 1, speed=1.0),
+    ]
+    assert smallest(timings) == {Format.ONNX: timings[3], Format.ONNX_INT8: timings[2]}
+    assert slowest(timings) == {Format.ONNX: 1.0, Format.ONNX_INT8: 0.75}
+    assert [entry.batch for entry in in_order(timings)] == [1, 1, 32, 1]

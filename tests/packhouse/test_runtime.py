@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from packhouse.cases import read_cases
 from packhouse.errors import ReleaseInvalid
 from packhouse.manifest import GOLDEN
-from packhouse.runtime import as_tensor, open_format, refuse_pickles, torch_runner
+from packhouse.runtime import as_tensor, as_text, open_format, refuse_pickles, torch_runner
 from packhouse.spec import Format
 from tests.packhouse.small_release import FORMATS
 
@@ -133,3 +133,11 @@ def test_a_graph_that_hides_an_expression_or_is_none_is_refused(tmp_path, graph)
 def test_a_program_that_carries_a_pickle_is_refused(tmp_path, entries):
     with pytest.raises(ReleaseInvalid, match=r"^model\.pt2: .*(carries a pickle|is not a config of payloads)"):
         refuse_pickles(archive(tmp_path / "model.pt2", PLAIN | entries))
+
+
+def test_codes_become_the_text_that_they_stand_for_and_any_other_a_text_that_has_no_code():
+    given = {"plan": np.array([[1, 0], [-1, 5]]), "x": np.zeros(2)}
+    found = as_text(given, {"plan": ("?", "year")})
+    np.testing.assert_array_equal(found["plan"], np.array([["year", "?"], ["??", "??"]], dtype=object))
+    assert found["x"] is given["x"]
+    assert as_text(found, {"plan": ("?", "year")})["plan"] is found["plan"]

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packhouse.errors import SpecInvalid
-from packhouse.spec import MAX_SPEC_BYTES, DType, Format, Spec, Want, parse, render
+from packhouse.keys import DType
+from packhouse.spec import MAX_SPEC_BYTES, Format, Spec, Want, parse, render
+from packhouse.steps import Standard
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +78,39 @@ repository = "registry.example:5000/models/churn"
 [mlflow]
 name = "churn model"
 """
+
+ONE_TABLE = GOOD[GOOD.index("[preprocessing]") : GOOD.index("[formats]")]
+STEPS = """\
+[[preprocessing]]
+kind = "min-max"
+input = "x"
+data_min = [0, 1, 2]
+data_max = [1, 1, 3]
+feature_range = [-1, 1]
+clip = true
+
+[[preprocessing]]
+kind = "one-hot"
+input = "ids"
+categories = ["a", "b"]
+unknown = "zeros"
+
+[[preprocessing]]
+kind = "concatenate"
+inputs = ["x", "ids"]
+
+"""
+WORDS = """\
+[[preprocessing]]
+kind = "vocabulary"
+input = "ids"
+values = [7, 5]
+indices = [1, 0]
+unknown = 2
+
+"""
+LISTED = GOOD.replace(ONE_TABLE, STEPS)
+LOOKED_UP = GOOD.replace(ONE_TABLE, WORDS)
 
 ONE_INPUT = GOOD[GOOD.index('[[inputs]]\nname = "ids"') : GOOD.index("[[outputs]]")]
 
@@ -233,7 +268,10 @@ BAD = {
 @pytest.mark.parametrize("old, new, line, words", BAD.values(), ids=BAD)
 def test_a_bad_spec_is_named_with_its_line_and_key(old, new, line, words):
     assert GOOD.count(old) >= 1
-    text = GOOD.replace(old, new, 1)
+    check_named(GOOD.replace(old, new, 1), line, words)
+
+
+def check_named(text: str, line: str, words: str) -> None:
     with pytest.raises(SpecInvalid) as caught:
         parse(text.encode())
     assert words in str(caught.value)
@@ -430,3 +468,106 @@ def test_the_documentation_names_every_key_and_every_default():
             assert row, key
             if isinstance(default := value.get("default"), (int, float)) and not isinstance(default, bool):
                 assert re.search(rf"^\| `{key}` \|.*\b{re.escape(f'{default:g}')}\b", page, re.MULTILINE), key
+
+
+def test_one_table_of_preprocessing_is_a_list_of_one_standard_step():
+    listed = GOOD.replace("[preprocessing]", '[[preprocessing]]\nkind = "standard"')
+    assert parse(GOOD.encode()).preprocessing == parse(listed.encode()).preprocessing
+    (step,) = parse(GOOD.encode()).preprocessing
+    assert isinstance(step, Standard)
+
+
+@pytest.mark.parametrize("text", [LISTED, LOOKED_UP, GOOD.replace(ONE_TABLE, "")], ids=["list", "vocabulary", "none"])
+def test_steps_are_read_back_as_they_were(text):
+    spec = parse(text.encode())
+    assert parse(render(spec)) == spec
+
+
+def test_text_is_what_the_first_step_of_an_input_lists():
+    assert parse(LISTED.encode()).text == {"ids": ("a", "b")}
+    assert parse(LOOKED_UP.encode()).text == {}
+
+
+# a spec with a list of steps, and then as above
+BAD_STEPS = {
+    "unknown kind": (LISTED, '"one-hot"', '"onehot"', "onehot", "preprocessing[1].kind: no such step; got 'onehot'"),
+    "kind of another type": (LISTED, '"one-hot"', "1", "kind = 1", "preprocessing[1].kind: no such step; got '1'"),
+    "unknown key of a step": (LISTED, "clip", "clips", "clips", "preprocessing[0].clips: unknown key"),
+    "no rule for the unknown": (LISTED, 'unknown = "zeros"\n', "", "[[preprocessing]]@2", "[1].unknown: missing"),
+    "a rule that no file can keep": (LISTED, '"zeros"', '"error"', '"error"', "Input should be 'zeros' or 'never'"),
+    "text and numbers": (LISTED, '["a", "b"]', '["a", 1]', "categories", "[1].categories[0]: integers alone, or text"),
+    "a category twice": (LISTED, '["a", "b"]', '["a", "a"]', "categories", "[1].categories[1]: 'a' stands there twice"),
+    "no categories": (LISTED, '["a", "b"]', "[]", "categories", "preprocessing[1].categories: "),
+    "text of small codes": (
+        LISTED,
+        '"int64"',
+        '"int32"',
+        'input = "ids"',
+        "[1].input: text has int64 codes, and 'ids'",
+    ),
+    "floats looked up": (LOOKED_UP, 'input = "ids"', 'input = "x"', 'input = "x"', "and only integers are looked up"),
+    "no columns": (LISTED, '["batch", 5]', '["batch"]', 'input = "ids"', "[1].input: 'ids' is ['batch'], and needs"),
+    "minimum of another length": (LISTED, "[0, 1, 2]", "[0, 1]", "data_max", "[0].data_max: columns, data_min and"),
+    "maximum below its minimum": (LISTED, "[1, 1, 3]", "[1, 0, 3]", "data_max", "a data_max is below its data_min"),
+    "features of another number": (LISTED, '["batch", 3]', '["batch", 4]', "data_min", "[0].data_min: 3 minima, so"),
+    "range that goes down": (LISTED, "[-1, 1]", "[1, -1]", "feature_range", "[0].feature_range: must go up"),
+    "range of three": (
+        LISTED,
+        "[-1, 1]",
+        "[-1, 0, 1]",
+        "feature_range",
+        "[0].feature_range: Tuple should have at most",
+    ),
+    "nobody concatenated": (LISTED, '["x", "ids"]', '["x", "y"]', "inputs =", "[2].inputs[1]: 'y' is not among"),
+    "one concatenated twice": (
+        LISTED,
+        '["x", "ids"]',
+        '["x", "x"]',
+        "inputs =",
+        "[2].inputs[1]: 'x' stands there twice",
+    ),
+    "other axes concatenated": (
+        LISTED.replace('["batch", 5]', '["batch", 2, 5]'),
+        "",
+        "",
+        "inputs =",
+        "[2].inputs[1]: 'ids' has the axes ['batch', 2] and 'x' ['batch'] before the last",
+    ),
+    "integers concatenated": (
+        LISTED,
+        LISTED[LISTED.index('[[preprocessing]]\nkind = "one-hot"') : LISTED.index('[[preprocessing]]\nkind = "conc')],
+        "",
+        "inputs =",
+        "[1].inputs[1]: 'ids' is int64 ['batch', 5] here, and must be float32",
+    ),
+    "what is gone": (
+        LISTED,
+        "[formats]",
+        WORDS + "[formats]",
+        'input = "ids"@2',
+        "[3].input: 'ids' is not among the inp",
+    ),
+    "indices of another length": (LOOKED_UP, "[1, 0]", "[1]", "indices", "[0].indices: 1 indices of 2 values"),
+    "index below zero": (LOOKED_UP, "[1, 0]", "[1, -1]", "indices", "preprocessing[0].indices[1]: Input should be gr"),
+    "far apart": (
+        LOOKED_UP,
+        "[7, 5]",
+        "[7, 5000000]",
+        "values",
+        "[0].values: lie too far apart: from smallest to larg",
+    ),
+    "text after numbers": (
+        LOOKED_UP,
+        "[formats]",
+        STEPS[STEPS.index('[[preprocessing]]\nkind = "one-hot"') : STEPS.index('[[preprocessing]]\nkind = "conc')]
+        + "[formats]",
+        "categories",
+        "preprocessing[1].categories: text comes in, so this must be the first step of 'ids'",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, old, new, line, words", BAD_STEPS.values(), ids=BAD_STEPS)
+def test_a_step_that_does_not_fit_is_named_with_its_line_and_key(text, old, new, line, words):
+    assert old in text
+    check_named(text.replace(old, new, 1) if old else text, line, words)

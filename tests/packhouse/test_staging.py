@@ -26,9 +26,11 @@ from packhouse.errors import (
     StoreUnavailable,
     WeightsInvalid,
 )
+from packhouse.keys import DType
 from packhouse.runtime import torch_runner
-from packhouse.spec import SPEC_FILE, DType, parse
+from packhouse.spec import SPEC_FILE, parse
 from packhouse.staging import stage, stage_folder
+from packhouse.steps import Concatenate, OneHot, Standard
 from packhouse.store import FileStore
 from packhouse.tensors import read_numpy
 
@@ -132,12 +134,57 @@ def test_preprocessing_is_staged_as_numbers_and_samples_as_they_come(tmp_path):
     mean, scale = np.arange(16.0), np.full(16, 2.0)
     options = {"preprocessing": packhouse.Standardise("x", mean, scale, columns=[f"c{n}" for n in range(16)])}
     spec = staged(tmp_path, **options).spec
-    assert spec.preprocessing is not None
-    assert spec.preprocessing.mean == tuple(mean)
-    assert spec.preprocessing.scale == tuple(scale)
-    assert spec.preprocessing.columns[3] == "c3"
+    (step,) = spec.preprocessing
+    assert isinstance(step, Standard)
+    assert step.mean == tuple(mean)
+    assert step.scale == tuple(scale)
+    assert step.columns[3] == "c3"
     samples = read_numpy(tmp_path / "source" / spec.samples.file)
     np.testing.assert_array_equal(samples["calibration.x"], X[::4])
+
+
+def test_text_is_staged_as_codes_and_a_column_of_categories_has_an_axis_of_its_own(tmp_path):
+    """The model gets the 13 numbers and 3 categories that the steps make of it."""
+    colours = np.array(["red", "green", "blue", "red"] * 6, dtype=object)
+    steps = (
+        OneHot(input="colour", categories=("blue", "green", "red"), unknown="zeros"),
+        Concatenate(inputs=("x", "colour")),
+    )
+    spec = staged(tmp_path, inputs={"x": X[:, :13], "colour": colours}, preprocessing=steps).spec
+    assert spec.preprocessing == steps
+    assert spec.text == {"colour": ("blue", "green", "red")}
+    assert (spec.inputs[1].dtype, spec.inputs[1].shape) == (DType.INT64, ("batch", 1))
+    samples = read_numpy(tmp_path / "source" / spec.samples.file)
+    np.testing.assert_array_equal(samples["calibration.colour"], [[2], [2], [2], [2], [2], [2]])
+    np.testing.assert_array_equal(samples["evaluation.colour"][:3], [[1], [0], [2]])
+
+
+COLOURS = np.array(["red", "green"] * 12)
+RED = OneHot(input="colour", categories=("red",), unknown="never")
+
+
+@pytest.mark.parametrize(
+    "inputs, steps, words",
+    [
+        ({"colour": COLOURS}, (), "inputs: colour: text needs a step that lists it"),
+        (
+            {"x": X[:, :15], "colour": COLOURS},
+            (RED, Concatenate(inputs=("x", "colour"))),
+            "colour: no such code; got -1",
+        ),
+        ({"x": X, "colour": [None] * 24}, (RED,), "is no text; got None; fill gaps with text"),
+        ({"x": X}, (RED,), r"preprocessing\[0\].input: 'colour' is not among the inputs, x"),
+        (
+            {"x": X},
+            (Standard(input="x", mean=(1,), scale=(1,)),),
+            r"preprocessing\[0\].mean: 1 means, so input 'x' must",
+        ),
+    ],
+)
+def test_preprocessing_that_does_not_fit_the_samples_is_named_and_writes_nothing(tmp_path, inputs, steps, words):
+    with pytest.raises(PackhouseError, match=words):
+        staged(tmp_path, inputs=inputs, preprocessing=steps)
+    assert not (tmp_path / "source").exists()
 
 
 @pytest.mark.parametrize("part, count", [(0.25, 6), (0.5, 12), (0.75, 18), (0.1, 3), (0.01, 1), (0.99, 23)])

@@ -67,6 +67,7 @@ def test_a_release_verifies_by_channel_and_as_a_plain_folder(release, tmp_path):
 def test_what_was_measured_is_not_part_of_the_proof(small):
     (small.folder / "report.json").write_text("other\n")
     (small.folder / "report.md").write_text("other\n")
+    (small.folder / "report.html").write_text("other\n")
     assert proven(small).record == digest_file(small.folder / RECORD)
 
 

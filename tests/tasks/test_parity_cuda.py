@@ -13,6 +13,7 @@ from infra.workshop import workshop
 from packhouse.artifact import Artifact, Outcome
 from packhouse.digest import digest_bytes
 from packhouse.errors import GpuUnavailable, ParityRefused, ReleaseInvalid
+from packhouse.latency import Timing
 from packhouse.manifest import DECISIONS, Decisions, dump, load, release_key
 from packhouse.spec import Format
 from tasks import cuda_batch, export
@@ -380,7 +381,10 @@ def test_the_first_verdicts_on_the_same_bytes_count_whether_a_gpu_is_there_later
 def test_what_was_decided_by_the_clock_and_by_the_gpu_do_not_wipe_each_other_out(home, staged):
     model = planned(staged("linear"))
     ask(model, passed(model.asked))
-    measured = Measured(latency={}, speed={Format.ONNX_INT8: 0.1}, processor="", case="")
+    slow = Timing(
+        format=Format.ONNX_INT8, batch=1, threads=1, calls=1, p50_ms=1.0, items_per_s=1e3, busy=1.0, speed=0.1
+    )
+    measured = Measured(timings=(slow,), processor="")
     pays.fn(model.gated, [], measured)
     assert decisions(model) == Decisions(slower={Format.ONNX_INT8: True}, cuda=passed(model.asked).verdicts)
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from packhouse import architectures
 from packhouse.preflight import FROZEN_BY_A_TRACE, MOST_FINDINGS, NEXT, Finding, Severity, Trap, distinct, explained
-from packhouse.spec import Preprocessing
-from tasks.jobs import model as models
+from packhouse.steps import Standard
 from tasks.jobs import preflight
+from tasks.jobs.preprocessing import Prepared
 from tasks.jobs.state import State
 from tests.packhouse.test_probes import spec, split
 from tests.tasks import faulty
@@ -159,9 +159,9 @@ def test_an_operator_without_a_kernel_for_the_cpu_is_named():
 
 def test_a_trap_behind_preprocessing_is_found_in_the_model_itself():
     declared = spec_of(("batch", 16), (("batch", 4),)).model_copy(
-        update={"preprocessing": Preprocessing(input="x", mean=(0.0,) * 16, scale=(1.0,) * 16)}
+        update={"preprocessing": (Standard(input="x", mean=(0.0,) * 16, scale=(1.0,) * 16),)}
     )
-    module = models.Standardised(built(faulty.BranchOnItem), declared).eval()
+    module = Prepared(built(faulty.BranchOnItem), declared).eval()
     findings, _ = preflight.look(module, declared, {"evaluation.x": samples(("batch", 16))})
     assert {finding.where: finding.trap.value for finding in findings} == marks(faulty.BranchOnItem)
 

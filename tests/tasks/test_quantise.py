@@ -181,7 +181,7 @@ def test_calibration_keeps_the_activations_of_one_batch_alone(monkeypatch):
 
     monkeypatch.setattr(calibrate, "activations", batch_by_batch)
     monkeypatch.setattr(calibrate, "room", lambda _: 1.0)
-    found = Calibration(None, [], Path("unused"))  # type: ignore[arg-type]
+    found = Calibration(None, [], Path("unused"), {})  # type: ignore[arg-type]
     assert found.ranges(["a"], Ranges.MINMAX) == {"a": (0.0, 19.0)}
     alive.clear()
     low, high = found.ranges(["a"], Ranges.PERCENTILE)["a"]

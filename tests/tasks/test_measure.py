@@ -1,0 +1,178 @@
+"""Latency: what is timed, which figures are told, and what the clock decides once and for all."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from infra.workshop import workshop
+from packhouse.artifact import SAFETENSORS, Artifact, Outcome, Verdict
+from packhouse.digest import digest_bytes
+from packhouse.latency import Timing
+from packhouse.probes import MAX_CASE_ELEMENTS
+from packhouse.spec import Format
+from tasks.jobs.latency import (
+    Limits,
+    Stint,
+    batch_sizes,
+    expected_s,
+    inputs_of,
+    percentile,
+    thread_counts,
+    usable_processors,
+)
+from tasks.measure import pays
+from tasks.states import Candidate, Judged, Measured
+from tests.packhouse.test_probes import spec, split, values
+from tests.packhouse.test_report import timing
+from tests.tasks.test_parity_cuda import Made, made, planned
+
+BATCHES = Limits().batches
+
+
+@pytest.mark.parametrize(
+    "axis, sizes",
+    [
+        ({"max": 64}, (1, 8, 32)),
+        ({"max": 20}, (1, 8, 20)),
+        ({"max": 1}, (1,)),
+        ({"min": 4, "max": 16}, (4, 8, 16)),
+        ({"min": 16, "max": 16}, (16,)),
+        ({"min": 100, "max": 200}, (100,)),
+    ],
+)
+def test_batch_sizes_are_moved_into_what_the_axis_allows(axis, sizes):
+    batched = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": axis})
+    assert batch_sizes(batched, split(x=values(3, 4)), BATCHES) == sizes
+
+
+def test_a_model_without_a_batch_axis_is_timed_on_one_sample_as_it_is():
+    alone = spec([{"name": "x", "shape": [4]}], outputs=[{"name": "y", "shape": [3]}])
+    samples = split(x=values(3, 4))
+    assert batch_sizes(alone, samples, BATCHES) == (None,)
+    assert np.array_equal(inputs_of(alone, samples, None)["x"], samples["evaluation.x"][0])
+
+
+def test_batches_of_large_samples_stop_where_probes_do():
+    wide = MAX_CASE_ELEMENTS // 10
+    batched = spec([{"name": "x", "shape": ["batch", wide]}], {"batch": {"max": 64}})
+    assert batch_sizes(batched, split(x=np.zeros((1, wide), np.float32)), BATCHES) == (1, 8, 10)
+
+
+def test_a_batch_is_made_of_the_first_samples_and_begins_again_where_they_end():
+    batched = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": {"max": 64}})
+    samples = split(x=values(3, 4))
+    given = inputs_of(batched, samples, 8)["x"]
+    assert given.shape == (8, 4)
+    assert np.array_equal(given[3:6], samples["evaluation.x"])
+
+
+@pytest.mark.parametrize("processors, counts", [(1, (1,)), (2, (1, 2)), (4, (1, 4)), (64, (1, 4))])
+def test_formats_are_timed_on_one_thread_and_on_a_few(processors, counts):
+    assert thread_counts(processors, Limits().threads) == counts
+
+
+@pytest.mark.parametrize("percent, needed", [(95, 40), (99, 200)])
+def test_a_percentile_is_told_only_where_two_calls_lie_beyond_it(percent, needed):
+    assert percentile([1.0] * (needed - 1), percent) is None
+    times = [float(number) for number in range(needed)]
+    told = percentile(times, percent)
+    assert told is not None
+    assert len([time for time in times if time > told]) == 2
+
+
+@pytest.mark.parametrize(
+    "rounds, seconds, over",
+    [(7, 9.0, False), (8, 9.0, True), (8, 0.5, False), (39, 0.5, False), (40, 0.5, True), (40, 0.05, False)],
+)
+def test_a_stint_ends_by_rounds_where_calls_are_fast_and_by_time_where_they_are_slow(rounds, seconds, over):
+    assert Stint((8, 40), (0.1, 1.0)).over(rounds, seconds) is over
+
+
+def test_what_a_batch_will_take_follows_from_the_largest_one_seen():
+    assert expected_s({}, 8) == 0
+    assert expected_s({1: 0.5}, 8) == 4.0
+    assert expected_s({1: 0.5, 8: 1.0}, 32) == 4.0
+    assert expected_s({1: 0.5, 8: 1.0}, 8) == 1.0
+    assert expected_s({None: 0.5}, None) == 0.5
+
+
+FORMATS = (Format.ONNX, Format.TORCHSCRIPT)
+THREADS = thread_counts(usable_processors(), Limits().threads)
+
+
+def measured(model: Made, seconds: float) -> dict:
+    """The job itself, in a child, on real files."""
+    files = {entry.format.value: entry.artifact for entry in model.candidates}
+    assert set(files) == set(FORMATS)
+    arguments = {"spec": model.gated.spec_file, "samples": model.gated.samples, "models": files, "seconds": seconds}
+    return workshop().run("tasks.jobs.measure:run", arguments)[0].document
+
+
+def test_every_format_is_timed_at_every_batch_size_and_thread_count(home, staged):
+    answer = measured(made(staged("linear")), 0.5)
+    timings = [Timing.model_validate(entry) for entry in answer["timings"]]
+    assert {(t.format, t.batch, t.threads) for t in timings} == set(product(FORMATS, BATCHES, THREADS))
+    assert len(timings) == len(FORMATS) * len(BATCHES) * len(THREADS)
+    assert answer["untimed"] == []
+    assert answer["processor"]
+    for told in timings:
+        assert told.calls >= Limits().rounds
+        assert told.items_per_s == pytest.approx(told.batch / told.p50_ms * 1000)
+        assert (told.p95_ms is None, told.p99_ms is None) == (told.calls < 40, told.calls < 200)
+        assert told.p99_ms is None or told.p50_ms <= told.p95_ms <= told.p99_ms
+        assert told.speed == (1.0 if told.threads == 1 else None), "each is its own base here"
+
+
+def test_what_there_is_no_time_for_is_named_and_the_smallest_batch_is_timed_all_the_same(home, staged):
+    answer = measured(made(staged("linear")), 1e-9)
+    assert {(entry["batch"], entry["threads"]) for entry in answer["timings"]} == {(1, 1)}
+    assert all(entry["calls"] >= Limits().first_rounds[0] for entry in answer["timings"])
+    assert answer["untimed"][:2] == ["batch 8 on 1 thread", "batch 32 on 1 thread"]
+    assert len(answer["untimed"]) == len(BATCHES) * len(THREADS) - 1
+
+
+SLOW, FAST = 0.5, 2.0
+
+
+def int8(*speeds: tuple[int, int, float | None]) -> Measured:
+    """speeds: batch, threads and speed of each timing of `onnx-int8`."""
+    timings = (timing(Format.ONNX_INT8, batch, threads, speed=speed) for batch, threads, speed in speeds)
+    return Measured(timings=tuple(timings), processor="")
+
+
+def kept(model, measured: Measured) -> set[Format]:
+    judged, left_out = pays.fn(model.gated, [entry(Format.ONNX, 100), entry(Format.ONNX_INT8, 30)], measured)
+    for each in left_out:
+        assert each.verdict.reason == "is slower than onnx on this processor"
+    return {each.candidate.format for each in judged}
+
+
+def entry(format: Format, size: int) -> Judged:
+    made = Artifact(name=format.file, digest=digest_bytes(format.value.encode()), size=size, media_type=SAFETENSORS)
+    verdict = Verdict(check="parity-cpu", subject=format.value, outcome=Outcome.PASS, compared=(made.digest,))
+    candidate = Candidate(format=format, artifact=made, facts={}, seconds=0.0, peak_bytes=0)
+    return Judged(candidate=candidate, verdict=verdict, measures={})
+
+
+@pytest.mark.parametrize(
+    "measured, stays",
+    [
+        (int8((1, 1, FAST), (8, 1, FAST)), True),
+        (int8((1, 1, SLOW), (8, 1, FAST)), False),
+        (int8((1, 1, FAST), (8, 1, SLOW)), False),
+        (int8((1, 1, 0.95), (1, 4, None)), True),
+    ],
+    ids=["faster", "slower alone", "slower in batches", "within the margin"],
+)
+def test_int8_pays_where_it_is_slower_at_no_batch_size(home, staged, measured, stays):
+    assert (Format.ONNX_INT8 in kept(planned(staged("linear")), measured)) is stays
+
+
+@pytest.mark.parametrize("first, later", [(SLOW, FAST), (FAST, SLOW)])
+def test_a_second_run_of_the_same_inputs_does_not_turn_the_decision_over(home, staged, first, later):
+    model = planned(staged("linear"))
+    decided = kept(model, int8((1, 1, first)))
+    assert kept(model, int8((1, 1, later))) == decided
