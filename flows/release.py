@@ -90,9 +90,10 @@ def line(source: str, channel: ChannelName) -> Released:
     packed = pack(gated, referenced, judged, [*left_out, *too_slow], cuda=cuda.verdicts)
     summary = report(gated, referenced, measured, packed, time.monotonic() - started, cuda=cuda)
     published = publish(packed, summary, [done.result() for done in uploads])
-    record = commit(canary(image(published)))
+    proven = canary(image(published))
+    record = commit(proven)
     released = _promoted(record, channel, source, approve=approve)
-    show(summary, packed)
+    show(summary, packed, proven)
     return released.model_copy(update={"size": sum(artifact.size for artifact in packed.manifest.artifacts)})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 
 from flows.ends import Status
@@ -17,7 +18,9 @@ from infra.registry.reference import parse
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
 from packhouse.manifest import CANARY, MANIFEST
+from packhouse.preprocessing import Concatenate
 from packhouse.releases import find
+from packhouse.steps import OneHot
 from packhouse.verify import verify
 from tests.registry.conftest import open_registry
 from tests.registry.images import push_base, small_layer
@@ -73,6 +76,20 @@ def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(regist
     assert f"PACKHOUSE_MANIFEST_DIGEST={found.record.manifest}" in inner["Env"]
     assert f"MODEL_DIR=/{MODELS}" in inner["Env"]
     verify(found)
+
+
+def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged):
+    """The canary asks it with the words, as any client would."""
+    plans = np.array(["month", "year", "two years", "year"] * 6)
+    numbers = np.random.default_rng(0).normal(size=(24, 13)).astype(np.float32)
+    steps = [
+        OneHot(input="plan", categories=("month", "two years", "year"), unknown="zeros"),
+        Concatenate(inputs=("numbers", "plan")),
+    ]
+    inputs = {"numbers": numbers, "plan": plans}
+    (end,) = release([staged(inputs=inputs, preprocessing=steps, image=repository)])
+    assert end.status is Status.RELEASED, end.line()
+    assert find(workshop().store, "linear@latest").record.image is not None
 
 
 def test_same_inputs_give_the_same_image_elsewhere_too(registry, repository, staged, tmp_path, monkeypatch, sandbox):
