@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-peers wheels constraints clean help
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-peers bench-images bench-serving wheels serving-wheels \
+	runtime-image constraints clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -14,7 +15,7 @@ $(READY): pyproject.toml constraints.txt examples/pyproject.toml tests/architect
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "packhouse needs Python 3.11 or later; got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[worker,cluster,test]' --editable examples --editable tests/architectures
+		--editable '.[worker,cluster,serving,test]' --editable examples --editable tests/architectures
 	touch $(READY)
 
 demo: $(READY) ## train small real models, release, verify, show
@@ -53,8 +54,20 @@ bench-formats: $(READY) ## INT8 against ONNX Runtime's own quantiser
 bench-peers: $(READY) ## side by side with Model Navigator, Olive and optimum, which it installs into a cache folder
 	$(BIN)/python -m bench.peers
 
+bench-images: $(READY) ## a model's image appended, against docker build and push; needs root and Debian's engine and registry
+	$(BIN)/python -m bench.images
+
+bench-serving: $(READY) ## the model server against bare ONNX Runtime, under load; needs wrk
+	$(BIN)/python -m bench.serving --merge 16
+
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
-	$(BIN)/python -m infra.deploy.wheels --torch $(or $(TORCH),cpu) $(PACKAGES)
+	$(BIN)/python -m infra.deploy.wheels $(or $(TORCH),cpu) $(PACKAGES)
+
+serving-wheels: $(READY) ## what infra/serving/Dockerfile is built from; KIND=cuda
+	$(BIN)/python -m infra.deploy.wheels serving-$(or $(KIND),cpu)
+
+runtime-image: $(READY) ## what models' images are built on: BASE=python:3.11-slim@sha256:... TO=registry.example/models/runtime
+	$(BIN)/python -m infra.deploy.runtime_image --base $(BASE) --kind $(or $(KIND),cpu) $(TO)
 
 constraints: $(READY) ## write down what is installed here
 	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > constraints.txt

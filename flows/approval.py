@@ -15,6 +15,7 @@ from flows.ends import End, Status, end_of
 from infra.settings import settings
 from packhouse.errors import NotApproved, PackhouseError
 from tasks.commit import approve
+from tasks.follow import follow
 
 
 class Approval(RunInput):
@@ -61,7 +62,9 @@ def _decided(end: End, answer: Approval | str) -> End:
         if not answer.approve:
             words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
-        moved = end_of(end.source, approve(end.model, end.release, end.channel, end.source))
+        released = approve(end.model, end.release, end.channel, end.source)
+        follow(released)
+        moved = end_of(end.source, released)
     except PackhouseError as error:
         moved = end_of(end.source, error)
     return moved.model_copy(update={"seconds": end.seconds, "size": end.size})

@@ -36,8 +36,8 @@ class Status(StrEnum):
 
 class End(Frozen):
     """serial: of the channel, which points at points_at where that is another release. reason: one clear line; empty
-    where there is a release. seconds: wall time of this model's run; size: bytes
-    published."""
+    where there is a release. seconds: wall time of this model's run; size: bytes published.
+    image: by digest, where the release has one."""
 
     source: str
     status: Status
@@ -49,6 +49,7 @@ class End(Frozen):
     reason: str = ""
     seconds: float = 0.0
     size: int = 0
+    image: str = ""
 
     def line(self) -> str:
         if self.status is Status.WAITING:

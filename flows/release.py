@@ -18,12 +18,15 @@ from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
 from flows.progress import Progress
 from flows.talk import ENDS, talk_to_prefect
 from infra.workshop import workshop
-from packhouse.manifest import ChannelName
+from packhouse.manifest import ChannelName, Record
 from tasks.artifacts import show
+from tasks.canary import canary
 from tasks.commit import commit, promote
 from tasks.export import export
 from tasks.fetch import fetch
+from tasks.follow import follow, tag_image
 from tasks.gate import gate
+from tasks.image import image
 from tasks.judge import judge
 from tasks.measure import measure, pays
 from tasks.pack import insist, pack
@@ -61,7 +64,7 @@ def line(source: str, channel: ChannelName) -> Released:
     planned = plan(source)
     approve = planned.spec.gates.approve
     if planned.record:
-        return promote(planned.record, channel, source=source, again=True, approve=approve)
+        return _promoted(planned.record, channel, source, again=True, approve=approve)
     fetched = fetch(planned)
     gated = gate(fetched)
 
@@ -87,10 +90,19 @@ def line(source: str, channel: ChannelName) -> Released:
     packed = pack(gated, referenced, judged, [*left_out, *too_slow], cuda=cuda.verdicts)
     summary = report(gated, referenced, measured, packed, time.monotonic() - started, cuda=cuda)
     published = publish(packed, summary, [done.result() for done in uploads])
-    record = commit(published)
-    released = promote(record, channel, source=source, approve=approve)
-    show(summary, packed)
+    proven = canary(image(published))
+    record = commit(proven)
+    released = _promoted(record, channel, source, approve=approve)
+    show(summary, packed, proven)
     return released.model_copy(update={"size": sum(artifact.size for artifact in packed.manifest.artifacts)})
+
+
+def _promoted(record: Record, channel: ChannelName, source: str, *, approve: bool, again: bool = False) -> Released:
+    """The channel first; what others see of it goes after it, and a run that was killed in between does it again."""
+    tag_image(record)
+    released = promote(record, channel, source=source, again=again, approve=approve)
+    follow(released)
+    return released
 
 
 @flow(

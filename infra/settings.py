@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,13 @@ from infra.lockdown import Measure
 GiB = 1024**3
 
 
+class BuildBy(StrEnum):
+    """registry: a layer is appended over the registry's API. docker: an engine builds and pushes."""
+
+    REGISTRY = "registry"
+    DOCKER = "docker"
+
+
 class Settings(BaseSettings):
     """home: where the embedded defaults live. store: where releases go. sources: the prefixes that sources must lie
     under, and that a night looks through; none: any source. trusted_programs: the prefixes below which a source may be
@@ -24,7 +32,11 @@ class Settings(BaseSettings):
     long one format is timed. cuda_pool: the work pool whose workers have a GPU; cuda_wait_s: how long a release waits
     for one; cuda_omit: lockdown measures that a GPU's driver can not live with. mlflow_uri: the tracking server that
     `watch` looks at; webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a
-    person."""
+    person.
+    runtime_image: what models' images are built on, by digest. registries: prefixes of the repositories that images may
+    go to. registry_ca: a file of authorities to trust; insecure_registries: hosts that speak plain HTTP. platform: of
+    the runtime image. image_builder, engine: who builds, and where the Docker engine listens; with an engine, the
+    canary is a container of it."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
 
@@ -46,6 +58,13 @@ class Settings(BaseSettings):
     mlflow_uri: str = ""
     webhook_secret: SecretStr = SecretStr("")
     approval_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
+    runtime_image: str = ""
+    registries: tuple[str, ...] = ()
+    registry_ca: str = ""
+    insecure_registries: tuple[str, ...] = ()
+    platform: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")] = "linux/amd64"
+    image_builder: BuildBy = BuildBy.REGISTRY
+    engine: str = ""
 
     @property
     def store_url(self) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from infra import images
 from packhouse import architectures
 from packhouse.digest import canonical_json, digest_bytes, digest_file
 from packhouse.manifest import ArchitectureCode, Inputs
@@ -38,11 +39,17 @@ _ARM = (("i8mm", "i8mm"), ("asimddp", "dotprod"))
 
 
 def release_inputs(
-    spec: Spec, spec_digest: str, *, fingerprint: Callable[[str], dict[str, Any]] = architectures.fingerprint
+    spec: Spec,
+    spec_digest: str,
+    *,
+    runtime_image: str = "",
+    fingerprint: Callable[[str], dict[str, Any]] = architectures.fingerprint,
 ) -> Inputs:
-    """fingerprint: one that remembers, where many models are planned at once.
+    """runtime_image: what images are built on, by digest; looked at where the spec wants an image.
+    fingerprint: one that remembers, where many models are planned at once.
 
-    Raises ArchitectureUnknown: no installed package registers the spec's architecture."""
+    Raises ArchitectureUnknown: no installed package registers the spec's architecture. ImageInvalid: the spec wants an
+    image, and there is none to build on."""
     return Inputs(
         spec=spec_digest,
         weights=spec.weights.digest,
@@ -51,6 +58,7 @@ def release_inputs(
         code=_code(),
         libraries=_libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
         device=device_class(),
+        runtime=images.runtime(runtime_image).digest if spec.image else None,
     )
 
 

@@ -146,6 +146,8 @@ def show(
     print_report(report)
     for artifact in manifest.artifacts:
         print(f"{artifact.digest.removeprefix('sha256:')}  {artifact.name}  {size(artifact.size)}")  # noqa: T201
+    if image := found.record.image:
+        print(image.reference)  # noqa: T201
 
 
 @app.command()

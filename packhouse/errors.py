@@ -98,6 +98,10 @@ class ReleaseInvalid(Refused):
     """A release is not whole, or is not what its record says."""
 
 
+class ImageInvalid(Refused):
+    """An image, its manifest or its name is not what it must be, or a registry does not take it."""
+
+
 class NotFound(Refused):
     """The named object, source, release or channel does not exist."""
 
@@ -114,6 +118,18 @@ class StoreUnavailable(Unavailable):
 
 class StoreRefusal(StoreUnavailable):
     """The store refuses us: credentials, permissions, or a request that it does not take. Only a person can help."""
+
+
+class RegistryUnavailable(Unavailable):
+    """The registry did not answer, is busy, or broke off."""
+
+
+class RegistryRefusal(RegistryUnavailable):
+    """The registry does not let us in, or can not be trusted. Only a person can help."""
+
+
+class EngineUnavailable(Unavailable):
+    """The Docker engine did not answer, or broke off."""
 
 
 class StoreFull(Unavailable):

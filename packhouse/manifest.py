@@ -17,7 +17,7 @@ from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import ReleaseInvalid
 from packhouse.keys import TensorName
 from packhouse.onnxruntimes import Onnx
-from packhouse.spec import Format, ModelName
+from packhouse.spec import REPOSITORY, Format, ModelName
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -47,7 +47,8 @@ class ArchitectureCode(Frozen):
 
 class Inputs(Frozen):
     """All that decides a release's bytes. libraries: name -> version. device: the class of processor, since INT8
-    arithmetic and rounding follow it. code: digest over packhouse's own sources."""
+    arithmetic and rounding follow it. code: digest over packhouse's own sources. runtime: the image that the model's
+    image is built on, where the spec wants one."""
 
     spec: Digest
     weights: Digest
@@ -56,10 +57,13 @@ class Inputs(Frozen):
     code: Digest
     libraries: dict[str, str]
     device: str
+    runtime: Digest | None = None
 
     @property
     def release_id(self) -> str:
-        return digest_bytes(canonical_json(self.model_dump(mode="json"))).removeprefix("sha256:")[:32]
+        """A release without an image is named as if there were no such input."""
+        document = self.model_dump(mode="json", exclude={"runtime"} if self.runtime is None else None)
+        return digest_bytes(canonical_json(document)).removeprefix("sha256:")[:32]
 
 
 class RatioTolerance(Frozen):
@@ -161,14 +165,41 @@ PARITY = "parity-cpu"
 """The check that no format can be released without."""
 
 
+CANARY = "canary"
+"""The check that no image can be released without: started as its user starts it, it answered the golden inputs."""
+
+
+class ReleasedImage(Frozen):
+    """The image that serves this release. repository: with its registry. runtime: the image that it was built on."""
+
+    repository: Annotated[str, Field(max_length=255, pattern=REPOSITORY)]
+    digest: Digest
+    runtime: Digest
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+
 class Record(Frozen):
-    """The commit: what makes a release visible. Written last, if absent."""
+    """The commit: what makes a release visible. Written last, if absent. verdicts: on the image, which holds the
+    manifest, so that the manifest can not hold them."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     model: ModelName
     release: ReleaseId
     manifest: Digest
     manifest_size: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_BYTES)]
+    image: ReleasedImage | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    @model_validator(mode="after")
+    def _image_is_proven(self) -> Record:
+        if self.image:
+            checks = [v for v in self.verdicts if v.check == CANARY and self.image.digest in v.compared]
+            if not checks or any(verdict.outcome is not Outcome.PASS for verdict in checks):
+                raise ValueError("no verdict of the canary passes the digest of the image")
+        return self
 
 
 ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

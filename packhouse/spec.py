@@ -330,6 +330,8 @@ class Spec(Frozen):
         if self.weights.file == self.samples.file:
             raise Misplaced("weights and samples name the same file", "samples", "file")
         self._check_program()
+        if self.image and self.formats.onnx is Want.OFF:
+            raise Misplaced("an image serves onnx, which is off", "image", "repository")
         self._check_preprocessing()
         return self
 

@@ -23,18 +23,18 @@ from packhouse.releases import find
 from packhouse.spec import SPEC_FILE
 from packhouse.store import Retrying, open_store
 from tasks.stage import one_line, stage
-from tasks.states import Published, Released
+from tasks.states import Proven, Released
 
 ATTEMPTS = 8
 
 
 @stage("commit")
-def commit(published: Published) -> Record:
+def commit(proven: Proven) -> Record:
     """Writes the record if absent. Two runs of the same inputs write the same record.
 
     Raises ReleaseConflict: there is a record of other bytes.
     """
-    record = published.record
+    record = proven.record
     key, data = release_key(record.model, record.release, RECORD), dump(record)
     with one_line(record.model, "commit") as line:
         store = workshop().store
@@ -115,4 +115,5 @@ def _stays(record: Record, channel: str, here: Channel, *, unchanged: bool) -> R
 
 
 def _names(record: Record, channel: str) -> dict[str, str]:
-    return {"model": record.model, "release": record.release, "channel": channel}
+    image = record.image.reference if record.image else ""
+    return {"model": record.model, "release": record.release, "channel": channel, "image": image}

@@ -163,7 +163,12 @@ def _newest(found: Sequence[_Read]) -> tuple[list[_Read], int]:
 
 def _work(read: _Read, channel: str) -> Work | None:
     """None where the model is released and unchanged."""
-    inputs = release_inputs(read.spec, read.digest, fingerprint=_fingerprint)
+    inputs = release_inputs(
+        read.spec,
+        read.digest,
+        runtime_image=workshop().settings.runtime_image,
+        fingerprint=_fingerprint,
+    )
     model = read.spec.model.name
     here = _channel(model, channel)
     if here and inputs.release_id in (here.release, *here.earlier):

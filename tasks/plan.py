@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra import images
 from infra.toolchain import release_inputs
 from infra.workshop import workshop
 from packhouse.digest import digest_bytes
@@ -19,7 +20,7 @@ def plan(source: str) -> Planned:
     """Costs two small reads, whatever the model's size.
 
     Raises SourceNotAllowed: this worker takes nothing from there. NotFound: no package.toml there. SpecInvalid,
-    ArchitectureUnknown, and the store's errors.
+    ArchitectureUnknown, ImageInvalid, and the store's errors.
     """
     source = checked_source(source, workshop().settings.sources)
     try:
@@ -32,7 +33,9 @@ def plan(source: str) -> Planned:
     if spec.architecture.name == PROGRAM:
         check_program(source, workshop().settings.trusted_programs)
     with one_line(spec.model.name, "plan") as line:
-        inputs = release_inputs(spec, digest_bytes(data))
+        inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
+        if spec.image:
+            images.allowed(spec.image.repository, workshop().settings)
         record = _record(release_key(spec.model.name, inputs.release_id, RECORD))
         line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
     return Planned(source=source, spec=spec, inputs=inputs, record=record)

@@ -16,7 +16,6 @@ from packhouse.manifest import (
     REPORT_JSON,
     REPORT_MD,
     Manifest,
-    Record,
     dump,
     load,
     release_key,
@@ -64,13 +63,8 @@ def publish(packed: Packed, report: Report, uploaded: list[tuple[Artifact, ...]]
         manifest = _first_manifest(packed, key)
         size = sum(artifact.size for artifact in packed.manifest.artifacts)
         line.note(f"{size:,} bytes, manifest {short(digest_bytes(manifest))}")
-    record = Record(
-        model=planned.model,
-        release=planned.release,
-        manifest=digest_bytes(manifest),
-        manifest_size=len(manifest),
-    )
-    return Published(packed=packed, record=record)
+    kept = workshop().cache.write(manifest, name=MANIFEST, media_type="application/json")
+    return Published(packed=packed, manifest=kept)
 
 
 def _told(report: Report) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from packhouse.artifact import Artifact
 from packhouse.digest import short
-from packhouse.errors import GpuUnavailable, Stopping, StoreRefusal, Unavailable
+from packhouse.errors import GpuUnavailable, RegistryRefusal, Stopping, StoreRefusal, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +43,9 @@ async def _helps(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Only an Unavailable world can be better in a moment; bad input stays bad, and wrong credentials too. A GPU worker
     that is not there is not there in a moment."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, Unavailable) and not isinstance(error, StoreRefusal | Stopping | GpuUnavailable)
+    return isinstance(error, Unavailable) and not isinstance(
+        error, StoreRefusal | RegistryRefusal | Stopping | GpuUnavailable
+    )
 
 
 class Line:

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.latency import Timing
-from packhouse.manifest import Inputs, Manifest, Record
+from packhouse.manifest import Inputs, Manifest, Record, ReleasedImage
 from packhouse.preflight import Finding
 from packhouse.spec import Format, Spec
 
@@ -143,16 +143,34 @@ class Packed(Frozen):
 
 
 class Published(Frozen):
-    """All bytes are up under their names; no reader can see a release yet."""
+    """All files are up under their names; no reader can see a release yet. manifest: of its bytes, in the store."""
 
     packed: Packed
+    manifest: Artifact
+
+
+class Imaged(Frozen):
+    """The image is up under its digest and no tag, where the spec wants one. facts: how it got there, for the
+    report."""
+
+    published: Published
+    image: ReleasedImage | None = None
+    facts: dict[str, Any] = {}
+
+
+class Proven(Frozen):
+    """What may be committed: the canary's verdict is in the record, and a record without it can not be made."""
+
+    published: Published
     record: Record
+    facts: dict[str, Any] = {}
 
 
 class Released(Frozen):
     """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing.
     waiting: the channel has not moved, since a person must approve it first. points_at: the release that the channel
-    points at, where that is another one; serial is of that. size: bytes of what was published."""
+    points at, where that is another one; serial is of that. size: bytes of what was published. image: by digest, where
+    the release has one."""
 
     model: str
     release: str
@@ -162,3 +180,4 @@ class Released(Frozen):
     waiting: bool = False
     points_at: str = ""
     size: int = 0
+    image: str = ""

@@ -1,9 +1,9 @@
-"""Fetches what the worker image is built from, so that the build itself needs no network. `make wheels`.
+"""Fetches what an image is built from, so that the build itself needs no network. `make wheels`, `make serving-wheels`.
 
-`python -m infra.deploy.wheels [--torch cpu|cuda] [PACKAGE ...]` fills `wheels/cpu` (or `wheels/cuda`) with wheels at
-the versions of constraints.txt, and writes their digests to `requirements.lock` beside them. PACKAGE: a folder or a
-requirement, such as the package that holds your own architectures. Run again, every wheel that the lock already names
-must have the same bytes.
+`python -m infra.deploy.wheels [KIND] [PACKAGE ...]` fills `wheels/KIND` with wheels at the versions of constraints.txt,
+and writes their digests to `requirements.lock` beside them. KIND: cpu or cuda for the worker's image, serving-cpu or
+serving-cuda for the runtime image. PACKAGE: a folder or a requirement, such as the package that holds your own
+architectures. Run again, every wheel that the lock already names must have the same bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from packhouse.digest import digest_file
@@ -28,13 +29,31 @@ BUILD = "setuptools>=80"
 """Writes our own metadata in the image."""
 OURS = "packhouse"
 """Comes with the code, which changes more often than all else in the image."""
-TORCH = {"cpu": "torch=={version}+cpu", "cuda": "torch==={version}"}
+INIT = "dumb-init==1.2.5.post1"
+"""Passes signals on and reaps children, as a container's first process should; a wheel, so that no base needs one."""
+
+
+class Kind(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+    SERVING_CPU = "serving-cpu"
+    SERVING_CUDA = "serving-cuda"
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What pip is asked for."""
+        serving = (f"{ROOT}[serving]", INIT)
+        extra = {Kind.SERVING_CPU: serving, Kind.SERVING_CUDA: (*serving, _gpu_runtime())}
+        return extra.get(self, (f"{ROOT}[worker,cluster]", BUILD))
+
+
+TORCH = {Kind.CUDA: "torch==={version}"}
 """=== takes exactly this: an index of CPU builds can not answer for the CUDA build."""
 EPOCH = "315532800"
 """1980, where zip files begin: a wheel that is built here has the same bytes every time."""
 
 
-def fetch(torch: str, into: Path, packages: Sequence[str] = ()) -> Path:
+def fetch(kind: Kind, into: Path, packages: Sequence[str] = ()) -> Path:
     """The lock. Wheels that are there already are replaced, all of them or none.
 
     Raises DigestMismatch: a wheel has other bytes than the lock of the last time says. NotFound: no such folder.
@@ -46,7 +65,9 @@ def fetch(torch: str, into: Path, packages: Sequence[str] = ()) -> Path:
     into.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{into.name}-", dir=into.parent) as folder:
         new = Path(folder) / into.name
-        _download(torch, new, packages)
+        _download(kind, new, packages)
+        if kind is Kind.SERVING_CUDA:
+            _without_cpu_runtime(new)
         new.chmod(0o755)
         locked = digests(new)
         _same(locked, read(into / LOCK))
@@ -77,22 +98,32 @@ def read(lock: Path) -> dict[str, str]:
     return {name: digest for name, _, digest in (line.partition(" --hash=") for line in lines if line.strip())}
 
 
-def constraints(torch: str) -> str:
+def constraints(kind: Kind) -> str:
     """constraints.txt, with the build of torch that is meant."""
-    return re.sub(
-        r"^torch==(\S+)$",
-        lambda found: TORCH[torch].format(version=found[1]),
-        CONSTRAINTS.read_text(),
-        flags=re.MULTILINE,
-    )
+    torch = TORCH.get(kind, "torch=={version}+cpu")
+    text = CONSTRAINTS.read_text()
+    return re.sub(r"^torch==(\S+)$", lambda found: torch.format(version=found[1]), text, flags=re.MULTILINE)
 
 
-def _download(torch: str, into: Path, packages: Sequence[str]) -> None:
+def _gpu_runtime() -> str:
+    """ONNX Runtime's CUDA build at the same version."""
+    found = re.search(r"^onnxruntime==(\S+)$", CONSTRAINTS.read_text(), re.MULTILINE)
+    assert found is not None
+    return f"onnxruntime-gpu[cuda,cudnn]=={found[1]}"
+
+
+def _without_cpu_runtime(folder: Path) -> None:
+    """Both builds have the same files: the later one would overwrite the other."""
+    for wheel in folder.glob("onnxruntime-*.whl"):
+        wheel.unlink()
+
+
+def _download(kind: Kind, into: Path, packages: Sequence[str]) -> None:
     """`pip wheel` and not `pip download`: what has no wheel is built here, where there is a network."""
     pins = into.parent / "constraints.txt"
-    pins.write_text(constraints(torch))
+    pins.write_text(constraints(kind))
     command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-input", "--quiet"]
-    command += ["--wheel-dir", str(into), "--constraint", str(pins), f"{ROOT}[worker,cluster]", BUILD, *packages]
+    command += ["--wheel-dir", str(into), "--constraint", str(pins), *kind.wanted, *packages]
     scratch = into.parent / "setuptools.cfg"  # else setuptools leaves, and finds again, a `build` in each package
     scratch.write_text(f"[build]\nbuild_base={into.parent / 'build'}\n")
     environment = os.environ | {"SOURCE_DATE_EPOCH": EPOCH, "DIST_EXTRA_CONFIG": str(scratch)}
@@ -103,7 +134,9 @@ def _download(torch: str, into: Path, packages: Sequence[str]) -> None:
             "pip could not get the wheels",
             where=str(into.name),
             got=" ".join(errors)[:500] or "no words",
-            next="PIP_EXTRA_INDEX_URL names a further index, such as PyTorch's of CPU builds" if torch == "cpu" else "",
+            next="PIP_EXTRA_INDEX_URL names a further index, such as PyTorch's of CPU builds"
+            if kind is Kind.CPU
+            else "",
         )
 
 
@@ -117,13 +150,13 @@ def _same(locked: Mapping[str, str], before: Mapping[str, str]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy.wheels", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--torch", choices=sorted(TORCH), default="cpu", help="which build of torch; default: cpu")
-    parser.add_argument("--into", type=Path, help="default: wheels/cpu or wheels/cuda in the repository")
+    parser.add_argument("kind", nargs="?", type=Kind, default=Kind.CPU, help=f"{', '.join(Kind)}; default: cpu")
+    parser.add_argument("--into", type=Path, help="default: wheels/KIND in the repository")
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="your own packages: folders or requirements")
     options = parser.parse_args(arguments)
-    into = (options.into or ROOT / "wheels" / options.torch).resolve()
+    into = (options.into or ROOT / "wheels" / options.kind).resolve()
     try:
-        lock = fetch(options.torch, into, options.packages)
+        lock = fetch(options.kind, into, options.packages)
     except PackhouseError as error:
         sys.stderr.write(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}\n")
         return error.exit_status

@@ -92,31 +92,31 @@ def test_the_lock_names_every_wheel_with_its_digest_and_reads_back(tmp_path):
 def test_a_wheel_with_other_bytes_than_last_time_is_refused_and_nothing_is_replaced(tmp_path, monkeypatch):
     into = tmp_path / "cpu"
     monkeypatch.setattr(wheels, "_download", lambda torch, new, packages: wheel(new, "a-1", b"first"))
-    wheels.fetch("cpu", into)
+    wheels.fetch(wheels.Kind.CPU, into)
     before = (into / wheels.LOCK).read_text()
     monkeypatch.setattr(wheels, "_download", lambda torch, new, packages: wheel(new, "a-1", b"other"))
     with pytest.raises(
         DigestMismatch, match=r"a==1: other bytes than last time; got sha256:.*remove requirements.lock"
     ):
-        wheels.fetch("cpu", into)
+        wheels.fetch(wheels.Kind.CPU, into)
     assert (into / wheels.LOCK).read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["cpu"], "nothing is left over"
 
 
 def test_each_build_of_torch_is_asked_for_by_a_name_that_the_other_can_not_answer():
     version = re.search(r"^torch==(\S+)$", wheels.CONSTRAINTS.read_text(), re.MULTILINE)[1]
-    assert f"\ntorch=={version}+cpu\n" in wheels.constraints("cpu")
-    assert f"\ntorch==={version}\n" in wheels.constraints("cuda")
+    assert f"\ntorch=={version}+cpu\n" in wheels.constraints(wheels.Kind.CPU)
+    assert f"\ntorch==={version}\n" in wheels.constraints(wheels.Kind.CUDA)
 
 
 def test_pip_that_gets_nothing_and_a_folder_that_is_not_there_are_said_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(NotFound, match="no such folder"):
-        wheels.fetch("cpu", tmp_path / "cpu", ["./absent"])
+        wheels.fetch(wheels.Kind.CPU, tmp_path / "cpu", ["./absent"])
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     with pytest.raises(Unavailable, match="pip could not get the wheels") as caught:
-        wheels.fetch("cpu", tmp_path / "cpu")
+        wheels.fetch(wheels.Kind.CPU, tmp_path / "cpu")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 

@@ -24,7 +24,9 @@ from packhouse.report import Report
 from packhouse.spec import Format, parse
 from packhouse.store import FileStore, Store
 from packhouse.verify import read_manifest
+from tasks.canary import canary
 from tasks.commit import commit, promote
+from tasks.image import image
 from tasks.publish import publish, upload
 from tasks.states import Candidate, Gated, Judged, Packed, Planned
 
@@ -103,7 +105,7 @@ def line(packed: Packed) -> None:
         lockdown=(),
     )
     done = [upload.fn(facts, judged) for judged in packed.judged]
-    record = commit.fn(publish.fn(packed, report(packed), done))
+    record = commit.fn(canary.fn(image.fn(publish.fn(packed, report(packed), done))))
     promote.fn(record, "latest")
 
 

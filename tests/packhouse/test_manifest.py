@@ -13,6 +13,7 @@ from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import ReleaseInvalid
 from packhouse.manifest import (
+    CANARY,
     PARITY,
     AbsoluteTolerance,
     ArchitectureCode,
@@ -22,6 +23,7 @@ from packhouse.manifest import (
     RatioTolerance,
     Record,
     Release,
+    ReleasedImage,
     SqnrTolerance,
     dump,
     load,
@@ -201,6 +203,42 @@ def test_only_a_pass_needs_no_reason(outcome):
 
 def test_the_folder_of_a_release_is_below_its_model():
     assert release_key("m", "0" * 32, "record.json") == f"m/releases/{'0' * 32}/record.json"
+
+
+IMAGE = ReleasedImage(repository="registry.example/m", digest=D[6], runtime=D[7])
+RECORD_OF_AN_IMAGE = {"model": "m", "release": "0" * 32, "manifest": D[0], "manifest_size": 9, "image": IMAGE}
+
+
+@pytest.mark.parametrize(
+    "verdicts",
+    [
+        (),
+        (Verdict(check=CANARY, subject="image", outcome=Outcome.REFUSED, compared=(D[6],), reason="off"),),
+        (Verdict(check=CANARY, subject="image", outcome=Outcome.NOT_RUN, compared=(D[6],), reason="no engine"),),
+        (Verdict(check=CANARY, subject="image", outcome=Outcome.PASS, compared=(D[5],)),),
+        (Verdict(check=PARITY, subject="image", outcome=Outcome.PASS, compared=(D[6],)),),
+    ],
+    ids=["none", "refused", "not run", "of another image", "of another check"],
+)
+def test_record_of_an_image_that_no_canary_passed_can_not_be_made(verdicts):
+    with pytest.raises(ValidationError, match="canary"):
+        Record(**RECORD_OF_AN_IMAGE, verdicts=verdicts)
+
+
+def test_record_of_a_proven_image_reads_back():
+    verdict = Verdict(check=CANARY, subject="image", outcome=Outcome.PASS, compared=(D[6], D[5]))
+    record = Record(**RECORD_OF_AN_IMAGE, verdicts=(verdict,))
+    assert load(Record, dump(record), where="") == record
+    assert IMAGE.reference == f"registry.example/m@{D[6]}"
+
+
+def test_runtime_image_is_an_input_only_of_releases_with_an_image():
+    """Releases from before there were images keep their names."""
+    without, one, other = inputs(), inputs(runtime=D[6]), inputs(runtime=D[7])
+    assert len({without.release_id, one.release_id, other.release_id}) == 3
+    written = without.model_dump(mode="json")
+    del written["runtime"]
+    assert without.release_id == digest_bytes(canonical_json(written)).removeprefix("sha256:")[:32]
 
 
 def test_a_manifest_from_before_text_is_read_as_one_without():

@@ -266,6 +266,12 @@ BAD = {
         "formats.onnx-int8: onnx-int8 is measured against onnx, which is off",
     ),
     "INT8 by default without its base": ('onnx = "required"', 'onnx = "off"', 'onnx = "off"', "measured against onnx"),
+    "an image of what is off": (
+        'onnx = "required"',
+        'onnx = "off"\nonnx-int8 = "off"',
+        "repository",
+        "image.repository: an image serves onnx, which is off",
+    ),
     "everything off": (
         'onnx = "required"',
         'onnx = "off"\nonnx-int8 = "off"\ntorchscript = "off"\ntorchscript-int8 = "off"',

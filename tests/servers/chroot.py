@@ -32,7 +32,7 @@ def inside(tree: Path, *command: str) -> list[str]:
 
 def _install(tree: Path) -> None:
     must_run(
-        ["debootstrap", "--variant=minbase", "sid", tree, _mirror()],
+        ["debootstrap", "--variant=minbase", "sid", tree, mirror()],
         why="debootstrap of Debian sid",
         timeout_s=600,
     )
@@ -51,7 +51,7 @@ def _install(tree: Path) -> None:
     shutil.rmtree(tree / "var/cache/apt/archives", ignore_errors=True)
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The Debian mirror that this machine's apt uses."""
     command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"]
     lines = must_run(command, why="asking apt for its mirror", timeout_s=30).splitlines()

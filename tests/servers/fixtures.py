@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import pytest
 
@@ -17,20 +18,22 @@ from tests.servers.moto import moto
 from tests.servers.place import CannotRunError, Endpoint
 from tests.servers.swift import swift
 
+T = TypeVar("T")
+
 
 @pytest.fixture(scope="session")
 def ceph_server() -> Iterator[Endpoint]:
-    yield from _or_skip(ceph)
+    yield from or_skip(ceph)
 
 
 @pytest.fixture(scope="session")
 def swift_server() -> Iterator[Endpoint]:
-    yield from _or_skip(swift)
+    yield from or_skip(swift)
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[Endpoint]:
-    yield from _or_skip(moto)
+    yield from or_skip(moto)
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +44,15 @@ def mlflow_server() -> Iterator[str]:
         yield url
 
 
-def _or_skip(start: Callable[[], AbstractContextManager[Endpoint]]) -> Iterator[Endpoint]:
+def or_skip(start: Callable[[], AbstractContextManager[T]], name: str = "") -> Iterator[T]:
+    """For a fixture: the server, or the reason why its tests are not run."""
     server = start()
     try:
         endpoint = server.__enter__()
     except CannotRunError as error:
         if os.environ.get("PACKHOUSE_TEST_SERVERS") == "required":
             raise
-        pytest.skip(f"NOT TESTED on {start.__name__}: {error}")
+        pytest.skip(f"NOT TESTED on {name or start.__name__}: {error}")
     try:
         yield endpoint
     finally:

@@ -1,0 +1,145 @@
+"""A model's image, by one of two builders behind one interface: what goes in, and what came of it.
+
+`registry` appends a layer over the registry's HTTP API: no engine, and the same digest every time. `docker` builds and
+pushes with an engine, for those whose registry can be reached by their engine only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from infra.registry import append as appending
+from infra.registry.auth import is_loopback
+from infra.registry.client import Client
+from infra.registry.layer import layer
+from infra.registry.reference import Reference, parse
+from infra.settings import BuildBy, Settings
+from packhouse.errors import ImageInvalid, SourceNotAllowed
+
+MODELS = "models"
+"""The folder in the image: there KServe and Kubernetes' image volumes look for a model too."""
+
+Pushed = appending.Pushed
+
+
+@dataclass(frozen=True)
+class ModelImage:
+    """files: name in /models -> the file here, hashed already. target: the repository. labels: of the image."""
+
+    files: Mapping[str, Path]
+    base: Reference
+    target: Reference
+    labels: Mapping[str, str]
+    environment: Mapping[str, str]
+
+
+class ImageBuilder(Protocol):
+    def push(self, image: ModelImage) -> Pushed:
+        """Under its digest and no tag. Raises RegistryUnavailable, RegistryRefusal, ImageInvalid."""
+
+    def tag(self, image: Reference, name: str) -> bool:
+        """Whether it did not point there before."""
+
+
+class Appender:
+    """Over HTTP, and nothing else."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def push(self, image: ModelImage) -> Pushed:
+        with self._client(image.target.host) as client, self._client(image.base.host) as origin:
+            base = _base(image.base, self._settings)
+            made = layer({f"{MODELS}/{name}": path for name, path in image.files.items()}, modified=base.epoch)
+            elsewhere = image.base.host != image.target.host
+            return appending.append(
+                client,
+                base,
+                image.target,
+                made,
+                labels=image.labels,
+                environment=image.environment,
+                source=origin if elsewhere else None,
+            )
+
+    def tag(self, image: Reference, name: str) -> bool:
+        with self._client(image.host) as client:
+            return appending.tag(client, image, name)
+
+    def _client(self, host: str) -> Client:
+        return client_of(host, self._settings)
+
+
+class Builder:
+    """With the engine of PACKHOUSE_ENGINE."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def push(self, image: ModelImage) -> Pushed:
+        from infra.engine import build_and_push  # the SDK is slow to import, and most workers have no engine
+
+        return build_and_push(
+            self._settings.engine,
+            {f"{MODELS}/{name}": path for name, path in image.files.items()},
+            base=image.base,
+            target=image.target,
+            folder=MODELS,
+            labels=image.labels,
+            environment=image.environment,
+        )
+
+    def tag(self, image: Reference, name: str) -> bool:
+        return Appender(self._settings).tag(image, name)
+
+
+def builder(settings: Settings) -> ImageBuilder:
+    return Builder(settings) if settings.image_builder is BuildBy.DOCKER else Appender(settings)
+
+
+def runtime(text: str) -> Reference:
+    """What model images are built on. Raises ImageInvalid: nothing is set, or it is not by digest, so that its bytes
+    could change under us."""
+    if not text:
+        raise ImageInvalid(
+            "the spec wants an image, and this worker has none to build on",
+            where="PACKHOUSE_RUNTIME_IMAGE",
+            next="set it to the runtime image, by digest: docs/images.md",
+        )
+    found = parse(text)
+    if not found.digest:
+        raise ImageInvalid(
+            "is not by digest", where="PACKHOUSE_RUNTIME_IMAGE", got=str(found), want="...@sha256:DIGEST"
+        )
+    return found
+
+
+def allowed(repository: str, settings: Settings) -> Reference:
+    """The repository, where the operator lets images go: a spec is foreign, and our credentials are not its.
+
+    Raises SourceNotAllowed: it lies under none of PACKHOUSE_REGISTRIES. A registry on this machine needs no entry.
+    """
+    found = parse(repository)
+    name = f"{found.name}/"
+    if is_loopback(found.host) or any(name.startswith(f"{prefix.rstrip('/')}/") for prefix in settings.registries):
+        return found
+    raise SourceNotAllowed(
+        "images may not go there",
+        where=repository,
+        want=", ".join(settings.registries) or "a registry that PACKHOUSE_REGISTRIES names",
+    )
+
+
+def client_of(host: str, settings: Settings) -> Client:
+    return Client(host, verify=settings.registry_ca, insecure=settings.insecure_registries)
+
+
+@lru_cache(maxsize=8)
+def _base(image: Reference, settings: Settings) -> appending.Base:
+    """By digest, so that it never changes: asked for once in a worker's process."""
+    with client_of(image.host, settings) as client:
+        return appending.pull_base(client, image, settings.platform)

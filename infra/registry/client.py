@@ -1,0 +1,427 @@
+"""One registry, spoken to over HTTP. Every byte that comes is hashed; every upload is answered for or an error.
+
+One client belongs to one thread. Source: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from infra.registry import documents
+from infra.registry.auth import authorization, is_loopback
+from infra.registry.credentials import Credentials, credentials
+from infra.registry.documents import Descriptor
+from packhouse.digest import MiB, digest_bytes, short, verified
+from packhouse.errors import (
+    DigestMismatch,
+    ImageInvalid,
+    NotFound,
+    RegistryRefusal,
+    RegistryUnavailable,
+    Unavailable,
+    squeezed,
+)
+from packhouse.store.retrying import Patience
+
+TIMEOUT_S = (10, 120)
+"""To connect; between two bytes."""
+BUSY = (429, 502, 503, 504)
+SMALL = MiB
+"""Bytes of a blob that goes in one request with the end of its upload; larger ones can go on where they broke off."""
+MAX_WAIT_S = 60.0
+"""A registry may ask for a pause of at most this."""
+Body = Callable[[], Iterator[bytes]]
+T = TypeVar("T")
+
+
+class Busy(RegistryUnavailable):
+    """It asks us to come back later. after_s: in how many seconds, where it says so."""
+
+    after_s: float | None = None
+
+
+class Client:
+    """A registry. sent: bytes of blobs that went over the wire, repeated ones too.
+
+    verify: a file with certificates of authorities to trust in place of the usual ones. insecure: hosts to speak
+    plain HTTP to, besides this machine. Every method raises RegistryUnavailable (after `patience`), RegistryRefusal.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        known: Credentials | None = None,
+        verify: str = "",
+        insecure: Iterable[str] = (),
+        patience: Patience | None = None,
+    ) -> None:
+        self.host = host
+        self.sent = 0
+        plain = is_loopback(host) or host in tuple(insecure)
+        self._bases = (f"http://{host}", f"https://{host}") if plain else (f"https://{host}",)
+        self._base = ""
+        self._known = credentials(host) if known is None else known
+        self._patience = patience or Patience()
+        self._authorizations: dict[str, str] = {}
+        self._session = requests.Session()
+        self._session.trust_env = not is_loopback(host)
+        self._session.auth = _nobody  # or requests looks into ~/.netrc
+        if verify:
+            self._session.verify = verify
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def manifest(self, repository: str, version: str) -> tuple[bytes, str]:
+        """The bytes and their digest. Raises NotFound; DigestMismatch: it answers with another one."""
+        where = f"{self.host}/{repository}:{version}"
+
+        def ask() -> tuple[bytes, str]:
+            headers = {"Accept": ", ".join(documents.ACCEPTED)}
+            answer = self._ask("GET", f"{repository}/manifests/{version}", repository, headers=headers, stream=True)
+            if answer.status_code == 404:
+                raise NotFound("no such image", where=where)
+            data = _limited(answer, documents.MAX_BYTES, where)
+            digest = digest_bytes(data)
+            if version.startswith("sha256:") and digest != version:
+                raise DigestMismatch("is another image", where=where, got=short(digest), want=short(version))
+            return data, digest
+
+        return self._again(ask)
+
+    def has_manifest(self, repository: str, version: str) -> str:
+        """Its digest, where it is there; else nothing."""
+        headers = {"Accept": ", ".join(documents.ACCEPTED)}
+        answer = self._again(
+            lambda: self._ask("HEAD", f"{repository}/manifests/{version}", repository, headers=headers)
+        )
+        if answer.status_code == 404:
+            return ""
+        _expect(answer, 200, f"{self.host}/{repository}:{version}")
+        return answer.headers.get("Docker-Content-Digest", "") or self.manifest(repository, version)[1]
+
+    def put_manifest(self, repository: str, version: str, data: bytes, media_type: str) -> Mapping[str, str]:
+        """The answer's headers. Raises ImageInvalid: the registry does not take it."""
+        digest = digest_bytes(data)
+
+        def put() -> Mapping[str, str]:
+            answer = self._ask(
+                "PUT",
+                f"{repository}/manifests/{version}",
+                repository,
+                headers={"Content-Type": media_type},
+                body=lambda: iter([data]),
+                size=len(data),
+            )
+            _expect(answer, 201, f"{self.host}/{repository}:{version}")
+            _same_digest(answer, digest, f"{self.host}/{repository}:{version}")
+            return answer.headers
+
+        return self._again(put)
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        answer = self._again(lambda: self._ask("HEAD", f"{repository}/blobs/{digest}", repository))
+        if answer.status_code != 404:
+            _expect(answer, 200, f"{self.host}/{repository}@{short(digest)}")
+        return answer.status_code == 200
+
+    def blob(self, repository: str, entry: Descriptor) -> Iterator[bytes]:
+        """Its bytes, hashed on the way. Raises NotFound, DigestMismatch. Not asked again once bytes came."""
+        where = f"{self.host}/{repository}@{short(entry.digest)}"
+        answer = self._again(lambda: self._ask("GET", f"{repository}/blobs/{entry.digest}", repository, stream=True))
+        if answer.status_code == 404:
+            raise NotFound("no such blob", where=where)
+        return verified(_body(answer, where), digest=entry.digest, size=entry.size, where=where)
+
+    def small_blob(self, repository: str, entry: Descriptor) -> bytes:
+        """Raises ImageInvalid: it is no document of an image, since those are small."""
+        if entry.size > documents.MAX_BYTES:
+            raise ImageInvalid(
+                "is too large for a config", where=f"{self.host}/{repository}", got=f"{entry.size:,} bytes"
+            )
+        return self._again(lambda: b"".join(self.blob(repository, entry)))
+
+    def mount(self, repository: str, digest: str, source: str) -> bool:
+        """Whether the registry has put the blob of another of its repositories into this one, without a byte sent."""
+
+        def ask() -> bool:
+            path = f"{repository}/blobs/uploads/?mount={digest}&from={source}"
+            answer = self._ask("POST", path, repository, source)
+            if answer.status_code == 201:
+                return True
+            _expect(answer, 202, f"{self.host}/{repository}")
+            with suppress(Unavailable):  # an upload that nobody will use; the registry forgets it by itself too
+                self._ask("DELETE", self._place(answer), repository)
+            return False
+
+        return self._again(ask)
+
+    def upload(self, repository: str, digest: str, size: int, body: Body) -> None:
+        """Sends a blob. Where the line breaks, what the registry has is not sent again."""
+        upload = _Upload(self, repository, digest, size, body)
+        self._again(upload.go_on)
+
+    def ask(self, method: str, path: str, *repositories: str, **how: Any) -> requests.Response:
+        """One request, for what belongs to this package."""
+        return self._ask(method, path, *repositories, **how)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *repositories: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size: int = 0,
+        stream: bool = False,
+    ) -> requests.Response:
+        """One request, and once more with what a 401 asks for. A body is made anew for it."""
+        scope = " ".join(repositories)
+        url = path if "://" in path else f"{self._speaks()}/v2/{path}"
+        for first in (True, False):
+            sent = dict(headers or {})
+            if body is not None:
+                sent["Content-Length"] = str(size)
+            if self._is_ours(url) and scope in self._authorizations:
+                sent["Authorization"] = self._authorizations[scope]
+            answer = self._send(
+                method,
+                url,
+                sent,
+                _sized(self._counted(body()), size) if body and size else b"" if body else None,
+                stream,
+            )
+            if answer.status_code != 401 or not self._is_ours(url):
+                break
+            if not first:
+                raise RegistryRefusal("does not let us in", where=f"{self.host}/{scope}", got=_said(answer))
+            self._authorizations[scope] = authorization(
+                self._session, answer.headers.get("WWW-Authenticate", ""), self._known, self.host
+            )
+        self._raise_for(answer, scope)
+        return answer
+
+    def _send(self, method: str, url: str, headers: dict[str, str], data: Any, stream: bool) -> requests.Response:
+        where = f"{self.host}: {method} {urlsplit(url).path}"
+        try:
+            return self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=data,
+                stream=stream,
+                timeout=TIMEOUT_S,
+                allow_redirects=method in ("GET", "HEAD"),  # requests takes no Authorization to another host
+            )
+        except requests.exceptions.SSLError as error:
+            raise RegistryRefusal(
+                "its certificate is not trusted",
+                where=self.host,
+                got=squeezed(error, 160),
+                next="PACKHOUSE_REGISTRY_CA names a file with its authority",
+            ) from error
+        except requests.RequestException as error:
+            raise RegistryUnavailable("did not answer", where=where, got=type(error).__name__) from error
+
+    def _raise_for(self, answer: requests.Response, scope: str) -> None:
+        where = f"{self.host}/{scope}"
+        if answer.status_code in BUSY:
+            busy = Busy("is busy", where=where, got=_said(answer))
+            with suppress(KeyError, ValueError):
+                busy.after_s = min(float(answer.headers["Retry-After"]), MAX_WAIT_S)
+            raise busy
+        if answer.status_code == 403:
+            raise RegistryRefusal("does not allow it", where=where, got=_said(answer))
+        if answer.status_code >= 500:
+            raise RegistryUnavailable("failed", where=where, got=_said(answer))
+
+    def _counted(self, stream: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in stream:
+            yield chunk
+            self.sent += len(chunk)
+
+    def _speaks(self) -> str:
+        """http or https, asked once; a registry on this machine may speak either."""
+        if not self._base:
+            self._base = self._bases[0] if len(self._bases) == 1 else self._first_that_answers()
+        return self._base
+
+    def _first_that_answers(self) -> str:
+        for base in self._bases:
+            with suppress(requests.RequestException):
+                answer = self._session.get(f"{base}/v2/", timeout=TIMEOUT_S)
+                if answer.status_code in (200, 401):
+                    return base
+        self._send("GET", f"{self._bases[-1]}/v2/", {}, None, False)  # says why not
+        raise RegistryUnavailable("did not answer as a registry does", where=self.host)
+
+    def _is_ours(self, url: str) -> bool:
+        """Credentials go to the registry and to nobody that it names."""
+        return url.startswith(f"{self._speaks()}/")
+
+    def _place(self, answer: requests.Response) -> str:
+        """Where an upload goes on. Raises RegistryRefusal: somewhere without TLS, for a registry that has it."""
+        place = urljoin(answer.url, answer.headers.get("Location", ""))
+        ours, theirs = urlsplit(self._speaks()), urlsplit(place)
+        if theirs.netloc == ours.netloc and theirs.scheme != ours.scheme:
+            place = place.replace(f"{theirs.scheme}://", f"{ours.scheme}://", 1)  # behind a proxy that ends TLS
+        elif theirs.scheme != "https" and theirs.netloc != ours.netloc:
+            raise RegistryRefusal("sends uploads to a place without TLS", where=self.host, got=theirs.netloc)
+        return place
+
+    def _again(self, act: Callable[[], T]) -> T:
+        """With growing pauses, or those that the registry asks for. What it refuses is not asked again."""
+        patience = self._patience
+        deadline = patience.clock() + patience.total_s
+        for tried in count(1):
+            try:
+                return act()
+            except RegistryRefusal:
+                raise
+            except RegistryUnavailable as error:
+                asked = error.after_s if isinstance(error, Busy) else None
+                pause = patience.pause(tried) if asked is None else asked
+                if tried >= patience.attempts or patience.clock() + pause > deadline:
+                    raise
+                patience.sleep(pause)
+        raise AssertionError("count has no end")
+
+
+class _Upload:
+    """One blob on its way: a session at the registry, and how far it got."""
+
+    def __init__(self, client: Client, repository: str, digest: str, size: int, body: Body) -> None:
+        self._client, self._repository = client, repository
+        self._digest, self._size, self._body = digest, size, body
+        self._place = ""
+
+    def go_on(self) -> None:
+        """From where the registry is. Called again after a RegistryUnavailable."""
+        done = self._resumed() if self._place else 0
+        where = f"{self._client.host}/{self._repository}@{short(self._digest)}"
+        if not self._place:
+            answer = self._client.ask("POST", f"{self._repository}/blobs/uploads/", self._repository)
+            _expect(answer, 202, where)
+            self._place = self._client._place(answer)
+        small = self._body if self._size <= SMALL else _nothing
+        if done < self._size and small is _nothing:
+            answer = self._client.ask(
+                "PATCH",
+                self._place,
+                self._repository,
+                headers={"Content-Type": "application/octet-stream", **self._range(done)},
+                body=lambda: _from(self._body(), done),
+                size=self._size - done,
+            )
+            self._accept(answer, 202, where)
+            self._place = self._client._place(answer)
+        last = f"{self._place}{'&' if urlsplit(self._place).query else '?'}digest={self._digest}"
+        size = 0 if small is _nothing else self._size
+        answer = self._client.ask("PUT", last, self._repository, body=small, size=size)
+        self._accept(answer, 201, where)
+        _same_digest(answer, self._digest, where)
+
+    def _range(self, done: int) -> dict[str, str]:
+        """Only where it is a part: some registries take no chunks, and all take a whole."""
+        return {"Content-Range": f"{done}-{self._size - 1}"} if done else {}
+
+    def _resumed(self) -> int:
+        """How many bytes the registry has; it forgot the session: none, and a new one."""
+        answer = self._client.ask("GET", self._place, self._repository)
+        held = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
+        if answer.status_code != 204 or not held:
+            self._place = ""
+            return 0
+        self._place = self._client._place(answer)
+        last = int(held[1])
+        return 0 if last == 0 else min(last + 1, self._size)
+
+    def _accept(self, answer: requests.Response, want: int, where: str) -> None:
+        if answer.status_code in (404, 416):  # it lost the session, or counts otherwise: from the start again
+            self._place = ""
+            raise RegistryUnavailable("lost the upload", where=where, got=_said(answer))
+        _expect(answer, want, where)
+
+
+class _sized:  # noqa: N801 - a stream with a length, as requests wants one
+    """An iterator with a length: requests then sends it as it is, and not in chunks with a length of their own."""
+
+    def __init__(self, stream: Iterator[bytes], size: int) -> None:
+        self._stream, self._size = stream, size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._stream
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def _nothing() -> Iterator[bytes]:
+    return iter(())
+
+
+def _from(stream: Iterator[bytes], skip: int) -> Iterator[bytes]:
+    for chunk in stream:
+        if skip >= len(chunk):
+            skip -= len(chunk)
+            continue
+        yield chunk[skip:] if skip else chunk
+        skip = 0
+
+
+def _body(answer: requests.Response, where: str) -> Iterator[bytes]:
+    try:
+        yield from answer.iter_content(MiB)
+    except requests.RequestException as error:
+        raise RegistryUnavailable("broke off", where=where, got=type(error).__name__) from error
+    finally:
+        answer.close()
+
+
+def _limited(answer: requests.Response, limit: int, where: str) -> bytes:
+    _expect(answer, 200, where)
+    data = bytearray()
+    for chunk in _body(answer, where):
+        data += chunk
+        if len(data) > limit:
+            raise ImageInvalid("is too large for a manifest", where=where, want=f"at most {limit:,} bytes")
+    return bytes(data)
+
+
+def _expect(answer: requests.Response, status: int, where: str) -> None:
+    if answer.status_code != status:
+        raise ImageInvalid("the registry does not take it", where=where, got=_said(answer))
+
+
+def _same_digest(answer: requests.Response, digest: str, where: str) -> None:
+    told = answer.headers.get("Docker-Content-Digest", digest)
+    if told != digest:
+        raise DigestMismatch("the registry stored something else", where=where, got=short(told), want=short(digest))
+
+
+def _said(answer: requests.Response) -> str:
+    """The status and the registry's own first error; never a header, which may hold a token."""
+    words = ""
+    with suppress(ValueError, LookupError, TypeError, AttributeError, requests.RequestException):
+        first = answer.json()["errors"][0]
+        words = f" {first.get('code', '')} {first.get('message', '')}"
+    return squeezed(f"{answer.status_code}{words}", 200)
+
+
+def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

@@ -1,0 +1,155 @@
+"""The release that is served: nothing is parsed before its digest is that of the manifest.
+
+The folder holds a part of a release: the manifest, the spec, the golden cases and the ONNX files, or all of it. What
+is there must be what the manifest says; what the server does not need may be missing. Nobody may write into the folder
+while the server runs: an image's layer, or a volume that is mounted read-only.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from infra.serving.settings import Choice
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_bytes, digest_file, short
+from packhouse.errors import DigestMismatch, NotFound, ReleaseInvalid
+from packhouse.manifest import (
+    GOLDEN,
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    RECORD,
+    UNDIGESTED,
+    Manifest,
+    Processors,
+    Record,
+    Release,
+    load,
+)
+from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Format, Spec, parse
+
+_AGAIN = "fetch the release again; nothing was read from this file"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A release whose bytes were checked. digest: of the manifest. made: the format that is served."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    spec: Spec
+    made: Release
+
+    @property
+    def file(self) -> Path:
+        return self.folder / self.made.file
+
+
+def open_release(folder: Path, *, expected: str | None, choice: Choice, vnni: bool, cuda: bool, golden: bool) -> Served:
+    """expected: the digest that the manifest must have. Raises DigestMismatch, ReleaseInvalid, NotFound, SpecInvalid:
+    the first finding."""
+    there = _names(folder)
+    if MANIFEST not in there:
+        raise NotFound("no release here: there is no manifest", where=str(folder), next="set MODEL_DIR")
+    data = _document(folder / MANIFEST, MAX_DOCUMENT_BYTES)
+    digest = digest_bytes(data)
+    if expected and digest != expected:
+        raise DigestMismatch(
+            "is not the manifest that PACKHOUSE_MANIFEST_DIGEST names",
+            where=MANIFEST,
+            got=short(digest),
+            want=short(expected),
+        )
+    manifest = load(Manifest, data, where=MANIFEST)
+    _check_files(folder, there, manifest)
+    if RECORD in there:
+        _check_record(folder / RECORD, manifest, digest)
+    made = chosen(manifest, choice, vnni=vnni, cuda=cuda, there=there)
+    for name in (SPEC_FILE, made.file, *((GOLDEN,) if golden else ())):
+        manifest.artifact(name)
+        if name not in there:
+            raise ReleaseInvalid("is in the manifest but not in the folder", where=name, next="fetch it too")
+    return Served(folder, manifest, digest, _spec(folder / SPEC_FILE, manifest), made)
+
+
+def chosen(manifest: Manifest, choice: Choice, *, vnni: bool, cuda: bool, there: set[str]) -> Release:
+    """The format to serve. A GPU computes fp32: ONNX Runtime has few INT8 kernels for it."""
+    by_format = {made.format: made for made in manifest.formats}
+    int8 = by_format.get(Format.ONNX_INT8)
+    fits = int8 is not None and (vnni or int8.processors is Processors.ANY)
+    match choice:
+        case Choice.AUTO:
+            format = Format.ONNX_INT8 if int8 and int8.file in there and fits and not cuda else Format.ONNX
+        case Choice.ONNX:
+            format = Format.ONNX
+        case Choice.ONNX_INT8:
+            format = Format.ONNX_INT8
+            if int8 is not None and not fits:
+                what = "its answers were judged on processors with VNNI, which this one has not"
+                raise ReleaseInvalid(what, where=int8.file, next="set PACKHOUSE_FORMAT to auto or onnx")
+        case _:
+            assert_never(choice)
+    if format not in by_format:
+        have = ", ".join(sorted(by_format))
+        raise ReleaseInvalid(
+            "the release has no such format", where=format.value, got=have, next="set PACKHOUSE_FORMAT"
+        )
+    return by_format[format]
+
+
+def _names(folder: Path) -> set[str]:
+    """Of the plain files there. Raises ReleaseInvalid: something else lies there, such as a link out of the folder."""
+    if not folder.is_dir():
+        raise NotFound("no such folder", where=str(folder), next="set MODEL_DIR")
+    for path in sorted(folder.iterdir()):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ReleaseInvalid("is no plain file", where=path.name, next="a release is a folder of plain files")
+    return {path.name for path in folder.iterdir()}
+
+
+def _document(path: Path, limit: int) -> bytes:
+    if (size := path.stat().st_size) > limit:
+        raise ReleaseInvalid("too large", where=path.name, got=f"{size:,} bytes", want=f"at most {limit:,}")
+    return path.read_bytes()
+
+
+def _check_files(folder: Path, there: set[str], manifest: Manifest) -> None:
+    known = {artifact.name: artifact for artifact in manifest.artifacts}
+    if extra := sorted(there - known.keys() - UNDIGESTED):
+        raise ReleaseInvalid("is in the folder but not in the manifest", where=extra[0], next="somebody put it there")
+    for name in sorted(there & known.keys()):
+        _check(folder / name, known[name])
+
+
+def _check(path: Path, artifact: Artifact) -> None:
+    if (size := path.stat().st_size) != artifact.size:
+        got, want = f"{size:,} bytes", f"{artifact.size:,}"
+        raise DigestMismatch("size differs", where=path.name, got=got, want=want, next=_AGAIN)
+    if (got := digest_file(path)) != artifact.digest:
+        raise DigestMismatch(
+            "sha256 differs", where=path.name, got=short(got), want=short(artifact.digest), next=_AGAIN
+        )
+
+
+def _check_record(path: Path, manifest: Manifest, digest: str) -> None:
+    record = load(Record, _document(path, MAX_DOCUMENT_BYTES), where=RECORD)
+    if (record.model, record.release, record.manifest) != (manifest.model, manifest.release, digest):
+        raise DigestMismatch(
+            "is not what the record names", where=MANIFEST, got=short(digest), want=short(record.manifest)
+        )
+
+
+def _spec(path: Path, manifest: Manifest) -> Spec:
+    """The bytes that are parsed are hashed once more: they are these, and not those of another reading."""
+    data = _document(path, MAX_SPEC_BYTES)
+    if digest_bytes(data) != manifest.inputs.spec:
+        raise ReleaseInvalid("is not the spec that the release was made from", where=SPEC_FILE)
+    spec = parse(data)
+    if spec.model.name != manifest.model:
+        raise ReleaseInvalid(
+            "is of another model than the manifest", where=SPEC_FILE, got=spec.model.name, want=manifest.model
+        )
+    return spec

@@ -1,0 +1,179 @@
+"""A release with an image: pushed by digest, proven by a canary, named by the record, and tagged only then."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from flows.ends import Status
+from flows.release import released as release
+from infra.images import MODELS
+from infra.registry import documents
+from infra.registry.client import Client
+from infra.registry.credentials import Credentials
+from infra.registry.reference import parse
+from infra.settings import settings
+from infra.workshop import Workshop, use, workshop
+from packhouse.manifest import CANARY, MANIFEST
+from packhouse.preprocessing import Concatenate
+from packhouse.releases import find
+from packhouse.steps import OneHot
+from packhouse.verify import verify
+from tests.registry.conftest import open_registry
+from tests.registry.images import push_base, small_layer
+from tests.registry.rude import Rule, rude
+
+__all__ = ["open_registry"]
+
+pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
+
+
+@pytest.fixture
+def registry(home, tmp_path, open_registry, monkeypatch, sandbox):
+    """A worker that may push there, and has something to build on."""
+    client = Client(open_registry.host, known=Credentials())
+    made = small_layer(tmp_path, "bin/server", os.urandom(1000))
+    base = push_base(client, f"f/{os.urandom(4).hex()}/runtime", made)
+    monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def repository(registry) -> str:
+    return f"{registry.host}/f/{os.urandom(4).hex()}/linear"
+
+
+def tags(client: Client, repository: str) -> list[str]:
+    name = parse(repository).repository
+    answer = client.ask("GET", f"{name}/tags/list", name)
+    return sorted(answer.json().get("tags") or []) if answer.status_code == 200 else []
+
+
+def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(registry, repository, staged):
+    (end,) = release([staged(image=repository)])
+    assert end.status is Status.RELEASED, end.line()
+    found = find(workshop().store, "linear@latest")
+    image = found.record.image
+    assert image is not None
+    assert image.repository == repository
+    (verdict,) = found.record.verdicts
+    assert (verdict.check, verdict.outcome.value) == (CANARY, "pass")
+    assert image.digest in verdict.compared
+    assert tags(registry, repository) == sorted([end.release, "latest"])
+    for name in (end.release, "latest"):
+        assert registry.has_manifest(parse(repository).repository, name) == image.digest
+    config = json.loads(registry.manifest(parse(repository).repository, image.digest)[0])["config"]
+    inner = json.loads(registry.small_blob(parse(repository).repository, documents.descriptor(config, where="")))[
+        "config"
+    ]
+    assert inner["Labels"]["org.opencontainers.image.version"] == end.release
+    assert f"PACKHOUSE_MANIFEST_DIGEST={found.record.manifest}" in inner["Env"]
+    assert f"MODEL_DIR=/{MODELS}" in inner["Env"]
+    verify(found)
+
+
+def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged):
+    """The canary asks it with the words, as any client would."""
+    plans = np.array(["month", "year", "two years", "year"] * 6)
+    numbers = np.random.default_rng(0).normal(size=(24, 13)).astype(np.float32)
+    steps = [
+        OneHot(input="plan", categories=("month", "two years", "year"), unknown="zeros"),
+        Concatenate(inputs=("numbers", "plan")),
+    ]
+    inputs = {"numbers": numbers, "plan": plans}
+    (end,) = release([staged(inputs=inputs, preprocessing=steps, image=repository)])
+    assert end.status is Status.RELEASED, end.line()
+    assert find(workshop().store, "linear@latest").record.image is not None
+
+
+def test_same_inputs_give_the_same_image_elsewhere_too(registry, repository, staged, tmp_path, monkeypatch, sandbox):
+    source = staged(image=repository)
+    release([source])
+    first = find(workshop().store, "linear@latest").record
+    monkeypatch.setenv("PACKHOUSE_HOME", str(tmp_path / "another-home"))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    release([source])
+    assert find(workshop().store, "linear@latest").record == first
+
+
+def test_another_runtime_image_is_another_release(registry, repository, staged, tmp_path, monkeypatch, sandbox):
+    source = staged(image=repository)
+    (one,) = release([source])
+    newer = push_base(registry, "f/newer/runtime", small_layer(tmp_path, "bin/server", os.urandom(999)))
+    monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(newer))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    (two,) = release([source])
+    assert (one.status, two.status) == (Status.RELEASED, Status.RELEASED)
+    assert one.release != two.release
+
+
+def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagged(
+    registry, repository, staged, monkeypatch
+):
+    """The files of the image are swapped behind the stage's back: the digests in the manifest catch it."""
+    from tasks import image as stage
+
+    honest = stage.files
+
+    def swapped(published):
+        files = honest(published)
+        other = files["model.onnx"].parent / "swapped.onnx"
+        other.write_bytes(files["model.onnx"].read_bytes()[:-1] + b"!")
+        return files | {"model.onnx": other}
+
+    monkeypatch.setattr("tasks.canary.files", swapped)
+    (end,) = release([staged(image=repository)])
+    assert end.status is Status.REFUSED
+    assert "model.onnx" in end.reason
+    assert "sha256 differs" in end.reason
+    assert tags(registry, repository) == []
+    assert not list(workshop().store.list("linear/channels/"))
+
+
+def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
+    home, tmp_path, open_registry, monkeypatch, sandbox, staged
+):
+    client = Client(open_registry.host, known=Credentials())
+    base = push_base(client, "f/late/runtime", small_layer(tmp_path, "bin/server", b"server"))
+    with rude(open_registry.host) as proxy:
+        monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
+        settings.cache_clear()
+        use(Workshop(settings(), sandbox))
+        source = staged(image=f"{proxy.host}/f/late/linear")
+        proxy.rules.append(Rule("POST .*uploads", times=10_000, answer=403))
+        (end,) = release([source])
+        assert end.status is Status.UNAVAILABLE
+        assert "403" in end.reason
+        assert not list(workshop().store.list("linear/channels/"))
+        proxy.rules.clear()
+        (end,) = release([source])
+        assert end.status is Status.RELEASED, end.line()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "image", "words"),
+    [
+        ("PACKHOUSE_RUNTIME_IMAGE", "", "127.0.0.1:1/m", "none to build on"),
+        ("PACKHOUSE_RUNTIME_IMAGE", "127.0.0.1:1/runtime:latest", "127.0.0.1:1/m", "is not by digest"),
+        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "evil.example/models/m", "images may not go there"),
+        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "good.example/modelsandmore/m", "images may not go there"),
+    ],
+)
+def test_worker_that_can_not_or_may_not_says_so_before_it_works(
+    registry, staged, monkeypatch, sandbox, setting, value, image, words
+):
+    monkeypatch.setenv(setting, value)
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    (end,) = release([staged(image=image)])
+    assert end.status is Status.REFUSED
+    assert words in end.reason
+    assert not list(workshop().store.list("linear/releases/")), MANIFEST

@@ -1,0 +1,44 @@
+"""Small images for tests of registries, made of random bytes where no content matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from infra.registry import documents
+from infra.registry.client import Client
+from infra.registry.layer import Layer, layer
+from infra.registry.reference import Reference
+from packhouse.digest import digest_bytes
+
+CREATED = "2025-01-01T00:00:00Z"
+
+
+def small_layer(folder: Path, name: str, content: bytes) -> Layer:
+    path = folder / digest_bytes(content)[7:19]
+    path.write_bytes(content)
+    return layer({name: path}, modified=1_735_689_600)
+
+
+def push_base(client: Client, repository: str, made: Layer, config: dict[str, Any] | None = None) -> Reference:
+    """A one-layer image, pushed by hand: what a test builds on."""
+    config = config or {
+        "os": "linux",
+        "architecture": "amd64",
+        "created": CREATED,
+        "config": {"Env": ["PATH=/bin", "MODEL_DIR=/nowhere"], "Labels": {"vendor": "test"}},
+        "rootfs": {"type": "layers", "diff_ids": [made.diff_id]},
+    }
+    data = documents.compact(config)
+    client.upload(repository, made.digest, made.size, made.stream)
+    client.upload(repository, digest_bytes(data), len(data), lambda: iter([data]))
+    manifest = documents.compact(
+        {
+            "schemaVersion": 2,
+            "mediaType": documents.MANIFEST,
+            "config": {"mediaType": documents.CONFIG, "digest": digest_bytes(data), "size": len(data)},
+            "layers": [{"mediaType": made.media_type, "digest": made.digest, "size": made.size}],
+        }
+    )
+    client.put_manifest(repository, digest_bytes(manifest), manifest, documents.MANIFEST)
+    return Reference(client.host, repository, digest=digest_bytes(manifest))
