@@ -44,12 +44,13 @@ PLACES = {
     "namespace": "packhouse",
     "store": "",
     "sources": "[]",
+    "trusted_programs": "[]",
     "mlflow_uri": "",
 }
 """What a pool's template leaves open until it is applied. Nobody who starts a run can change it.
-cuda_image: of the pool `cuda`, where it is another one than `image`. store, sources, mlflow_uri: what a container is
-told as PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. credentials_volume: with AWS's shared file
-`credentials`, which Docker mounts, since whoever may read a pool may read its variables."""
+cuda_image: of the pool `cuda`, where it is another one than `image`. store, sources, trusted_programs, mlflow_uri: what
+a container is told as PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. credentials_volume: with AWS's
+shared file `credentials`, which Docker mounts, since whoever may read a pool may read its variables."""
 
 
 def apply(kind: str, places: Mapping[str, str]) -> list[str]:

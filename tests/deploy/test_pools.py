@@ -169,6 +169,13 @@ def test_a_container_is_told_its_store_and_where_sources_may_lie(pool):
     assert environment["PACKHOUSE_SOURCES"] == TOLD["sources"]
 
 
+def test_a_container_trusts_no_programs_unless_it_is_told_where():
+    told = {"image": IMAGE, **TOLD, "trusted_programs": '["s3://b/programs"]'}
+    for places, trusted in ((told | {"trusted_programs": "[]"}, "[]"), (told, '["s3://b/programs"]')):
+        environment = template("docker", "cpu", places)["job_configuration"]["env"]
+        assert environment["PACKHOUSE_TRUSTED_PROGRAMS"] == trusted
+
+
 def test_the_pool_with_gpus_has_an_image_of_its_own_where_one_is_named():
     places = {"image": IMAGE, "cuda_image": "cuda@sha256:1"}
     assert "cuda@sha256:1" in json.dumps(template("kubernetes", "cuda", places))
