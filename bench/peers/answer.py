@@ -51,15 +51,21 @@ def main(work: Work, library: str, words: list[str]) -> None:
     jobs = [(Path(words[place]), Path(words[place + 1]), words[place + 2]) for place in range(0, len(words), 3)]
     if len(jobs) == 1:
         _one(work, *jobs[0])
-        return
+        _end()
     importlib.import_module(library)
     for job in jobs:
         if not (child := os.fork()):
             _one(work, *job)
-            sys.stdout.flush()
-            os._exit(0)
+            _end()
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == NOT_PLANTED:
             sys.exit(NOT_PLANTED)
+
+
+def _end() -> None:
+    """At once: without a network, Olive's telemetry holds its process for ten seconds more, though it is turned off."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _one(work: Work, given: Path, out: Path, fault: str) -> None:

@@ -10,7 +10,7 @@ from bench.peers.answer import Answer
 from bench.peers.given import BERT, Given
 from bench.peers.install import CanNot
 from bench.peers.judged import same_bytes
-from bench.peers.tools import PEERS, packhouse
+from bench.peers.tools import PEERS, Peer, packhouse
 from bench.process import Ran
 
 KINDS = ("mlp", "cnn", "lstm", "transformer", BERT)
@@ -31,38 +31,48 @@ TWICE = ("transformer", BERT)
 
 @dataclass
 class Made:
-    """ran, answers: (tool, kind). warm: seconds of packhouse in a worker that is warm. can_not: (tool, kind) -> why.
+    """ran, answers: (tool, kind). warm: seconds of packhouse in a worker that is warm;
+    warm_cpu: CPU seconds a model there, the mean of all. can_not: (tool, kind) -> why.
     same: tool -> whether a second run gave the same bytes: of ONNX, of INT8."""
 
     ran: dict[tuple[str, str], Ran] = field(default_factory=dict)
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
     warm: dict[tuple[str, str], float] = field(default_factory=dict)
+    warm_cpu: dict[str, float] = field(default_factory=dict)
     can_not: dict[tuple[str, str], str] = field(default_factory=dict)
     same: dict[str, list[str]] = field(default_factory=dict)
 
 
 def run(models: dict[str, Given], folder: Path, api: str) -> Made:
+    """The tools in turn for each model, so that all of them see the same machine."""
     made = Made()
-    for formats in FORMATS:
-        for kind in KINDS if formats in COLD else ():
+    for kind in KINDS:
+        for formats in COLD:
             (said,), ran = packhouse(api, folder / f"{formats}-{kind}", formats, str(models[kind].folder))
             made.ran[formats, kind], made.answers[formats, kind] = ran, said
-        _warm(models, folder / f"{formats}-warm", api, formats, made)
-    for peer in PEERS:
-        for kind in KINDS:
+        for peer in PEERS:
             try:
-                said, ran = peer.run(models[kind], folder / f"{peer.module}-{kind}")
-                made.ran[peer.name, kind], made.answers[peer.name, kind] = ran, said
-                if kind in TWICE:
-                    again, _ = peer.run(models[kind], folder / f"{peer.module}-{kind}-again")
-                    _compare(made, peer.name, said, again)
+                _peer(peer, models[kind], folder / f"{peer.module}-{kind}", made)
             except CanNot as error:
                 made.can_not[peer.name, kind] = str(error)
+    for formats in FORMATS:
+        _warm(models, folder / f"{formats}-warm", api, formats, made)
     return made
 
 
+def _peer(peer: Peer, given: Given, out: Path, made: Made) -> None:
+    said, ran = peer.run(given, out)
+    made.ran[peer.name, given.kind], made.answers[peer.name, given.kind] = ran, said
+    if given.kind in TWICE:
+        _compare(made, peer.name, said, peer.run(given, out.with_name(f"{out.name}-again"))[0])
+
+
 def _warm(models: dict[str, Given], out: Path, api: str, formats: str, made: Made) -> None:
-    answers, _ = packhouse(api, out, formats, *(str(models[kind].folder) for kind in (KINDS[0], *KINDS)))
+    """The first model warms the worker; what it takes alone is taken off the CPU seconds."""
+    first = str(models[KINDS[0]].folder)
+    _, alone = packhouse(api, out.with_name(f"{out.name}-first"), formats, first)
+    answers, ran = packhouse(api, out, formats, first, *(str(models[kind].folder) for kind in KINDS))
+    made.warm_cpu[formats] = (ran.cpu_seconds - alone.cpu_seconds) / len(KINDS)
     for kind, said in zip(KINDS, answers[1:], strict=True):
         made.warm[formats, kind] = said.seconds
         if kind in TWICE and formats in COLD:
@@ -85,7 +95,7 @@ def table(made: Made) -> list[str]:
             rows.append(f"| {title} | " + " | ".join(_cell(made, tool, kind) for kind in KINDS) + f" | {same} |")
         if tool in FORMATS:
             warm = " | ".join(f"{made.warm[tool, kind]:.1f}" for kind in KINDS)
-            rows.append(f"| {title}, warm worker | {warm} | |")
+            rows.append(f"| {title}, warm worker | {warm} | mean of CPU s: {made.warm_cpu[tool]:.1f} |")
     return rows
 
 
