@@ -20,7 +20,7 @@ from infra.registry.credentials import Credentials
 from infra.registry.reference import Reference, parse
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
-from packhouse.errors import EngineUnavailable, ImageInvalid, RegistryUnavailable
+from packhouse.errors import EngineUnavailable, ImageInvalid, RegistryUnavailable, Unavailable
 from packhouse.releases import find
 from tests.registry.conftest import open_registry
 from tests.servers.engine import Engine, as_image, engine
@@ -47,7 +47,7 @@ def runtime(docker, open_registry) -> Reference:
     try:
         installed("serving-wheels", lambda folder: wheels.fetch(wheels.Kind.SERVING_CPU, folder / "wheels"))
         as_image(docker, "base:test")
-    except CannotRunError as error:
+    except (CannotRunError, Unavailable) as error:
         pytest.skip(f"NOT TESTED: {error}")
     link_wheels()
     return runtime_image.build(docker.url, parse(f"{open_registry.host}/e/runtime"), "base:test")
