@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-peers bench-images bench-serving wheels serving-wheels \
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving wheels serving-wheels \
 	runtime-image constraints clean help
 
 help: ## what there is
@@ -50,6 +50,9 @@ bench-fleet: $(READY) ## a quiet night over a fleet, and the orchestrator's part
 
 bench-formats: $(READY) ## INT8 against ONNX Runtime's own quantiser
 	$(BIN)/python -m bench.formats
+
+bench-frozen: $(READY) ## what freezing TorchScript gives
+	$(BIN)/python -m bench.frozen
 
 bench-peers: $(READY) ## side by side with Model Navigator, Olive and optimum, which it installs into a cache folder
 	$(BIN)/python -m bench.peers

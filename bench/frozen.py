@@ -1,0 +1,81 @@
+"""TorchScript frozen or not: what `torch.jit.freeze` gives a call, and what it takes.
+
+`make bench-frozen`. The same scripted module, saved as it is and frozen, and loaded again; CPU time of both, one thread,
+interleaved, the median of the rounds' ratios, and the sizes of the archives.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.formats import Recurrent, Transformer, cnn, mlp, resnet
+from tasks.jobs.measure import processor
+
+ROUNDS, BLOCK_S, WARM_UP = 21, 0.02, 6
+BATCHES = (1, 32)
+
+
+def models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+    """name -> the module, and the shape of one input without its batch."""
+    return {
+        "table, 16 features": (mlp(16, 32), (16,)),
+        "mlp": (mlp(1024, 2048), (1024,)),
+        "cnn": (cnn(), (1, 8, 8)),
+        "resnet": (resnet(), (3, 64, 64)),
+        "lstm": (Recurrent(64, 128), (32, 64)),
+        "transformer": (Transformer(0, 128, 4), (32, 8)),
+    }
+
+
+def main() -> int:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    print(f"\n{processor()}\n\n| model | size, MB | frozen, MB | faster, batch 1 | batch 32 | largest difference |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        for what, (module, shape) in models().items():
+            plain, frozen = Path(name) / "plain.ts", Path(name) / "frozen.ts"
+            scripted = torch.jit.script(module.eval())
+            torch.jit.save(scripted, str(plain))
+            torch.jit.save(torch.jit.freeze(scripted), str(frozen))
+            ones, others = torch.jit.load(str(plain)).eval(), torch.jit.load(str(frozen)).eval()
+            ratios, difference = [], 0.0
+            for batch in BATCHES:
+                x = torch.randn(batch, *shape)
+                ratios.append(_faster(ones, others, x))
+                difference = max(difference, float((ones(x) - others(x)).abs().max()))
+            sizes = " | ".join(f"{path.stat().st_size / 1e6:.2f}" for path in (plain, frozen))
+            print(f"| {what} | {sizes} | {' | '.join(f'{r:.2f}' for r in ratios)} | {difference:.1e} |", flush=True)
+    return 0
+
+
+def _faster(plain: nn.Module, frozen: nn.Module, x: torch.Tensor) -> float:
+    """CPU time of the one / of the other."""
+    for _ in range(WARM_UP):
+        started = time.thread_time()
+        plain(x), frozen(x)
+        seconds = (time.thread_time() - started) / 2
+    calls = max(1, round(BLOCK_S / max(seconds, 1e-7)))
+    ratios = []
+    for _ in range(ROUNDS):
+        spent = []
+        for module in (plain, frozen):
+            started = time.thread_time()
+            for _ in range(calls):
+                module(x)
+            spent.append(time.thread_time() - started)
+        ratios.append(spent[0] / spent[1])
+    return statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
