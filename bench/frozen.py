@@ -1,7 +1,7 @@
 """TorchScript frozen or not: what `torch.jit.freeze` gives a call, and what it takes.
 
-`make bench-frozen`. The same scripted module, saved as it is and frozen, and loaded again; CPU time of both, one thread,
-interleaved, the median of the rounds' ratios, and the sizes of the archives.
+`make bench-frozen`. The same scripted module, saved as it is and frozen, and loaded again; CPU time of both on one
+thread, interleaved, the median of the rounds' ratios, and the sizes of the archives.
 """
 
 from __future__ import annotations
