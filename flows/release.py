@@ -99,8 +99,8 @@ def line(source: str, channel: ChannelName) -> Released:
 
 def _promoted(record: Record, channel: ChannelName, source: str, *, approve: bool, again: bool = False) -> Released:
     """The channel first; what others see of it goes after it, and a run that was killed in between does it again."""
-    tag_image(record)
     released = promote(record, channel, source=source, again=again, approve=approve)
+    tag_image(record)
     follow(released)
     return released
 

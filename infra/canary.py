@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ import requests
 import safetensors.numpy
 
 from infra.engine import connect
+from infra.images import USER
+from infra.lockdown import Measure
 from infra.registry.reference import Reference
 from infra.serving.ask import READY_S, Server
 from packhouse.errors import EngineUnavailable, ImageInvalid, ReleaseInvalid, Unavailable, squeezed
@@ -31,10 +35,9 @@ from packhouse.manifest import Manifest
 from packhouse.spec import Format
 
 ROOT = Path(__file__).resolve().parent.parent
-USER = "10001:10001"
-MEMORY = "2g"
 PROCESSES = 256
 STOP_S = 10
+_SHORT = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108 - a socket's path may have 107 bytes
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
@@ -47,30 +50,45 @@ class Answered:
 
 
 def in_child(
-    files: Mapping[str, Path], environment: Mapping[str, str], manifest: Manifest, cases: Sequence[Case]
+    folder: Path,
+    files: Mapping[str, Path],
+    environment: Mapping[str, str],
+    manifest: Manifest,
+    cases: Sequence[Case],
+    *,
+    memory: int,
+    require: Iterable[Measure] = (),
 ) -> Answered:
-    """files: name -> the file, hashed already; they are linked or copied into a folder as the image has them.
+    """folder: an empty one, on the disk of the files. files: name -> the file, hashed already. memory: bytes of the
+    server's own. require: measures without which it does not count.
 
-    Raises ReleaseInvalid: the server refuses the release or does not answer. Unavailable: it does not get ready."""
-    with tempfile.TemporaryDirectory(prefix="packhouse-canary-") as name:
-        folder, workdir = Path(name) / "models", Path(name) / "work"
-        folder.mkdir()
-        workdir.mkdir()
-        for file, path in files.items():
-            _placed(path, folder / file)
-        with _child(folder, workdir, environment) as (uds, measures, log):
-            server = Server(uds=uds)
-            try:
-                server.wait()
-                return Answered(server.answers(manifest, cases), measures)
-            except (Unavailable, OSError) as error:
-                raise ReleaseInvalid(
-                    "the server ended", where=manifest.model, got=_last_words(log) or squeezed(error)
-                ) from error
+    Raises ReleaseInvalid: the server refuses the release, does not answer or ends. Unavailable: it does not get ready
+    in time, or this host can not lock it down as required."""
+    models, workdir = folder / "models", folder / "work"
+    models.mkdir()
+    workdir.mkdir()
+    for file, path in files.items():
+        _placed(path, models / file)
+    with _child(models, workdir, environment, memory) as (server, measures, ended):
+        if missing := [measure for measure in require if measure.value not in measures]:
+            raise Unavailable("this host can not lock the server down as required", got=f"missing: {missing[0].value}")
+        try:
+            server.wait()
+            return Answered(server.answers(manifest, cases), measures)
+        except (Unavailable, OSError) as error:
+            if words := ended():
+                raise ReleaseInvalid("the server ended", where=manifest.model, got=words) from error
+            if isinstance(error, OSError):
+                raise Unavailable("the server does not answer", where=manifest.model, got=squeezed(error)) from error
+            raise
 
 
-def in_engine(url: str, image: Reference, environment: Mapping[str, str], cases: Sequence[Case]) -> Answered:
-    """Raises ImageInvalid: the image is not what serves safely, or its server does not answer. EngineUnavailable."""
+def in_engine(
+    url: str, image: Reference, environment: Mapping[str, str], cases: Sequence[Case], *, memory: int
+) -> Answered:
+    """memory: bytes that the container may take.
+
+    Raises ImageInvalid: the image is not what serves safely, or its server does not answer. EngineUnavailable."""
     engine = connect(url)
     try:
         pulled = engine.images.pull(image.name, tag=image.digest)
@@ -86,7 +104,7 @@ def in_engine(url: str, image: Reference, environment: Mapping[str, str], cases:
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             pids_limit=PROCESSES,
-            mem_limit=MEMORY,
+            mem_limit=memory,
         )
         try:
             return Answered(
@@ -114,28 +132,38 @@ def _asked(container: Any, image: Reference, cases: Sequence[Case]) -> list[dict
 
 
 @contextmanager
-def _child(folder: Path, workdir: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], Path]]:
-    """Its socket, the measures in force, and its log."""
-    uds, log = workdir.parent / "socket", workdir.parent / "log"
-    with socket.socket(socket.AF_UNIX) as listener, log.open("wb") as out:
-        listener.bind(str(uds))
-        listener.listen()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "infra.locked_server", str(folder), str(workdir), str(listener.fileno())],
-            cwd="/",
-            env=_environment(folder, workdir) | dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=out,
-            pass_fds=[listener.fileno()],
-        )
+def _child(
+    models: Path, workdir: Path, environment: Mapping[str, str], memory: int
+) -> Iterator[tuple[Server, tuple[str, ...], Callable[[], str]]]:
+    """The server, the measures in force, and what tells its last words once it has ended."""
+    log = workdir.parent / "log"
+    with tempfile.TemporaryDirectory(prefix="canary-", dir=_SHORT) as short, log.open("wb") as out:
+        uds = str(Path(short) / "socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(uds)
+            listener.listen()
+            handle = str(listener.fileno())
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "infra.locked_server", str(models), str(workdir), handle, str(memory)],
+                cwd="/",
+                env=_environment(models, workdir) | dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                pass_fds=[listener.fileno()],
+            )
+
+        def ended() -> str:
+            status = process.poll()
+            return "" if status is None else _last_words(log) or f"status {status}"
+
         try:
-            assert process.stdout is not None
-            first = process.stdout.readline()
+            first = _first_line(process)
             if not first:
-                process.wait(READY_S)
-                raise ReleaseInvalid("the server does not start", where=folder.name, got=_last_words(log))
-            yield str(uds), tuple(json.loads(first)), log
+                process.kill()
+                process.wait()
+                raise ReleaseInvalid("the server does not start", where="canary", got=ended())
+            yield Server(uds=uds, alive=lambda: process.poll() is None), tuple(json.loads(first)), ended
         finally:
             process.terminate()
             try:
@@ -147,10 +175,18 @@ def _child(folder: Path, workdir: Path, environment: Mapping[str, str]) -> Itera
                 process.stdout.close()
 
 
+def _first_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Nothing where it ends, or hangs, before it is locked down."""
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], READY_S)
+    return process.stdout.readline() if readable else b""
+
+
 def _environment(folder: Path, workdir: Path) -> dict[str, str]:
     """By allow-list: no key, token or address of the worker's reaches it."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     own = {"PYTHONPATH": str(ROOT), "HOME": str(workdir), "TMPDIR": str(workdir), "PYTHONDONTWRITEBYTECODE": "1"}
+    own |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return passed | own | {"MODEL_DIR": str(folder)}
 
 
@@ -159,7 +195,7 @@ def _placed(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        target.write_bytes(source.read_bytes())
+        shutil.copyfile(source, target)
 
 
 def _last_words(log: Path) -> str:

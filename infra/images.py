@@ -18,10 +18,14 @@ from infra.registry.client import Client
 from infra.registry.layer import layer
 from infra.registry.reference import Reference, parse
 from infra.settings import BuildBy, Settings
+from packhouse.digest import canonical_json, digest_bytes, digest_file
 from packhouse.errors import ImageInvalid, SourceNotAllowed
 
 MODELS = "models"
 """The folder in the image: there KServe and Kubernetes' image volumes look for a model too."""
+USER = "10001:10001"
+COMMAND = ("python", "-m", "infra.serving")
+SERVER_LABEL = "dev.packhouse.server"
 
 Pushed = appending.Pushed
 
@@ -118,12 +122,17 @@ def runtime(text: str) -> Reference:
     return found
 
 
-def allowed(repository: str, settings: Settings) -> Reference:
-    """The repository, where the operator lets images go: a spec is foreign, and our credentials are not its.
+def allowed(repository: str, model: str, settings: Settings) -> Reference:
+    """The repository, where the operator lets images of this model go: a spec is foreign, and our credentials and the
+    tags of other models are not its.
 
-    Raises SourceNotAllowed: it lies under none of PACKHOUSE_REGISTRIES. A registry on this machine needs no entry.
+    Raises SourceNotAllowed: it lies under none of PACKHOUSE_REGISTRIES (a registry on this machine needs no entry), it
+    does not end in the model's name, or it holds the runtime image.
     """
     found = parse(repository)
+    if found.repository.rpartition("/")[2] != model or found.name == settings.runtime_image.partition("@")[0]:
+        where = f"{repository} for {model}"
+        raise SourceNotAllowed("is not this model's own", where=where, want=f"a repository that ends in /{model}")
     name = f"{found.name}/"
     if is_loopback(found.host) or any(name.startswith(f"{prefix.rstrip('/')}/") for prefix in settings.registries):
         return found
@@ -132,6 +141,31 @@ def allowed(repository: str, settings: Settings) -> Reference:
         where=repository,
         want=", ".join(settings.registries) or "a registry that PACKHOUSE_REGISTRIES names",
     )
+
+
+def server_code() -> str:
+    """The digest over what the server in an image is made of; the runtime image is labelled with it."""
+    root = Path(__file__).resolve().parent.parent
+    files = [path for folder in ("packhouse", "infra/serving") for path in (root / folder).rglob("*.py")]
+    return digest_bytes(canonical_json({path.relative_to(root).as_posix(): digest_file(path) for path in files}))
+
+
+def check_server(image: Reference, settings: Settings) -> None:
+    """Where no engine starts the image itself, this worker's own server stands for the one in it: they must be equal.
+
+    Raises ImageInvalid: the runtime image holds another server, or would start something else, or as somebody else."""
+    config = _base(image, settings).config.get("config") or {}
+    found = (config.get("Labels") or {}).get(SERVER_LABEL, "none"), config.get("User"), config.get("Cmd")
+    wanted = server_code(), USER, list(COMMAND)
+    for what, got, want in zip(("server", "user", "command"), found, wanted, strict=True):
+        if got != want:
+            raise ImageInvalid(
+                f"has another {what} than this worker, which proves images without an engine",
+                where=str(image),
+                got=str(got),
+                want=str(want),
+                next="make runtime-image, or set PACKHOUSE_ENGINE",
+            )
 
 
 def client_of(host: str, settings: Settings) -> Client:

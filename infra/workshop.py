@@ -46,6 +46,14 @@ class Workshop:
         self._closed = False
         self._slots = threading.BoundedSemaphore(settings.children)
 
+    @contextmanager
+    def turn(self, name: str) -> Iterator[Path]:
+        """A folder for one step that computes, once it is its turn among all that compute here."""
+        with self._slots, self.cache.step(name) as folder:
+            if self._closed:
+                raise Stopping("the run was ended", where=name)
+            yield folder
+
     def run(self, job: str, arguments: Mapping[str, Any], *files: File) -> tuple[Answer, tuple[Artifact, ...]]:
         """Runs `job` in a child and takes over the files that it was to leave behind, hashed here.
 

@@ -56,10 +56,20 @@ def _held(imaged: Imaged, made: Release) -> tuple[str, ...]:
     cases = golden_cases(workshop().cache.path(published.packed.manifest.artifact(GOLDEN)))
     environment = places.chosen(made.format)
     if settings.engine:
-        answered = places.in_engine(settings.engine, parse(imaged.image.reference), environment, cases)
+        image = parse(imaged.image.reference)
+        answered = places.in_engine(settings.engine, image, environment, cases, memory=settings.child_memory)
     else:
         environment |= {"PACKHOUSE_MANIFEST_DIGEST": published.manifest.digest}
-        answered = places.in_child(files(published), environment, published.packed.manifest, cases)
+        with workshop().turn("canary") as folder:
+            answered = places.in_child(
+                folder,
+                files(published),
+                environment,
+                published.packed.manifest,
+                cases,
+                memory=settings.child_memory,
+                require=settings.require,
+            )
     if refusal := compare(cases, answered.answers, made.tolerance).refusal:
         raise ImageInvalid(f"the image answers something else: {refusal}", where=f"{made.format} over the protocol")
     return answered.measures

@@ -19,6 +19,7 @@ def tag_image(record: Record) -> None:
     """The release's own tag, so that no registry collects an image that a record names."""
     if record.image is None:
         return
+    images.allowed(record.image.repository, record.model, workshop().settings)
     with one_line(record.model, "tag image") as line:
         images.builder(workshop().settings).tag(parse(record.image.reference), record.release)
         line.note(record.release)
@@ -39,6 +40,7 @@ def follow(released: Released) -> None:
         record = find(store, f"{model}/{pointed.release}").record
         if record.image is None:
             return
+        images.allowed(record.image.repository, record.model, workshop().settings)
         with one_line(model, f"tag {channel}") as line:
             moved = images.builder(workshop().settings).tag(parse(record.image.reference), channel)
             line.note(f"{record.image.digest[7:19]}, {'moved' if moved else 'stays'}")

@@ -25,7 +25,9 @@ def image(published: Published) -> Imaged:
         return Imaged(published=published)
     settings = workshop().settings
     base = images.runtime(settings.runtime_image)
-    target = images.allowed(planned.spec.image.repository, settings)
+    target = images.allowed(planned.spec.image.repository, planned.model, settings)
+    if not settings.engine:
+        images.check_server(base, settings)
     with one_line(planned.model, "image") as line:
         pushed = images.builder(settings).push(
             images.ModelImage(

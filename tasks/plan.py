@@ -35,7 +35,7 @@ def plan(source: str) -> Planned:
     with one_line(spec.model.name, "plan") as line:
         inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
         if spec.image:
-            images.allowed(spec.image.repository, workshop().settings)
+            images.allowed(spec.image.repository, spec.model.name, workshop().settings)
         record = _record(release_key(spec.model.name, inputs.release_id, RECORD))
         line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
     return Planned(source=source, spec=spec, inputs=inputs, record=record)

@@ -64,7 +64,8 @@ def publish(packed: Packed, report: Report, uploaded: list[tuple[Artifact, ...]]
         size = sum(artifact.size for artifact in packed.manifest.artifacts)
         line.note(f"{size:,} bytes, manifest {short(digest_bytes(manifest))}")
     kept = workshop().cache.write(manifest, name=MANIFEST, media_type="application/json")
-    return Published(packed=packed, manifest=kept)
+    said = packed.model_copy(update={"manifest": load(Manifest, manifest, where=MANIFEST)})
+    return Published(packed=said, manifest=kept)
 
 
 def _told(report: Report) -> dict[str, bytes]:

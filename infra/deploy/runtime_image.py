@@ -17,6 +17,7 @@ import docker.errors
 import requests
 
 from infra.engine import connect, pushed_digest
+from infra.images import SERVER_LABEL, server_code
 from infra.registry.reference import Reference, parse
 from packhouse.digest import DIGEST
 from packhouse.errors import EngineUnavailable, ImageInvalid, NotFound, PackhouseError, squeezed
@@ -37,6 +38,7 @@ def build(engine_url: str, target: Reference, base: str, kind: str = "cpu") -> R
             path=str(ROOT),
             dockerfile=DOCKERFILE,
             buildargs={"BASE": base, "KIND": kind},
+            labels={SERVER_LABEL: server_code()},
             network_mode="none",
             tag=f"{target.name}:{tag}",
             rm=True,

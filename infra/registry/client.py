@@ -6,6 +6,7 @@ One client belongs to one thread. Source: https://github.com/opencontainers/dist
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
@@ -14,6 +15,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from infra.registry import documents
 from infra.registry.auth import authorization, is_loopback
@@ -36,6 +38,10 @@ TIMEOUT_S = (10, 120)
 BUSY = (429, 502, 503, 504)
 SMALL = MiB
 """Bytes of a blob that goes in one request with the end of its upload; larger ones can go on where they broke off."""
+CLOSING_S = 900.0
+"""For the answer to an upload's end: a registry may move gigabytes to where they stay before it gives one."""
+LOST = (400, 404, 408, 416)
+"""Answers to a part of an upload after which it begins anew: the session is gone, or counts otherwise."""
 MAX_WAIT_S = 60.0
 """A registry may ask for a pause of at most this."""
 Body = Callable[[], Iterator[bytes]]
@@ -45,13 +51,13 @@ T = TypeVar("T")
 class Busy(RegistryUnavailable):
     """It asks us to come back later. after_s: in how many seconds, where it says so."""
 
-    after_s: float | None = None
+    after_s: float = 0.0
 
 
 class Client:
     """A registry. sent: bytes of blobs that went over the wire, repeated ones too.
 
-    verify: a file with certificates of authorities to trust in place of the usual ones. insecure: hosts to speak
+    verify: a file with certificates of authorities to trust besides the usual ones. insecure: hosts to speak
     plain HTTP to, besides this machine. Every method raises RegistryUnavailable (after `patience`), RegistryRefusal.
     """
 
@@ -76,7 +82,7 @@ class Client:
         self._session.trust_env = not is_loopback(host)
         self._session.auth = _nobody  # or requests looks into ~/.netrc
         if verify:
-            self._session.verify = verify
+            self._session.mount("https://", _Trusting(verify))
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +180,15 @@ class Client:
     def upload(self, repository: str, digest: str, size: int, body: Body) -> None:
         """Sends a blob. Where the line breaks, what the registry has is not sent again."""
         upload = _Upload(self, repository, digest, size, body)
-        self._again(upload.go_on)
+        while True:
+            reached = upload.reached
+            try:
+                return self._again(upload.go_on)
+            except RegistryRefusal:
+                raise
+            except RegistryUnavailable:
+                if not upload.got_further_than(reached):
+                    raise
 
     def ask(self, method: str, path: str, *repositories: str, **how: Any) -> requests.Response:
         """One request, for what belongs to this package."""
@@ -189,6 +203,7 @@ class Client:
         body: Body | None = None,
         size: int = 0,
         stream: bool = False,
+        answer_s: float = TIMEOUT_S[1],
     ) -> requests.Response:
         """One request, and once more with what a 401 asks for. A body is made anew for it."""
         scope = " ".join(repositories)
@@ -205,6 +220,7 @@ class Client:
                 sent,
                 _sized(self._counted(body()), size) if body and size else b"" if body else None,
                 stream,
+                answer_s,
             )
             if answer.status_code != 401 or not self._is_ours(url):
                 break
@@ -216,7 +232,9 @@ class Client:
         self._raise_for(answer, scope)
         return answer
 
-    def _send(self, method: str, url: str, headers: dict[str, str], data: Any, stream: bool) -> requests.Response:
+    def _send(
+        self, method: str, url: str, headers: dict[str, str], data: Any, stream: bool, answer_s: float = TIMEOUT_S[1]
+    ) -> requests.Response:
         where = f"{self.host}: {method} {urlsplit(url).path}"
         try:
             return self._session.request(
@@ -225,7 +243,7 @@ class Client:
                 headers=headers,
                 data=data,
                 stream=stream,
-                timeout=TIMEOUT_S,
+                timeout=(TIMEOUT_S[0], answer_s),
                 allow_redirects=method in ("GET", "HEAD"),  # requests takes no Authorization to another host
             )
         except requests.exceptions.SSLError as error:
@@ -242,8 +260,8 @@ class Client:
         where = f"{self.host}/{scope}"
         if answer.status_code in BUSY:
             busy = Busy("is busy", where=where, got=_said(answer))
-            with suppress(KeyError, ValueError):
-                busy.after_s = min(float(answer.headers["Retry-After"]), MAX_WAIT_S)
+            with suppress(KeyError, ValueError):  # a date, which few send, counts as nothing
+                busy.after_s = min(max(0.0, float(answer.headers["Retry-After"])), MAX_WAIT_S)
             raise busy
         if answer.status_code == 403:
             raise RegistryRefusal("does not allow it", where=where, got=_said(answer))
@@ -265,7 +283,7 @@ class Client:
         for base in self._bases:
             with suppress(requests.RequestException):
                 answer = self._session.get(f"{base}/v2/", timeout=TIMEOUT_S)
-                if answer.status_code in (200, 401):
+                if answer.status_code != 400:  # what a server that wants TLS says to plain HTTP
                     return base
         self._send("GET", f"{self._bases[-1]}/v2/", {}, None, False)  # says why not
         raise RegistryUnavailable("did not answer as a registry does", where=self.host)
@@ -294,8 +312,8 @@ class Client:
             except RegistryRefusal:
                 raise
             except RegistryUnavailable as error:
-                asked = error.after_s if isinstance(error, Busy) else None
-                pause = patience.pause(tried) if asked is None else asked
+                asked = error.after_s if isinstance(error, Busy) else 0.0
+                pause = asked + patience.pause(tried)  # with what chance adds, or all come back at once
                 if tried >= patience.attempts or patience.clock() + pause > deadline:
                     raise
                 patience.sleep(pause)
@@ -309,10 +327,21 @@ class _Upload:
         self._client, self._repository = client, repository
         self._digest, self._size, self._body = digest, size, body
         self._place = ""
+        self._begun = False
+        self.reached = 0
+
+    def got_further_than(self, reached: int) -> bool:
+        """Whether the registry has more of it than before: then it is worth another round of tries."""
+        with suppress(Unavailable):
+            self.reached = self._resumed() if self._place else 0
+        return self.reached > reached
 
     def go_on(self) -> None:
         """From where the registry is. Called again after a RegistryUnavailable."""
         done = self._resumed() if self._place else 0
+        if self._begun and not self._place and self._client.has_blob(self._repository, self._digest):
+            return  # it was carried out, and only the answer was lost
+        self._begun = True
         where = f"{self._client.host}/{self._repository}@{short(self._digest)}"
         if not self._place:
             answer = self._client.ask("POST", f"{self._repository}/blobs/uploads/", self._repository)
@@ -332,7 +361,7 @@ class _Upload:
             self._place = self._client._place(answer)
         last = f"{self._place}{'&' if urlsplit(self._place).query else '?'}digest={self._digest}"
         size = 0 if small is _nothing else self._size
-        answer = self._client.ask("PUT", last, self._repository, body=small, size=size)
+        answer = self._client.ask("PUT", last, self._repository, body=small, size=size, answer_s=CLOSING_S)
         self._accept(answer, 201, where)
         _same_digest(answer, self._digest, where)
 
@@ -352,10 +381,22 @@ class _Upload:
         return 0 if last == 0 else min(last + 1, self._size)
 
     def _accept(self, answer: requests.Response, want: int, where: str) -> None:
-        if answer.status_code in (404, 416):  # it lost the session, or counts otherwise: from the start again
+        if answer.status_code in LOST:
             self._place = ""
             raise RegistryUnavailable("lost the upload", where=where, got=_said(answer))
         _expect(answer, want, where)
+
+
+class _Trusting(HTTPAdapter):
+    """Trusts the authorities of a file too; those of the system or of REQUESTS_CA_BUNDLE stay."""
+
+    def __init__(self, authorities: str) -> None:
+        self._context = ssl.create_default_context()
+        self._context.load_verify_locations(authorities)
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
 
 class _sized:  # noqa: N801 - a stream with a length, as requests wants one

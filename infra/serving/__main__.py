@@ -28,7 +28,6 @@ from packhouse import exits
 CUT_OFF = 143
 """As a process that SIGTERM ended: requests were still under way when the time was up."""
 KEEP_ALIVE_S = 75
-CONNECTIONS = 1024
 
 
 def main() -> int:
@@ -64,7 +63,6 @@ def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.grace_s,  # type: ignore[arg-type]
-        limit_concurrency=CONNECTIONS,
     )
     server = Server(config, serving.readiness)
     event("listening", {"address": address(listener)})

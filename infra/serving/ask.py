@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from email.message import Message
 from math import prod
@@ -35,16 +35,17 @@ READY_S, ANSWER_S, PAUSE_S = 120.0, 120.0, 0.05
 
 
 class Server:
-    """One server. uds: the path of its socket; empty: 127.0.0.1 and `port`."""
+    """One server. uds: the path of its socket; empty: 127.0.0.1 and `port`. alive: whether it still runs, where
+    somebody knows."""
 
-    def __init__(self, *, uds: str = "", port: int = 8080) -> None:
-        self._uds, self._port = uds, port
+    def __init__(self, *, uds: str = "", port: int = 8080, alive: Callable[[], bool] = lambda: True) -> None:
+        self._uds, self._port, self._alive = uds, port, alive
 
     def wait(self, seconds: float = READY_S) -> None:
         """Until it is ready. Raises ReleaseInvalid: it says that it never will be. Unavailable: not in this time."""
         deadline = time.monotonic() + seconds
         words = "it does not listen"
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._alive():
             try:
                 status, body, _ = self._ask("GET", "/ready")
             except (OSError, http.client.HTTPException):
@@ -107,7 +108,7 @@ class Server:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes, Message]:
         connection = (
-            UnixConnection(self._uds)
+            UnixConnection(self._uds, ANSWER_S)
             if self._uds
             else http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
         )

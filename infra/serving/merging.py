@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from packhouse.errors import squeezed
 from packhouse.judge import Array, Case, Outputs
 from packhouse.manifest import GOLDEN
 from packhouse.replay import compare, golden_cases
+from packhouse.runtime import as_text
 
 Inputs = Mapping[str, Array]
 Found = dict[str, Array]
@@ -157,7 +158,8 @@ class Merging:
             return f"PACKHOUSE_MAX_BATCH: requests can not be merged: {what} the batch as first axis"
         if not self.settings.golden:
             return "PACKHOUSE_MAX_BATCH: requests are merged only where PACKHOUSE_GOLDEN is on"
-        cases = golden_cases(self.model.served.folder / GOLDEN)
+        text, golden = self.model.served.manifest.text, golden_cases(self.model.served.folder / GOLDEN)
+        cases = [replace(case, inputs=as_text(case.inputs, text)) for case in golden]
         try:
             answers = [self._beside(case, cases) for case in cases]
         except RequestRefused as error:

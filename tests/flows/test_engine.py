@@ -99,7 +99,7 @@ print(json.dumps({"uid": os.getuid(), "foreign": foreign}))
 @pytest.mark.parametrize("builder", ["registry", "docker"])
 def test_model_image_of_either_builder_answers_as_a_container(docker, worker, open_registry, staged, builder):
     worker(builder)
-    repository = f"{open_registry.host}/e/{builder}-{os.urandom(3).hex()}"
+    repository = f"{open_registry.host}/e/{builder}-{os.urandom(3).hex()}/linear"
     (end,) = release([staged(image=repository)])
     assert end.status is Status.RELEASED, end.line()
     record = find(workshop().store, "linear@latest").record
@@ -132,7 +132,7 @@ def health(docker: Engine, name: str) -> str:
 def test_no_secret_of_the_worker_gets_into_the_image(docker, worker, open_registry, staged):
     canaries = {name: secrets.token_hex(16) for name in ("AWS_SECRET_ACCESS_KEY", "PACKHOUSE_WEBHOOK_SECRET")}
     worker("registry", **canaries)
-    repository = f"{open_registry.host}/e/secrets-{os.urandom(3).hex()}"
+    repository = f"{open_registry.host}/e/secrets-{os.urandom(3).hex()}/linear"
     (end,) = release([staged(image=repository)])
     assert end.status is Status.RELEASED, end.line()
     docker.docker("pull", f"{repository}:latest")
@@ -179,4 +179,4 @@ def test_image_that_runs_as_root_is_no_canary(docker, open_registry, runtime):
     docker.docker("push", f"{name}:x")
     digest = Client(open_registry.host, known=Credentials()).has_manifest("e/root", "x")
     with pytest.raises(ImageInvalid, match="its user is another"):
-        in_engine(docker.url, parse(f"{name}@{digest}"), {}, [])
+        in_engine(docker.url, parse(f"{name}@{digest}"), {}, [], memory=2**30)

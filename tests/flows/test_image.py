@@ -138,6 +138,25 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
     assert not list(workshop().store.list("linear/channels/"))
 
 
+def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_engine(
+    home, tmp_path, open_registry, monkeypatch, sandbox, staged
+):
+    """What the canary starts here would not be what is in the image."""
+    client = Client(open_registry.host, known=Credentials())
+    made = small_layer(tmp_path, "bin/server", b"older")
+    inner = {"User": "10001:10001", "Cmd": ["python", "-m", "infra.serving"], "Labels": {"dev.packhouse.server": "old"}}
+    config = {"os": "linux", "architecture": "amd64", "config": inner}
+    config["rootfs"] = {"type": "layers", "diff_ids": [made.diff_id]}
+    base = push_base(client, "f/older/runtime", made, config)
+    monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    (end,) = release([staged(image=f"{open_registry.host}/f/older/linear")])
+    assert end.status is Status.REFUSED
+    assert "has another server than this worker" in end.reason
+    assert not list(workshop().store.list("linear/channels/"))
+
+
 def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
     home, tmp_path, open_registry, monkeypatch, sandbox, staged
 ):
@@ -161,10 +180,11 @@ def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
 @pytest.mark.parametrize(
     ("setting", "value", "image", "words"),
     [
-        ("PACKHOUSE_RUNTIME_IMAGE", "", "127.0.0.1:1/m", "none to build on"),
-        ("PACKHOUSE_RUNTIME_IMAGE", "127.0.0.1:1/runtime:latest", "127.0.0.1:1/m", "is not by digest"),
-        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "evil.example/models/m", "images may not go there"),
-        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "good.example/modelsandmore/m", "images may not go there"),
+        ("PACKHOUSE_RUNTIME_IMAGE", "", "127.0.0.1:1/linear", "none to build on"),
+        ("PACKHOUSE_RUNTIME_IMAGE", "127.0.0.1:1/runtime:latest", "127.0.0.1:1/linear", "is not by digest"),
+        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "evil.example/models/linear", "images may not go there"),
+        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "good.example/modelsandmore/linear", "may not go there"),
+        ("PACKHOUSE_REGISTRIES", '["good.example/models"]', "good.example/models/churn", "is not this model's own"),
     ],
 )
 def test_worker_that_can_not_or_may_not_says_so_before_it_works(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from infra.images import COMMAND, SERVER_LABEL, USER, server_code
 from infra.registry import documents
 from infra.registry.client import Client
 from infra.registry.layer import Layer, layer
@@ -26,7 +27,12 @@ def push_base(client: Client, repository: str, made: Layer, config: dict[str, An
         "os": "linux",
         "architecture": "amd64",
         "created": CREATED,
-        "config": {"Env": ["PATH=/bin", "MODEL_DIR=/nowhere"], "Labels": {"vendor": "test"}},
+        "config": {
+            "Env": ["PATH=/bin", "MODEL_DIR=/nowhere"],
+            "Labels": {"vendor": "test", SERVER_LABEL: server_code()},
+            "User": USER,
+            "Cmd": list(COMMAND),
+        },
         "rootfs": {"type": "layers", "diff_ids": [made.diff_id]},
     }
     data = documents.compact(config)
