@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -109,14 +110,16 @@ class Cache:
         """The paths of a file and of its data, which lies beside it under its own name, since onnxruntime follows no
         path out of the file's folder.
 
-        Raises NotFound: one is not here. StageCrashed: another data file lies there, so that the file's digest does not
-        name its data."""
+        One that rotted there, or that a power cut left, is replaced: the file names the digest of its data, so there is
+        nothing to choose. Raises NotFound: one is not here."""
         path, data = self.path(pair.file), self.path(pair.data)
         there = path.with_name(pair.data.name)
         with suppress(FileExistsError):
             os.link(data, there)
         if not there.samefile(data) and digest_file(there) != pair.data.digest:
-            raise StageCrashed("has two files of data", where=pair.file.name)
+            fresh = there.with_name(f"{there.name}.{os.getpid()}-{threading.get_ident()}")
+            os.link(data, fresh)
+            fresh.replace(there)
         return path, there
 
     def holds(self, artifact: Artifact) -> bool:

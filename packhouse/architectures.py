@@ -61,19 +61,23 @@ def fingerprint(name: str) -> dict[str, Any]:
     """
     point = find(name)
     dist = point.dist
+    ours = point.module.startswith("packhouse.")  # what else of packhouse makes bytes is among the inputs by itself
     return {
         "name": name,
         "distribution": dist.name if dist else "",
         "version": dist.version if dist else "",
-        "code": source_digest(point.module.split(".")[0]),
-        "requires": _required(dist, point.extras),
+        "code": source_digest(point.module if ours else point.module.split(".")[0]),
+        "requires": _required(dist, point.extras, only_extras=ours),
     }
 
 
-def _required(dist: importlib.metadata.Distribution | None, extras: Collection[str]) -> dict[str, str]:
+def _required(
+    dist: importlib.metadata.Distribution | None, extras: Collection[str], *, only_extras: bool
+) -> dict[str, str]:
     """With those of the extras that the entry point names; others are somebody else's choice."""
     wanted = tuple(f'extra == "{extra}"' for extra in extras)
-    lines = [line for line in (dist.requires or [] if dist else []) if "extra ==" not in line or line.endswith(wanted)]
+    every = dist.requires or [] if dist else []
+    lines = [line for line in every if line.endswith(wanted) or ("extra ==" not in line and not only_extras)]
     names = {re.split(r"[\s;<>=!~\[(@]", line, maxsplit=1)[0].lower() for line in lines}
     installed = {found.name.lower(): found.version for found in importlib.metadata.distributions() if found.name}
     return {name: installed[name] for name in sorted(names & installed.keys())}

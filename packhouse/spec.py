@@ -342,6 +342,8 @@ class Spec(Frozen):
             raise Misplaced("a program is what it is and takes no arguments", "architecture", "arguments")
         if not self.weights.file.endswith(".pt2"):
             raise Misplaced("the architecture `program` is a .pt2 of torch.export", "weights", "file")
+        if self.gates.cuda is Want.REQUIRED:
+            raise Misplaced("a program itself is not run on a GPU, so nothing could pass there", "gates", "cuda")
 
     def _check_preprocessing(self) -> None:
         try:

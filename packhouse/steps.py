@@ -7,10 +7,11 @@ formats with torch. docs/preprocessing.md describes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from packhouse.artifact import Frozen
@@ -75,8 +76,10 @@ class Standard(Frozen):
     def _same_length(self) -> Self:
         if len(self.mean) != len(self.scale) or (self.columns and len(self.columns) != len(self.mean)):
             raise Misplaced("columns, mean and scale must have one entry per feature", "scale")
-        if any(value == 0 for value in self.scale):
-            raise Misplaced("a scale of 0 would divide by zero: use 1 for a constant column", "scale")
+        if any(np.float32(value) == 0 for value in self.scale):
+            raise Misplaced("a scale of 0 in float32 would divide by zero: use 1 for a constant column", "scale")
+        _check_float32(self.mean, "mean")
+        _check_float32(self.scale, "scale")
         return self
 
     def after(self, values: Values) -> Values:
@@ -102,6 +105,8 @@ class MinMax(Frozen):
             raise Misplaced("a data_max is below its data_min", "data_max")
         if self.feature_range[0] >= self.feature_range[1]:
             raise Misplaced("must go up", "feature_range")
+        _check_float32(self.data_min, "data_min")
+        _check_float32(self.factors, "data_max")
         return self
 
     @property
@@ -113,6 +118,13 @@ class MinMax(Frozen):
 
     def after(self, values: Values) -> Values:
         return {**values, self.input: _features(self.input, values, len(self.data_min), "data_min")}
+
+
+def _check_float32(values: Iterable[float], key: str) -> None:
+    """Raises Misplaced: a value, or what the graph computes with, is beyond float32."""
+    with np.errstate(over="ignore"):
+        if not all(np.isfinite(np.float32(value)) for value in values):
+            raise Misplaced("holds a number that float32 can not compute with", key)
 
 
 class OneHot(Frozen):

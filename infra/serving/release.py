@@ -68,7 +68,7 @@ def open_release(folder: Path, *, expected: str | None, choice: Choice, vnni: bo
     if RECORD in there:
         _check_record(folder / RECORD, manifest, digest)
     made = chosen(manifest, choice, vnni=vnni, cuda=cuda, there=there)
-    for name in (SPEC_FILE, made.file, *((GOLDEN,) if golden else ())):
+    for name in (SPEC_FILE, made.file, *((made.data,) if made.data else ()), *((GOLDEN,) if golden else ())):
         manifest.artifact(name)
         if name not in there:
             raise ReleaseInvalid("is in the manifest but not in the folder", where=name, next="fetch it too")

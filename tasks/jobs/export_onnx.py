@@ -16,7 +16,7 @@ from packhouse.spec import Spec
 from tasks.jobs import model as models
 from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
-from tasks.jobs.onnx_file import INLINE_BYTES, Payload, strip, write
+from tasks.jobs.onnx_file import DATA, INLINE_BYTES, Payload, strip, write
 from tasks.jobs.onnx_target import lowered, read_by
 from tasks.jobs.onnx_text import take_text
 
@@ -42,6 +42,7 @@ def run(
     except Exception as error:  # the exporter's errors have no common class; the other way decides
         notes.append(f"torch.export: {first_line(error)}")
         exporter = "script"
+        Path(f"{out}{DATA}").unlink(missing_ok=True)  # of a file that was begun
         _by_script(module, parsed, example, Path(out), error)
     check(Path(out), parsed)
     needs = read_by(Path(out), parsed.formats, where="onnx")
@@ -75,7 +76,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             )
             del graph.initializers[name]
     model = ir.serde.serialize_model(program.model)
-    take_text(model, spec.text)
+    take_text(model, spec.text, (payload.name for payload in payloads))
     write(out, lowered(strip(model), spec.formats), payloads, most=most)
 
 

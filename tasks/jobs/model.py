@@ -90,9 +90,12 @@ def dynamic_axes(spec: Spec, dimension: Callable[[str, Axis], Any]) -> tuple[dic
 
 
 def as_forward_takes(module: torch.nn.Module, each: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One for every input, in the form of forward's own arguments: where it takes `*inputs`, they are one of it."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    return (each,) if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters) else each
+    """One for every input, in the form of forward's own arguments: what goes into its `*inputs` is one of it."""
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return each
+    before = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*each[:before], each[before:])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Source: https://onnx.ai/onnx/operators/onnx_aionnxml_LabelEncoder.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
@@ -18,12 +18,16 @@ ML_OPSET = 2
 """The first with text to integers; the standard guarantees it to every later runtime."""
 
 
-def take_text(model: onnx.ModelProto, text: Vocabularies) -> None:
-    """Makes, in place, text of the inputs named: an encoder gives the graph the code that it read before."""
+def take_text(model: onnx.ModelProto, text: Vocabularies, taken: Iterable[str] = ()) -> None:
+    """Makes, in place, text of the inputs named: an encoder gives the graph the code that it read before. taken: names
+    of values that are not in the graph yet."""
     made = []
+    names = {*taken, *_values(model.graph)}
     for entry in model.graph.input:
         if entry.name in text:
             code = f"{entry.name}.code"
+            while code in names:
+                code += "."
             entry.type.tensor_type.elem_type = onnx.TensorProto.STRING
             _rename(model.graph, entry.name, code)
             made.append(_encoder(entry.name, code, text[entry.name]))
@@ -34,6 +38,16 @@ def take_text(model: onnx.ModelProto, text: Vocabularies) -> None:
     model.graph.node.extend(nodes)
     if all(entry.domain != ML for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(ML, ML_OPSET))
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[str]:
+    """All that has a name in it, below the branches too."""
+    yield from (value.name for group in (graph.initializer, graph.input, graph.output) for value in group)
+    for node in graph.node:
+        yield from node.output
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _values(inner)
 
 
 def _encoder(name: str, code: str, values: Sequence[str]) -> onnx.NodeProto:

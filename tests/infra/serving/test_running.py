@@ -72,10 +72,13 @@ def test_more_requests_than_may_wait_are_told_so_at_once(slow, tmp_path):
 def test_sigterm_answers_what_is_under_way_and_ends_with_0(slow, tmp_path):
     with serve(slow, tmp_path / "log", PACKHOUSE_THREADS="1", PACKHOUSE_RUNS="1") as server:
         threads, replies = in_the_background(4, lambda: server.ask("/predict", ROWS))
-        until(lambda: running(server) > 0, "requests wait", seconds=30, every_s=0.005)
+        until(lambda: running(server) > 1, "requests wait", seconds=30, every_s=0.005)
+        under_way = running(server)
         os.kill(server.pid, signal.SIGTERM)
         joined(threads)
-        assert [reply.status for reply in replies] == [200] * 4
+        statuses = [reply.status for reply in replies]
+        assert set(statuses) <= {200, 503}, "who came too late is told so"
+        assert statuses.count(200) >= under_way > 0
         status = os.waitpid(server.pid, 0)[1]
     assert os.waitstatus_to_exitcode(status) == 0
     assert [event["event"] for event in server.events()][-1] == "stopped"
