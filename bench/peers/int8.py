@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from bench.formats import BATCHES, speeds
 from bench.peers.costs import KINDS, Made
 from bench.peers.given import Given
 from bench.peers.install import CanNot
+from bench.peers.judged import feed
 from bench.peers.tools import OLIVE, OPTIMUM
 from bench.peers.with_olive import STATIC
 from packhouse.quality import sqnr_db
@@ -57,9 +60,7 @@ def _files(given: Given, made: Made, folder: Path) -> tuple[dict[str, str], dict
 
 def _measured(given: Given, fp32: str, files: dict[str, str]) -> list[str]:
     samples, labels = given.held_out()
-    runs: dict[str, Any] = {
-        label: open_format(Format.ONNX, Path(file), outputs=()) for label, file in {"fp32": fp32, **files}.items()
-    }
+    runs: dict[str, Any] = {label: _runner(file) for label, file in {"fp32": fp32, **files}.items()}
     answers = {label: next(iter(run(samples).values())) for label, run in runs.items()}
     ratios = [speeds(runs, {name: rows[:batch] for name, rows in samples.items()}) for batch in BATCHES]
     size = Path(fp32).stat().st_size
@@ -72,6 +73,11 @@ def _measured(given: Given, fp32: str, files: dict[str, str]) -> list[str]:
             f"| {sqnr_db(answers['fp32'], answers[label]):.1f} | {_drop(labels, answers['fp32'], answers[label])} |"
         )
     return rows
+
+
+def _runner(file: str) -> Callable[[Rows], Rows]:
+    run, wanted = open_format(Format.ONNX, Path(file), outputs=()), [one.name for one in onnx.load(file).graph.input]
+    return lambda rows: run(feed(wanted, rows))
 
 
 def _drop(labels: np.ndarray | None, base: np.ndarray, candidate: np.ndarray) -> str:
