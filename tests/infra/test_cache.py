@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.cache import UNUSED_S, Cache
+from packhouse.artifact import Beside
 from packhouse.errors import StoreUnavailable
 
 AT_ONCE, ROUNDS = 8, 100
@@ -76,3 +77,19 @@ def test_a_place_where_no_cache_can_be_is_unavailable_and_named(place):
         Cache(place)
     assert str(caught.value).startswith(str(place))
     assert "PACKHOUSE_CACHE" in str(caught.value)
+
+
+def test_data_that_rotted_beside_its_graph_is_replaced(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    graph = cache.write(b"graph", name="model.onnx", media_type="x")
+    data = cache.write(b"weights", name="model.onnx.data", media_type="x")
+    pair = Beside(file=graph, data=data)
+    _, beside = cache.beside(pair)
+    beside.chmod(0o600)
+    beside.write_bytes(b"rotten!")
+    cache.forget(data)
+    cache.write(b"weights", name="model.onnx.data", media_type="x")
+    _, beside = cache.beside(pair)
+    assert beside.read_bytes() == b"weights"
+    assert beside.name == "model.onnx.data"
+    assert sorted(path.name for path in beside.parent.iterdir()) == ["model.onnx", "model.onnx.data"]

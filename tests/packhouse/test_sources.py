@@ -79,3 +79,10 @@ def test_a_program_is_taken_from_a_trusted_prefix_and_without_a_list_from_nowher
     for trusted in ([], ["s3://models/programs"], ["s3://models/sources/b"]):
         with pytest.raises(SourceNotAllowed, match=r"is code, and lies outside .* PACKHOUSE_TRUSTED_PROGRAMS"):
             check_program("s3://models/sources/a", trusted)
+
+
+def test_a_program_from_another_server_than_the_trusted_prefix_names_is_not_taken():
+    """The bytes come from where the URL says, and a bucket of the same name may be anybody's elsewhere."""
+    with pytest.raises(SourceNotAllowed):
+        check_program("s3://models/sources/a", [STORE])
+    check_program("s3://models/sources/a?endpoint=http://store:7480", [STORE])

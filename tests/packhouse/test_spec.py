@@ -184,7 +184,14 @@ BAD = {
         '["batch"]',
         "outputs[0].shape: scores need a last axis of cl",
     ),
-    "scale of nothing": ("scale = [1.0,", "scale = [0.0,", "scale =", "preprocessing.scale: a scale of 0 would divide"),
+    "scale of nothing": ("scale = [1.0,", "scale = [0.0,", "scale =", "preprocessing.scale: a scale of 0 in float32"),
+    "scale that float32 has not": (
+        "scale = [1.0,",
+        "scale = [1e-46,",
+        "scale =",
+        "preprocessing.scale: a scale of 0 in",
+    ),
+    "mean that float32 has not": ("mean = [1,", "mean = [1e39,", "mean =", "float32 can not compute with"),
     "mean of another length": ("mean = [1, 2.0, 3.0]", "mean = [1, 2.0]", "scale =", "must have one entry per feature"),
     "mean that is no number": ("mean = [1,", "mean = [nan,", "mean", "preprocessing.mean[0]: Input should be a finite"),
     "scale that is infinite": (
