@@ -45,12 +45,15 @@ PLACES = {
     "store": "",
     "sources": "[]",
     "trusted_programs": "[]",
+    "runtime_image": "",
+    "registries": "[]",
     "mlflow_uri": "",
 }
 """What a pool's template leaves open until it is applied. Nobody who starts a run can change it.
-cuda_image: of the pool `cuda`, where it is another one than `image`. store, sources, trusted_programs, mlflow_uri: what
-a container is told as PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. credentials_volume: with AWS's
-shared file `credentials`, which Docker mounts, since whoever may read a pool may read its variables."""
+cuda_image: of the pool `cuda`, where it is another one than `image`. store, sources, trusted_programs, runtime_image,
+registries, mlflow_uri: what a container is told as PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap.
+credentials_volume: with AWS's shared file `credentials` and Docker's `config.json`, which Docker mounts, since whoever
+may read a pool may read its variables."""
 
 
 def apply(kind: str, places: Mapping[str, str]) -> list[str]:

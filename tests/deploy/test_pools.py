@@ -169,6 +169,15 @@ def test_a_container_is_told_its_store_and_where_sources_may_lie(pool):
     assert environment["PACKHOUSE_SOURCES"] == TOLD["sources"]
 
 
+def test_a_container_builds_no_images_unless_it_is_told_on_what_and_where_to():
+    none, told = {"image": IMAGE, **TOLD}, {"runtime_image": f"r.example/runtime@{'sha256:' + '0' * 64}"}
+    told |= {"registries": '["r.example/models"]'}
+    for places, want in ((none, ("", "[]")), (none | told, (told["runtime_image"], told["registries"]))):
+        environment = template("docker", "cpu", places)["job_configuration"]["env"]
+        assert (environment["PACKHOUSE_RUNTIME_IMAGE"], environment["PACKHOUSE_REGISTRIES"]) == want
+        assert environment["DOCKER_CONFIG"] == "/run/packhouse"
+
+
 def test_a_container_trusts_no_programs_unless_it_is_told_where():
     told = {"image": IMAGE, **TOLD, "trusted_programs": '["s3://b/programs"]'}
     for places, trusted in ((told | {"trusted_programs": "[]"}, "[]"), (told, '["s3://b/programs"]')):
