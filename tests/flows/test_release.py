@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packhouse_test_architectures import Branch, FrozenBranch
 
 from flows.ends import End, Status, exit_status
 from flows.release import released as release
@@ -63,9 +65,16 @@ def test_a_model_whose_export_is_wrong_is_not_released(
     assert_refused(ends, home, f"{format}: ", reason)
 
 
+def branch_of(architecture: type[torch.nn.Module]) -> str:
+    """File and line of the `if` in its forward."""
+    lines, first = inspect.getsourcelines(architecture.forward)
+    (place,) = [number for number, line in enumerate(lines, first) if " if " in line]
+    return f"packhouse_test_architectures.py:{place}"
+
+
 def test_a_branch_that_a_trace_freezes_is_refused(home, staged):
     ends = release([staged("frozen-branch", formats={"program": "off", "onnx": "off", "onnx-int8": "off"})])
-    line = "the model branches on data at packhouse_test_architectures.py:43"
+    line = f"the model branches on data at {branch_of(FrozenBranch)}"
     assert_refused(ends, home, "torchscript: ", "times the rounding of fp32")
     assert ends[0].reason.endswith(f"; {line}")
 
@@ -91,9 +100,7 @@ def test_a_branch_that_script_keeps_is_released_in_every_format_that_can_have_it
     left_out = {verdict.subject: verdict.reason for verdict in manifest.verdicts if verdict.reason}
     assert "data-dependent" in left_out["program"]
     (folder,) = (home / "store" / "branch" / "releases").iterdir()
-    named = (
-        "warning: the model branches on data at packhouse_test_architectures.py:34 (two probes take different sides)"
-    )
+    named = f"warning: the model branches on data at {branch_of(Branch)} (two probes take different sides)"
     assert f"## Preflight\n\n- {named}. " in (folder / "report.md").read_text()
 
 
