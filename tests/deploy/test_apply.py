@@ -35,7 +35,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{url}/", auth=LOGIN, timeout=60, trust_env=False) as client:
+    sooner = httpx.Limits(keepalive_expiry=2)  # than the server, which closes what was idle for 5 s, as httpx would
+    with httpx.Client(base_url=f"{url}/", auth=LOGIN, timeout=60, trust_env=False, limits=sooner) as client:
         yield client
 
 
