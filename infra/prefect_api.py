@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from infra.ending import end
 from packhouse.errors import StoreFull, Unavailable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,12 +115,7 @@ class PrefectApi:
         """Ends the server, by force after STOP_S, and takes its database away."""
         self._socket.close()
         if self._process:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end(self._process, grace_s=STOP_S)
             self._process = None
         if self._run:
             shutil.rmtree(self._run, ignore_errors=True)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.ending import end
+
 
 class CannotRunError(Exception):
     """This machine cannot run the server; the text says why and what would help."""
@@ -154,12 +156,7 @@ def running(
     try:
         yield Server(process, log)
     finally:
-        process.terminate()
-        try:
-            process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, grace_s=grace_s)
 
 
 @contextmanager
