@@ -21,18 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import docker.errors
-import requests
 import safetensors.numpy
 
-from infra.engine import connect
+from infra.ending import end
+from infra.engine import connected
 from infra.images import USER
 from infra.lockdown import Measure
 from infra.registry.reference import Reference
 from infra.serving.ask import READY_S, Server
-from packhouse.errors import EngineUnavailable, ImageInvalid, ReleaseInvalid, Unavailable, squeezed
+from packhouse.errors import ImageInvalid, ReleaseInvalid, Unavailable, squeezed
 from packhouse.judge import Array, Case
 from packhouse.manifest import Manifest
-from packhouse.spec import Format
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 256
@@ -89,8 +88,7 @@ def in_engine(
     """memory: bytes that the container may take.
 
     Raises ImageInvalid: the image is not what serves safely, or its server does not answer. EngineUnavailable."""
-    engine = connect(url)
-    try:
+    with connected(url) as engine:
         pulled = engine.images.pull(image.name, tag=image.digest)
         if pulled.attrs["Config"].get("User") != USER:
             got = str(pulled.attrs["Config"].get("User") or "root")
@@ -114,8 +112,6 @@ def in_engine(
             container.remove(force=True)
             with suppress(docker.errors.APIError):  # another canary of this image is running
                 engine.images.remove(str(image))
-    except (docker.errors.APIError, requests.RequestException) as error:
-        raise EngineUnavailable("broke off", where=url, got=squeezed(error)) from error
 
 
 def _asked(container: Any, image: Reference, cases: Sequence[Case]) -> list[dict[str, Array]]:
@@ -165,12 +161,7 @@ def _child(
                 raise ReleaseInvalid("the server does not start", where="canary", got=ended())
             yield Server(uds=uds, alive=lambda: process.poll() is None), tuple(json.loads(first)), ended
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, grace_s=STOP_S)
             if process.stdout:
                 process.stdout.close()
 
@@ -201,8 +192,3 @@ def _placed(source: Path, target: Path) -> None:
 def _last_words(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return squeezed(lines[-1]) if lines else ""
-
-
-def chosen(format: Format) -> dict[str, str]:
-    """The server's setting for one format."""
-    return {"PACKHOUSE_FORMAT": format.value}

@@ -27,14 +27,25 @@ UNPROVEN = "unproven-"
 """Docker pushes by tag only: this and the first digits of the image's id."""
 
 
-def connect(url: str) -> docker.DockerClient:
-    """url: such as unix:///var/run/docker.sock. Raises EngineUnavailable: no engine answers there."""
+@contextmanager
+def connected(url: str, *, building: str = "") -> Iterator[docker.DockerClient]:
+    """url: such as unix:///var/run/docker.sock. building: what is built, for words.
+
+    Raises EngineUnavailable: no engine answers there, it refuses, or breaks off. ImageInvalid: a build fails."""
     try:
-        return docker.DockerClient(base_url=url, timeout=TIMEOUT_S)
+        engine = docker.DockerClient(base_url=url, timeout=TIMEOUT_S)
     except docker.errors.DockerException as error:
         raise EngineUnavailable(
             "does not answer", where=url, got=squeezed(error, 160), next="PACKHOUSE_ENGINE names it"
         ) from error
+    try:
+        yield engine
+    except docker.errors.BuildError as error:
+        raise ImageInvalid("can not be built", where=building, got=squeezed(error.msg)) from error
+    except (docker.errors.APIError, requests.RequestException) as error:
+        raise EngineUnavailable("broke off", where=url, got=squeezed(error)) from error
+    finally:
+        engine.close()
 
 
 def build_and_push(
@@ -52,14 +63,11 @@ def build_and_push(
     Raises EngineUnavailable; ImageInvalid: it can not be built; RegistryUnavailable: the push failed, and why.
     """
     started = time.monotonic()
-    engine = connect(url)
-    with _speaking(url), _context(files, _dockerfile(base, folder, environment)) as context:
-        try:
-            built, _ = engine.images.build(
-                fileobj=context, custom_context=True, rm=True, network_mode="none", labels=dict(labels)
-            )
-        except docker.errors.BuildError as error:
-            raise ImageInvalid("can not be built", where=target.name, got=squeezed(error.msg)) from error
+    dockerfile = _dockerfile(base, folder, environment)
+    with connected(url, building=target.name) as engine, _context(files, dockerfile) as context:
+        built, _ = engine.images.build(
+            fileobj=context, custom_context=True, rm=True, network_mode="none", labels=dict(labels)
+        )
         tag = f"{UNPROVEN}{str(built.id).removeprefix('sha256:')[:24]}"
         built.tag(target.name, tag)
         try:
@@ -110,11 +118,3 @@ def _context(files: Mapping[str, Path], dockerfile: str) -> Iterator[IO[bytes]]:
             file.writelines(layers.tar({"Dockerfile": folder / "Dockerfile", **files}, modified=0))
         with packed.open("rb") as file:
             yield file
-
-
-@contextmanager
-def _speaking(url: str) -> Iterator[None]:
-    try:
-        yield
-    except (docker.errors.APIError, requests.RequestException) as error:
-        raise EngineUnavailable("broke off", where=url, got=squeezed(error)) from error

@@ -12,13 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from infra.engine import build_and_push
 from infra.registry import append as appending
 from infra.registry.auth import is_loopback
 from infra.registry.client import Client
 from infra.registry.layer import layer
 from infra.registry.reference import Reference, parse
 from infra.settings import BuildBy, Settings
-from packhouse.digest import canonical_json, digest_bytes, digest_file
+from packhouse.digest import digest_files
 from packhouse.errors import ImageInvalid, SourceNotAllowed
 
 MODELS = "models"
@@ -85,8 +86,6 @@ class Builder:
         self._settings = settings
 
     def push(self, image: ModelImage) -> Pushed:
-        from infra.engine import build_and_push  # the SDK is slow to import, and most workers have no engine
-
         return build_and_push(
             self._settings.engine,
             {f"{MODELS}/{name}": path for name, path in image.files.items()},
@@ -143,11 +142,12 @@ def allowed(repository: str, model: str, settings: Settings) -> Reference:
     )
 
 
+@lru_cache(maxsize=1)
 def server_code() -> str:
     """The digest over what the server in an image is made of; the runtime image is labelled with it."""
     root = Path(__file__).resolve().parent.parent
     files = [path for folder in ("packhouse", "infra/serving") for path in (root / folder).rglob("*.py")]
-    return digest_bytes(canonical_json({path.relative_to(root).as_posix(): digest_file(path) for path in files}))
+    return digest_files({path.relative_to(root).as_posix(): path for path in files})
 
 
 def check_server(image: Reference, settings: Settings) -> None:

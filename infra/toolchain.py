@@ -11,7 +11,7 @@ from typing import Any
 
 from infra import images
 from packhouse import architectures
-from packhouse.digest import canonical_json, digest_bytes, digest_file
+from packhouse.digest import digest_files
 from packhouse.manifest import ArchitectureCode, Inputs
 from packhouse.spec import Spec
 
@@ -79,9 +79,7 @@ def device_class() -> str:
 def _code() -> str:
     files = {path for pattern in CODE for path in _python(pattern)}
     named = {path.relative_to(ROOT).as_posix(): path for path in files}
-    return digest_bytes(
-        canonical_json({name: digest_file(path) for name, path in named.items() if name not in NOT_CODE})
-    )
+    return digest_files({name: path for name, path in named.items() if name not in NOT_CODE})
 
 
 def _python(pattern: str) -> list[Path]:

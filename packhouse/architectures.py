@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packhouse.digest import canonical_json, digest_bytes, digest_file
+from packhouse.digest import digest_file, digest_files
 from packhouse.errors import ArchitectureUnknown
 
 if TYPE_CHECKING:
@@ -90,9 +90,5 @@ def source_digest(package: str) -> str:
         raise ArchitectureUnknown(f"package {package!r} can not be found", where="architecture")
     if not spec.submodule_search_locations:
         return digest_file(Path(str(spec.origin)))
-    files = {
-        str(path.relative_to(root)): digest_file(path)
-        for root in map(Path, spec.submodule_search_locations)
-        for path in root.rglob("*.py")
-    }
-    return digest_bytes(canonical_json(files))
+    roots = map(Path, spec.submodule_search_locations)
+    return digest_files({str(path.relative_to(root)): path for root in roots for path in root.rglob("*.py")})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,11 @@ def digest_bytes(data: bytes) -> str:
 def digest_file(path: Path) -> str:
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """Over the names and the digests of the files, whatever their order."""
+    return digest_bytes(canonical_json({name: digest_file(path) for name, path in files.items()}))
 
 
 def short(digest: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from infra import canary as places
 from infra.registry.reference import parse
 from infra.serving.processors import has_vnni
 from infra.workshop import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import ImageInvalid
+from packhouse.judge import Case
 from packhouse.manifest import CANARY, GOLDEN, Processors, Record, Release
 from packhouse.replay import compare, golden_cases
 from tasks.image import SERVED, files
@@ -27,8 +30,9 @@ def canary(imaged: Imaged) -> Proven:
         served = [made for made in manifest.formats if made.format in SERVED and _fits(made)]
         with one_line(planned.model, "canary") as line:
             measures: tuple[str, ...] = ()
+            cases = golden_cases(workshop().cache.path(manifest.artifact(GOLDEN)))
             for made in served:
-                measures = _held(imaged, made)
+                measures = _held(imaged, made, cases)
             line.note(f"{', '.join(made.format for made in served)}: {', '.join(measures)}")
         proven = [manifest.artifact(name).digest for name in (GOLDEN, *(made.file for made in served))]
         compared = (imaged.image.digest, *proven)
@@ -49,12 +53,11 @@ def _fits(made: Release) -> bool:
     return made.processors is Processors.ANY or has_vnni()
 
 
-def _held(imaged: Imaged, made: Release) -> tuple[str, ...]:
+def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ...]:
     """What the server was held to while it answered well."""
     assert imaged.image is not None
     published, settings = imaged.published, workshop().settings
-    cases = golden_cases(workshop().cache.path(published.packed.manifest.artifact(GOLDEN)))
-    environment = places.chosen(made.format)
+    environment = {"PACKHOUSE_FORMAT": made.format.value}
     if settings.engine:
         image = parse(imaged.image.reference)
         answered = places.in_engine(settings.engine, image, environment, cases, memory=settings.child_memory)

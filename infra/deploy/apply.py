@@ -28,6 +28,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from packhouse import exits
 from packhouse.errors import PackhouseError, Refused, SpecInvalid, Unavailable, squeezed
 
 HERE = Path(__file__).resolve().parent
@@ -233,8 +234,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lines = apply(options.pop("kind"), options)
     except PackhouseError as error:
-        sys.stderr.write(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}\n")
-        return error.exit_status
+        return exits.said(error, verbose=False)
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -21,6 +21,7 @@ from infra.deploy import services
 from infra.deploy.postgres import Postgres
 from infra.deploy.processes import Service, Table
 from infra.deploy.site import ROOT, USER, Site, settle, write
+from packhouse import exits
 from packhouse.errors import PackhouseError, Refused, Unavailable
 
 MOTO = "moto is a test server: it keeps everything in memory until `make down`, and takes any password"
@@ -119,8 +120,7 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 sys.stdout.write(words(up(table, s3=options.s3, workers=options.workers)))
     except PackhouseError as error:
-        say(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}")
-        return error.exit_status
+        return exits.said(error, verbose=False)
     return 0
 
 

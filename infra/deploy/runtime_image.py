@@ -13,14 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import docker.errors
-import requests
-
-from infra.engine import connect, pushed_digest
+from infra.engine import connected, pushed_digest
 from infra.images import SERVER_LABEL, server_code
 from infra.registry.reference import Reference, parse
+from packhouse import exits
 from packhouse.digest import DIGEST
-from packhouse.errors import EngineUnavailable, ImageInvalid, NotFound, PackhouseError, squeezed
+from packhouse.errors import ImageInvalid, NotFound, PackhouseError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILE = "infra/serving/Dockerfile"
@@ -32,8 +30,8 @@ def build(engine_url: str, target: Reference, base: str, kind: str = "cpu") -> R
     """Raises NotFound: no wheels. ImageInvalid: it can not be built. EngineUnavailable, RegistryUnavailable."""
     if not (ROOT / "wheels" / f"serving-{kind}" / "requirements.lock").is_file():
         raise NotFound("no wheels", where=f"wheels/serving-{kind}", next=f"make serving-wheels KIND={kind}")
-    engine, tag = connect(engine_url), target.tag or DEFAULT_TAG
-    try:
+    tag = target.tag or DEFAULT_TAG
+    with connected(engine_url, building=DOCKERFILE) as engine:
         engine.images.build(
             path=str(ROOT),
             dockerfile=DOCKERFILE,
@@ -46,10 +44,6 @@ def build(engine_url: str, target: Reference, base: str, kind: str = "cpu") -> R
         )
         pushed = engine.images.push(target.name, tag=tag, stream=True, decode=True)
         return target.at(pushed_digest(pushed, target.name))
-    except docker.errors.BuildError as error:
-        raise ImageInvalid("can not be built", where=DOCKERFILE, got=squeezed(error.msg)) from error
-    except (docker.errors.APIError, requests.RequestException) as error:
-        raise EngineUnavailable("broke off", where=engine_url, got=squeezed(error)) from error
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,8 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ImageInvalid("is not by digest", where=options.base, want="...@sha256:DIGEST", next="or --any-base")
         image = build(options.engine, parse(options.target), options.base, options.kind)
     except PackhouseError as error:
-        sys.stderr.write(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}\n")
-        return error.exit_status
+        return exits.said(error, verbose=False)
     sys.stdout.write(f"{image}\n")
     return 0
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.registry import documents
-from infra.registry.client import Body, Client
+from infra.registry.client import Client
 from infra.registry.documents import Descriptor
 from infra.registry.layer import Layer
 from infra.registry.reference import Reference
+from infra.registry.upload import Body
 from packhouse.digest import digest_bytes
 from packhouse.errors import DigestMismatch, ImageInvalid
 

@@ -5,11 +5,9 @@ One client belongs to one thread. Source: https://github.com/opencontainers/dist
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -18,10 +16,12 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from infra.registry import documents
+from infra.registry.answers import expect, limited, received, said, same_digest
 from infra.registry.auth import authorization, is_loopback
 from infra.registry.credentials import Credentials, credentials
 from infra.registry.documents import Descriptor
-from packhouse.digest import MiB, digest_bytes, short, verified
+from infra.registry.upload import Body, Upload
+from packhouse.digest import digest_bytes, short, verified
 from packhouse.errors import (
     DigestMismatch,
     ImageInvalid,
@@ -36,15 +36,8 @@ from packhouse.store.retrying import Patience
 TIMEOUT_S = (10, 120)
 """To connect; between two bytes."""
 BUSY = (429, 502, 503, 504)
-SMALL = MiB
-"""Bytes of a blob that goes in one request with the end of its upload; larger ones can go on where they broke off."""
-CLOSING_S = 900.0
-"""For the answer to an upload's end: a registry may move gigabytes to where they stay before it gives one."""
-LOST = (400, 404, 408, 416)
-"""Answers to a part of an upload after which it begins anew: the session is gone, or counts otherwise."""
 MAX_WAIT_S = 60.0
 """A registry may ask for a pause of at most this."""
-Body = Callable[[], Iterator[bytes]]
 T = TypeVar("T")
 
 
@@ -99,10 +92,10 @@ class Client:
 
         def ask() -> tuple[bytes, str]:
             headers = {"Accept": ", ".join(documents.ACCEPTED)}
-            answer = self._ask("GET", f"{repository}/manifests/{version}", repository, headers=headers, stream=True)
+            answer = self.ask("GET", f"{repository}/manifests/{version}", repository, headers=headers, stream=True)
             if answer.status_code == 404:
                 raise NotFound("no such image", where=where)
-            data = _limited(answer, documents.MAX_BYTES, where)
+            data = limited(answer, documents.MAX_BYTES, where)
             digest = digest_bytes(data)
             if version.startswith("sha256:") and digest != version:
                 raise DigestMismatch("is another image", where=where, got=short(digest), want=short(version))
@@ -113,12 +106,10 @@ class Client:
     def has_manifest(self, repository: str, version: str) -> str:
         """Its digest, where it is there; else nothing."""
         headers = {"Accept": ", ".join(documents.ACCEPTED)}
-        answer = self._again(
-            lambda: self._ask("HEAD", f"{repository}/manifests/{version}", repository, headers=headers)
-        )
+        answer = self._again(lambda: self.ask("HEAD", f"{repository}/manifests/{version}", repository, headers=headers))
         if answer.status_code == 404:
             return ""
-        _expect(answer, 200, f"{self.host}/{repository}:{version}")
+        expect(answer, 200, f"{self.host}/{repository}:{version}")
         return answer.headers.get("Docker-Content-Digest", "") or self.manifest(repository, version)[1]
 
     def put_manifest(self, repository: str, version: str, data: bytes, media_type: str) -> Mapping[str, str]:
@@ -126,7 +117,7 @@ class Client:
         digest = digest_bytes(data)
 
         def put() -> Mapping[str, str]:
-            answer = self._ask(
+            answer = self.ask(
                 "PUT",
                 f"{repository}/manifests/{version}",
                 repository,
@@ -134,25 +125,25 @@ class Client:
                 body=lambda: iter([data]),
                 size=len(data),
             )
-            _expect(answer, 201, f"{self.host}/{repository}:{version}")
-            _same_digest(answer, digest, f"{self.host}/{repository}:{version}")
+            expect(answer, 201, f"{self.host}/{repository}:{version}")
+            same_digest(answer, digest, f"{self.host}/{repository}:{version}")
             return answer.headers
 
         return self._again(put)
 
     def has_blob(self, repository: str, digest: str) -> bool:
-        answer = self._again(lambda: self._ask("HEAD", f"{repository}/blobs/{digest}", repository))
+        answer = self._again(lambda: self.ask("HEAD", f"{repository}/blobs/{digest}", repository))
         if answer.status_code != 404:
-            _expect(answer, 200, f"{self.host}/{repository}@{short(digest)}")
+            expect(answer, 200, f"{self.host}/{repository}@{short(digest)}")
         return answer.status_code == 200
 
     def blob(self, repository: str, entry: Descriptor) -> Iterator[bytes]:
         """Its bytes, hashed on the way. Raises NotFound, DigestMismatch. Not asked again once bytes came."""
         where = f"{self.host}/{repository}@{short(entry.digest)}"
-        answer = self._again(lambda: self._ask("GET", f"{repository}/blobs/{entry.digest}", repository, stream=True))
+        answer = self._again(lambda: self.ask("GET", f"{repository}/blobs/{entry.digest}", repository, stream=True))
         if answer.status_code == 404:
             raise NotFound("no such blob", where=where)
-        return verified(_body(answer, where), digest=entry.digest, size=entry.size, where=where)
+        return verified(received(answer, where), digest=entry.digest, size=entry.size, where=where)
 
     def small_blob(self, repository: str, entry: Descriptor) -> bytes:
         """Raises ImageInvalid: it is no document of an image, since those are small."""
@@ -167,19 +158,19 @@ class Client:
 
         def ask() -> bool:
             path = f"{repository}/blobs/uploads/?mount={digest}&from={source}"
-            answer = self._ask("POST", path, repository, source)
+            answer = self.ask("POST", path, repository, source)
             if answer.status_code == 201:
                 return True
-            _expect(answer, 202, f"{self.host}/{repository}")
+            expect(answer, 202, f"{self.host}/{repository}")
             with suppress(Unavailable):  # an upload that nobody will use; the registry forgets it by itself too
-                self._ask("DELETE", self._place(answer), repository)
+                self.ask("DELETE", self.place(answer), repository)
             return False
 
         return self._again(ask)
 
     def upload(self, repository: str, digest: str, size: int, body: Body) -> None:
         """Sends a blob. Where the line breaks, what the registry has is not sent again."""
-        upload = _Upload(self, repository, digest, size, body)
+        upload = Upload(self, repository, digest, size, body)
         while True:
             reached = upload.reached
             try:
@@ -190,11 +181,7 @@ class Client:
                 if not upload.got_further_than(reached):
                     raise
 
-    def ask(self, method: str, path: str, *repositories: str, **how: Any) -> requests.Response:
-        """One request, for what belongs to this package."""
-        return self._ask(method, path, *repositories, **how)
-
-    def _ask(
+    def ask(
         self,
         method: str,
         path: str,
@@ -218,14 +205,14 @@ class Client:
                 method,
                 url,
                 sent,
-                _sized(self._counted(body()), size) if body and size else b"" if body else None,
+                _Sized(self._counted(body()), size) if body and size else b"" if body else None,
                 stream,
                 answer_s,
             )
             if answer.status_code != 401 or not self._is_ours(url):
                 break
             if not first:
-                raise RegistryRefusal("does not let us in", where=f"{self.host}/{scope}", got=_said(answer))
+                raise RegistryRefusal("does not let us in", where=f"{self.host}/{scope}", got=said(answer))
             self._authorizations[scope] = authorization(
                 self._session, answer.headers.get("WWW-Authenticate", ""), self._known, self.host
             )
@@ -259,14 +246,14 @@ class Client:
     def _raise_for(self, answer: requests.Response, scope: str) -> None:
         where = f"{self.host}/{scope}"
         if answer.status_code in BUSY:
-            busy = Busy("is busy", where=where, got=_said(answer))
+            busy = Busy("is busy", where=where, got=said(answer))
             with suppress(KeyError, ValueError):  # a date, which few send, counts as nothing
                 busy.after_s = min(max(0.0, float(answer.headers["Retry-After"])), MAX_WAIT_S)
             raise busy
         if answer.status_code == 403:
-            raise RegistryRefusal("does not allow it", where=where, got=_said(answer))
+            raise RegistryRefusal("does not allow it", where=where, got=said(answer))
         if answer.status_code >= 500:
-            raise RegistryUnavailable("failed", where=where, got=_said(answer))
+            raise RegistryUnavailable("failed", where=where, got=said(answer))
 
     def _counted(self, stream: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in stream:
@@ -292,7 +279,7 @@ class Client:
         """Credentials go to the registry and to nobody that it names."""
         return url.startswith(f"{self._speaks()}/")
 
-    def _place(self, answer: requests.Response) -> str:
+    def place(self, answer: requests.Response) -> str:
         """Where an upload goes on. Raises RegistryRefusal: somewhere without TLS, for a registry that has it."""
         place = urljoin(answer.url, answer.headers.get("Location", ""))
         ours, theirs = urlsplit(self._speaks()), urlsplit(place)
@@ -303,88 +290,7 @@ class Client:
         return place
 
     def _again(self, act: Callable[[], T]) -> T:
-        """With growing pauses, or those that the registry asks for. What it refuses is not asked again."""
-        patience = self._patience
-        deadline = patience.clock() + patience.total_s
-        for tried in count(1):
-            try:
-                return act()
-            except RegistryRefusal:
-                raise
-            except RegistryUnavailable as error:
-                asked = error.after_s if isinstance(error, Busy) else 0.0
-                pause = asked + patience.pause(tried)  # with what chance adds, or all come back at once
-                if tried >= patience.attempts or patience.clock() + pause > deadline:
-                    raise
-                patience.sleep(pause)
-        raise AssertionError("count has no end")
-
-
-class _Upload:
-    """One blob on its way: a session at the registry, and how far it got."""
-
-    def __init__(self, client: Client, repository: str, digest: str, size: int, body: Body) -> None:
-        self._client, self._repository = client, repository
-        self._digest, self._size, self._body = digest, size, body
-        self._place = ""
-        self._begun = False
-        self.reached = 0
-
-    def got_further_than(self, reached: int) -> bool:
-        """Whether the registry has more of it than before: then it is worth another round of tries."""
-        with suppress(Unavailable):
-            self.reached = self._resumed() if self._place else 0
-        return self.reached > reached
-
-    def go_on(self) -> None:
-        """From where the registry is. Called again after a RegistryUnavailable."""
-        done = self._resumed() if self._place else 0
-        if self._begun and not self._place and self._client.has_blob(self._repository, self._digest):
-            return  # it was carried out, and only the answer was lost
-        self._begun = True
-        where = f"{self._client.host}/{self._repository}@{short(self._digest)}"
-        if not self._place:
-            answer = self._client.ask("POST", f"{self._repository}/blobs/uploads/", self._repository)
-            _expect(answer, 202, where)
-            self._place = self._client._place(answer)
-        small = self._body if self._size <= SMALL else _nothing
-        if done < self._size and small is _nothing:
-            answer = self._client.ask(
-                "PATCH",
-                self._place,
-                self._repository,
-                headers={"Content-Type": "application/octet-stream", **self._range(done)},
-                body=lambda: _from(self._body(), done),
-                size=self._size - done,
-            )
-            self._accept(answer, 202, where)
-            self._place = self._client._place(answer)
-        last = f"{self._place}{'&' if urlsplit(self._place).query else '?'}digest={self._digest}"
-        size = 0 if small is _nothing else self._size
-        answer = self._client.ask("PUT", last, self._repository, body=small, size=size, answer_s=CLOSING_S)
-        self._accept(answer, 201, where)
-        _same_digest(answer, self._digest, where)
-
-    def _range(self, done: int) -> dict[str, str]:
-        """Only where it is a part: some registries take no chunks, and all take a whole."""
-        return {"Content-Range": f"{done}-{self._size - 1}"} if done else {}
-
-    def _resumed(self) -> int:
-        """How many bytes the registry has; it forgot the session: none, and a new one."""
-        answer = self._client.ask("GET", self._place, self._repository)
-        held = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
-        if answer.status_code != 204 or not held:
-            self._place = ""
-            return 0
-        self._place = self._client._place(answer)
-        last = int(held[1])
-        return 0 if last == 0 else min(last + 1, self._size)
-
-    def _accept(self, answer: requests.Response, want: int, where: str) -> None:
-        if answer.status_code in LOST:
-            self._place = ""
-            raise RegistryUnavailable("lost the upload", where=where, got=_said(answer))
-        _expect(answer, want, where)
+        return self._patience.again(act, after=RegistryUnavailable, never=RegistryRefusal, asked=_asked_for)
 
 
 class _Trusting(HTTPAdapter):
@@ -399,7 +305,7 @@ class _Trusting(HTTPAdapter):
         super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
 
-class _sized:  # noqa: N801 - a stream with a length, as requests wants one
+class _Sized:
     """An iterator with a length: requests then sends it as it is, and not in chunks with a length of their own."""
 
     def __init__(self, stream: Iterator[bytes], size: int) -> None:
@@ -412,57 +318,10 @@ class _sized:  # noqa: N801 - a stream with a length, as requests wants one
         return self._size
 
 
-def _nothing() -> Iterator[bytes]:
-    return iter(())
-
-
-def _from(stream: Iterator[bytes], skip: int) -> Iterator[bytes]:
-    for chunk in stream:
-        if skip >= len(chunk):
-            skip -= len(chunk)
-            continue
-        yield chunk[skip:] if skip else chunk
-        skip = 0
-
-
-def _body(answer: requests.Response, where: str) -> Iterator[bytes]:
-    try:
-        yield from answer.iter_content(MiB)
-    except requests.RequestException as error:
-        raise RegistryUnavailable("broke off", where=where, got=type(error).__name__) from error
-    finally:
-        answer.close()
-
-
-def _limited(answer: requests.Response, limit: int, where: str) -> bytes:
-    _expect(answer, 200, where)
-    data = bytearray()
-    for chunk in _body(answer, where):
-        data += chunk
-        if len(data) > limit:
-            raise ImageInvalid("is too large for a manifest", where=where, want=f"at most {limit:,} bytes")
-    return bytes(data)
-
-
-def _expect(answer: requests.Response, status: int, where: str) -> None:
-    if answer.status_code != status:
-        raise ImageInvalid("the registry does not take it", where=where, got=_said(answer))
-
-
-def _same_digest(answer: requests.Response, digest: str, where: str) -> None:
-    told = answer.headers.get("Docker-Content-Digest", digest)
-    if told != digest:
-        raise DigestMismatch("the registry stored something else", where=where, got=short(told), want=short(digest))
-
-
-def _said(answer: requests.Response) -> str:
-    """The status and the registry's own first error; never a header, which may hold a token."""
-    words = ""
-    with suppress(ValueError, LookupError, TypeError, AttributeError, requests.RequestException):
-        first = answer.json()["errors"][0]
-        words = f" {first.get('code', '')} {first.get('message', '')}"
-    return squeezed(f"{answer.status_code}{words}", 200)
-
-
 def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _asked_for(error: Unavailable) -> float:
+    """Seconds."""
+    return error.after_s if isinstance(error, Busy) else 0.0

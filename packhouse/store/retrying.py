@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from packhouse.digest import digest_bytes
-from packhouse.errors import StoreRefusal, StoreUnavailable
+from packhouse.errors import StoreRefusal, StoreUnavailable, Unavailable
 from packhouse.store.base import Stat, Store
 from packhouse.store.guarded import holds
 
@@ -29,6 +29,29 @@ class Patience:
     longest_pause_s: float = 20
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+
+    def again(
+        self,
+        act: Callable[[], T],
+        *,
+        after: type[Unavailable],
+        never: type[Unavailable],
+        asked: Callable[[Unavailable], float] = lambda _: 0.0,
+    ) -> T:
+        """Tries until `act` does not raise `after` any more, or raises `never`, which only a person can help, or the
+        tries or the time are used up. asked: seconds that whoever failed wants us to wait besides."""
+        deadline = self.clock() + self.total_s
+        for tried in count(1):
+            try:
+                return act()
+            except never:
+                raise
+            except after as error:
+                pause = asked(error) + self.pause(tried)  # with what chance adds, or all come back at once
+                if tried >= self.attempts or self.clock() + pause > deadline:
+                    raise
+                self.sleep(pause)
+        raise AssertionError("count has no end")
 
     def pause(self, tried: int) -> float:
         """Seconds to wait after `tried` tries."""
@@ -84,19 +107,7 @@ class Retrying:
         return self._again(lambda: _started(self._store.list(prefix)))
 
     def _again(self, act: Callable[[], T]) -> T:
-        patience = self._patience
-        deadline = patience.clock() + patience.total_s
-        for tried in count(1):
-            try:
-                return act()
-            except StoreRefusal:
-                raise
-            except StoreUnavailable:
-                pause = patience.pause(tried)
-                if tried >= patience.attempts or patience.clock() + pause > deadline:
-                    raise
-                patience.sleep(pause)
-        raise AssertionError("count has no end")
+        return self._patience.again(act, after=StoreUnavailable, never=StoreRefusal)
 
     def _conditionally(self, write: Callable[[], bool], *, is_ours: Callable[[], bool]) -> bool:
         """A try without an answer may have been carried out. Then a later one says "somebody was first": it was us."""

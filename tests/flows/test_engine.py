@@ -15,6 +15,7 @@ import pytest
 from flows.ends import Status
 from flows.release import released as release
 from infra.deploy import runtime_image, wheels
+from infra.engine import connected
 from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import Reference, parse
@@ -160,8 +161,8 @@ def test_push_that_fails_is_a_failure_with_its_reason(docker, runtime, tmp_path)
 
 
 def test_engine_that_does_not_answer_says_what_to_set():
-    with pytest.raises(EngineUnavailable, match="PACKHOUSE_ENGINE"):
-        runtime_image.connect("unix:///nowhere.sock")
+    with pytest.raises(EngineUnavailable, match="PACKHOUSE_ENGINE"), connected("unix:///nowhere.sock"):
+        pass
 
 
 def test_image_that_runs_as_root_is_no_canary(docker, open_registry, runtime):
