@@ -63,7 +63,8 @@ def _decided(end: End, answer: Approval | str) -> End:
             words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
         released = approve(end.model, end.release, end.channel, end.source)
-        follow(released)
+        if released.image:
+            follow(released)
         moved = end_of(end.source, released)
     except PackhouseError as error:
         moved = end_of(end.source, error)

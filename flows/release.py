@@ -20,11 +20,11 @@ from flows.talk import ENDS, talk_to_prefect
 from infra.workshop import workshop
 from packhouse.manifest import ChannelName, Record
 from tasks.artifacts import show
-from tasks.canary import canary
+from tasks.canary import canary, unserved
 from tasks.commit import commit, promote
 from tasks.export import export
 from tasks.fetch import fetch
-from tasks.follow import follow, tag_image
+from tasks.follow import follow
 from tasks.gate import gate
 from tasks.image import image
 from tasks.judge import judge
@@ -90,7 +90,7 @@ def line(source: str, channel: ChannelName) -> Released:
     packed = pack(gated, referenced, judged, [*left_out, *too_slow], cuda=cuda.verdicts)
     summary = report(gated, referenced, measured, packed, time.monotonic() - started, cuda=cuda)
     published = publish(packed, summary, [done.result() for done in uploads])
-    proven = canary(image(published))
+    proven = canary(image(published)) if planned.spec.image else unserved(published)
     record = commit(proven)
     released = _promoted(record, channel, source, approve=approve)
     show(summary, packed, proven)
@@ -100,8 +100,8 @@ def line(source: str, channel: ChannelName) -> Released:
 def _promoted(record: Record, channel: ChannelName, source: str, *, approve: bool, again: bool = False) -> Released:
     """The channel first; what others see of it goes after it, and a run that was killed in between does it again."""
     released = promote(record, channel, source=source, again=again, approve=approve)
-    tag_image(record)
-    follow(released)
+    if record.image:
+        follow(released)
     return released
 
 

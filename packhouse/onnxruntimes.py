@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 from packhouse.artifact import Frozen
 
+INLINE_BYTES = 2**31 - 2**20
+"""Protobuf reads messages below 2 GiB; the rest is room for the graph. A larger ONNX file has its weights beside it."""
+
 
 @dataclass(frozen=True)
 class Reads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from infra import canary as places
 from infra.registry.reference import parse
@@ -15,38 +16,40 @@ from packhouse.manifest import CANARY, GOLDEN, Processors, Record, Release
 from packhouse.replay import compare, golden_cases
 from tasks.image import SERVED, files
 from tasks.stage import one_line, stage
-from tasks.states import Imaged, Proven
+from tasks.states import Imaged, Proven, Published
 
 
 @stage("canary")
 def canary(imaged: Imaged) -> Proven:
     """Each format that the image can serve on this processor. Raises ImageInvalid: it answers something else, or does
     not answer. EngineUnavailable."""
-    published = imaged.published
-    manifest, planned = published.packed.manifest, published.packed.planned
-    verdicts: tuple[Verdict, ...] = ()
-    facts = dict(imaged.facts)
-    if imaged.image:
-        served = [made for made in manifest.formats if made.format in SERVED and _fits(made)]
-        with one_line(planned.model, "canary") as line:
-            measures: tuple[str, ...] = ()
-            cases = golden_cases(workshop().cache.path(manifest.artifact(GOLDEN)))
-            for made in served:
-                measures = _held(imaged, made, cases)
-            line.note(f"{', '.join(made.format for made in served)}: {', '.join(measures)}")
-        proven = [manifest.artifact(name).digest for name in (GOLDEN, *(made.file for made in served))]
-        compared = (imaged.image.digest, *proven)
-        verdicts = (Verdict(check=CANARY, subject="image", outcome=Outcome.PASS, compared=compared),)
-        facts |= {"canary": "container" if workshop().settings.engine else "child", "held to": list(measures)}
-    record = Record(
-        model=planned.model,
-        release=planned.release,
-        manifest=published.manifest.digest,
-        manifest_size=published.manifest.size,
-        image=imaged.image,
-        verdicts=verdicts,
+    published, manifest = imaged.published, imaged.published.packed.manifest
+    served = [made for made in manifest.formats if made.format in SERVED and _fits(made)]
+    cases = golden_cases(workshop().cache.path(manifest.artifact(GOLDEN)))
+    measures: tuple[str, ...] = ()
+    with one_line(manifest.model, "canary") as line:
+        for made in served:
+            measures = _held(imaged, made, cases)
+        line.note(f"{', '.join(made.format for made in served)}: {', '.join(measures)}")
+    proven = [manifest.artifact(name).digest for name in (GOLDEN, *(made.file for made in served))]
+    verdict = Verdict(check=CANARY, subject="image", outcome=Outcome.PASS, compared=(imaged.image.digest, *proven))
+    where = "container" if workshop().settings.engine else "child"
+    return Proven(
+        published=published,
+        record=_record(published, image=imaged.image, verdicts=(verdict,)),
+        facts={**imaged.facts, "canary": where, "held to": list(measures)},
     )
-    return Proven(published=published, record=record, facts=facts)
+
+
+def unserved(published: Published) -> Proven:
+    """Of a release that has no image, and so needs no canary."""
+    return Proven(published=published, record=_record(published))
+
+
+def _record(published: Published, **served: Any) -> Record:
+    planned, manifest = published.packed.planned, published.manifest
+    named = {"model": planned.model, "release": planned.release}
+    return Record(**named, manifest=manifest.digest, manifest_size=manifest.size, **served)
 
 
 def _fits(made: Release) -> bool:
@@ -55,7 +58,6 @@ def _fits(made: Release) -> bool:
 
 def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ...]:
     """What the server was held to while it answered well."""
-    assert imaged.image is not None
     published, settings = imaged.published, workshop().settings
     environment = {"PACKHOUSE_FORMAT": made.format.value}
     if settings.engine:

@@ -9,6 +9,7 @@ from infra.sandbox import Answer
 from infra.workshop import File, workshop
 from packhouse.artifact import BYTES, Artifact, Outcome, Verdict
 from packhouse.errors import Refused, from_document, without_paths
+from packhouse.onnxruntimes import INLINE_BYTES
 from packhouse.spec import Format
 from tasks.stage import one_line, stage
 from tasks.states import Candidate, Gated, LeftOut
@@ -28,9 +29,6 @@ MEDIA_TYPES = {
     Format.ONNX_INT8: "application/vnd.onnx",
     Format.TORCHSCRIPT_INT8: "application/vnd.pytorch.torchscript",
 }
-
-INLINE_BYTES = 2**31 - 2**20
-"""An ONNX file of more has its weights in a file beside it: protobuf reads messages below 2 GiB."""
 
 
 @stage("export", of="{format}")

@@ -21,8 +21,7 @@ def image(published: Published) -> Imaged:
     """Raises ImageInvalid: the worker has no image to build on, or ONNX was left out. SourceNotAllowed: images may not
     go there. RegistryUnavailable, RegistryRefusal, EngineUnavailable."""
     planned = published.packed.planned
-    if planned.spec.image is None:
-        return Imaged(published=published)
+    assert planned.spec.image is not None
     settings = workshop().settings
     base = images.runtime(settings.runtime_image)
     target = images.allowed(planned.spec.image.repository, planned.model, settings)

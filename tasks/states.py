@@ -150,11 +150,10 @@ class Published(Frozen):
 
 
 class Imaged(Frozen):
-    """The image is up under its digest and no tag, where the spec wants one. facts: how it got there, for the
-    report."""
+    """The image is up under its digest and no tag. facts: how it got there, for an operator."""
 
     published: Published
-    image: ReleasedImage | None = None
+    image: ReleasedImage
     facts: dict[str, Any] = {}
 
 

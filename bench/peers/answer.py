@@ -38,7 +38,7 @@ def told(work: Work, given: Path, out: Path) -> None:
     started = time.perf_counter()
     try:
         answer = work(Given(given), out)
-    except Exception as error:
+    except Exception as error:  # how a tool refuses is what is asked here
         traceback.print_exc()
         answer = Answer(refused=f"{type(error).__name__}: {error}"[:500])
     answer.seconds = time.perf_counter() - started

@@ -62,7 +62,7 @@ def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
         proxy_headers=False,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.grace_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.grace_s,  # type: ignore[arg-type]  # says int, takes parts of a second
     )
     server = Server(config, serving.readiness)
     event("listening", {"address": address(listener)})

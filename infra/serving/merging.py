@@ -143,7 +143,7 @@ class Merging:
             for each in group:
                 each.found = {name: array[place : place + each.rows] for name, array in found.items()}
                 place += each.rows
-        except Exception as error:
+        except Exception as error:  # whatever it is, each request learns of its own
             if len(group) == 1:
                 group[0].error = error
                 return

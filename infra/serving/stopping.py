@@ -37,6 +37,6 @@ class Server(uvicorn.Server):
         self._readiness.move(Phase.STOPPING)
         self.should_exit = True
 
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets, unread
         event("stopping", {"grace_s": self.config.timeout_graceful_shutdown})
         await super().shutdown(sockets)  # type: ignore[arg-type]

@@ -12,11 +12,12 @@ import torch
 
 from packhouse.digest import MiB
 from packhouse.errors import ExportFailed
+from packhouse.onnxruntimes import INLINE_BYTES
 from packhouse.spec import Spec
 from tasks.jobs import model as models
 from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
-from tasks.jobs.onnx_file import DATA, INLINE_BYTES, Payload, strip, write
+from tasks.jobs.onnx_file import DATA, Payload, strip, write
 from tasks.jobs.onnx_target import lowered, read_by
 from tasks.jobs.onnx_text import take_text
 

@@ -17,9 +17,7 @@ from typing import Any, BinaryIO
 import onnx
 
 from packhouse.errors import ExportFailed
-
-INLINE_BYTES = 2**31 - 2**20
-"""Protobuf reads messages below 2 GiB; the rest is room for the graph."""
+from packhouse.onnxruntimes import INLINE_BYTES
 
 DATA = ".data"
 """What the name of a file of weights ends in, behind the name of its ONNX file."""

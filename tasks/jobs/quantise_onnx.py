@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from packhouse.errors import ExportFailed
+from packhouse.onnxruntimes import INLINE_BYTES
 from packhouse.probes import check_samples, read_samples
 from tasks.jobs import model as models
 from tasks.jobs.constants import folded
 from tasks.jobs.int8_nodes import key, quantisable
 from tasks.jobs.int8_recipes import recipes
 from tasks.jobs.int8_search import Search, Tried
-from tasks.jobs.onnx_file import DATA, INLINE_BYTES
+from tasks.jobs.onnx_file import DATA
 from tasks.jobs.onnx_graph import Graph, read
 from tasks.jobs.onnx_target import read_by
 

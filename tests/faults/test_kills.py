@@ -24,9 +24,8 @@ from packhouse.report import Report
 from packhouse.spec import Format, parse
 from packhouse.store import FileStore, Store
 from packhouse.verify import read_manifest
-from tasks.canary import canary
+from tasks.canary import unserved
 from tasks.commit import commit, promote
-from tasks.image import image
 from tasks.publish import publish, upload
 from tasks.states import Candidate, Gated, Judged, Packed, Planned
 
@@ -105,7 +104,7 @@ def line(packed: Packed) -> None:
         lockdown=(),
     )
     done = [upload.fn(facts, judged) for judged in packed.judged]
-    record = commit.fn(canary.fn(image.fn(publish.fn(packed, report(packed), done))))
+    record = commit.fn(unserved(publish.fn(packed, report(packed), done)))
     promote.fn(record, "latest")
 
 
