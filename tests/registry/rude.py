@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from tests.registry.loopback import answering
 
 CHUNK = 65536
 
@@ -129,14 +130,6 @@ def rude(target: str) -> Iterator[Proxy]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = go  # noqa: N815 - names that the module wants
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads, server.block_on_close = True, False
-    proxy = Proxy(f"127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with answering(Handler) as port:
+        proxy = Proxy(f"127.0.0.1:{port}")
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

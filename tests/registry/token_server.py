@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from tests.registry.loopback import answering
 
 ISSUER, SERVICE = "test-issuer", "test-registry"
 
@@ -68,16 +69,9 @@ def token_server(
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = TokenServer(f"http://127.0.0.1:{server.server_port}/token", certificate, allowed)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with answering(Handler) as port:
+        found = TokenServer(f"http://127.0.0.1:{port}/token", certificate, allowed)
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _jwt(key: ec.EllipticCurvePrivateKey, certificate: Path, access: list[dict[str, object]]) -> str:
