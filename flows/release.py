@@ -37,6 +37,7 @@ from tasks.quantise import quantise
 from tasks.refer import refer
 from tasks.report import report
 from tasks.runs import leave
+from tasks.sign import sign
 from tasks.states import Judged, LeftOut, Released
 
 RESULTS = "json"
@@ -98,7 +99,10 @@ def line(source: str, channel: ChannelName) -> Released:
 
 
 def _promoted(record: Record, channel: ChannelName, source: str, *, approve: bool, again: bool = False) -> Released:
-    """The channel first; what others see of it goes after it, and a run that was killed in between does it again."""
+    """Signed first, if it is to be; then the channel; what others see of it goes after it. A run that was killed in
+    between does it again."""
+    if workshop().settings.signs:
+        sign(record)
     released = promote(record, channel, source=source, again=again, approve=approve)
     if record.image:
         follow(released)

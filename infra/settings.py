@@ -36,7 +36,11 @@ class Settings(BaseSettings):
     runtime_image: what models' images are built on, by digest. registries: prefixes of the repositories that images may
     go to. registry_ca: a file of authorities to trust; insecure_registries: hosts that speak plain HTTP. platform: of
     the runtime image. image_builder, engine: who builds, and where the Docker engine listens; with an engine, the
-    canary is a container of it."""
+    canary is a container of it.
+    signing_key: a private key in PEM, signing_password: of it; signing_certificates: its own certificate first, then
+    those above; signing_keyless: by the identity of the environment instead. sign_pool: the work pool whose workers
+    sign, where this one does not; sign_wait_s: how long a release waits for them. builder: the name of these workers
+    in the provenance, a URI; worker_image: what they run in, by digest."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
 
@@ -65,10 +69,23 @@ class Settings(BaseSettings):
     platform: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")] = "linux/amd64"
     image_builder: BuildBy = BuildBy.REGISTRY
     engine: str = ""
+    signing_key: str = ""
+    signing_password: SecretStr = SecretStr("")
+    signing_certificates: tuple[str, ...] = ()
+    signing_keyless: bool = False
+    sign_pool: str = ""
+    sign_wait_s: Annotated[float, Field(gt=0)] = 1800.0
+    builder: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*:\S{1,250}$")] = "urn:packhouse:worker"
+    worker_image: str = ""
 
     @property
     def store_url(self) -> str:
         return self.store or str(self.home.resolve() / "store")
+
+    @property
+    def signs(self) -> bool:
+        """Whether releases are signed, here or elsewhere."""
+        return bool(self.signing_key or self.signing_keyless or self.sign_pool)
 
     @property
     def cache_folder(self) -> Path:

@@ -20,11 +20,13 @@ from rich.text import Text
 
 from packhouse import __version__, exits
 from packhouse.digest import short
+from packhouse.dsse import make_keys
 from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
 from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
 from packhouse.releases import Found, at_prefix, find, releases
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
+from packhouse.signatures import Trusted
 from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -50,6 +52,15 @@ StoreOption = Annotated[
         "--store",
         envvar="PACKHOUSE_STORE",
         help="Where releases are: a folder, file:///path or s3://bucket/prefix. Default: $PACKHOUSE_HOME/store.",
+    ),
+]
+TrustOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--trust",
+        envvar="PACKHOUSE_TRUST",
+        help="Whose signature a release must have: a public key or certificates in PEM, or a policy in TOML. May be "
+        "given again. Without it, signatures are not looked at.",
     ),
 ]
 ReleaseArgument = Annotated[str, typer.Argument(help="model@channel, model/release, or the folder of a release.")]
@@ -112,13 +123,35 @@ def release(
 
 
 @app.command("verify")
-def verify_command(release: ReleaseArgument, store: StoreOption = "") -> None:
-    """Prove a release from its bytes alone: digests, then every format on the golden inputs, without model code."""
-    found = resolve(release, store)
+def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: TrustOption = []) -> None:  # noqa: B006
+    """Prove a release from its bytes alone: digests, then every format on the golden inputs, without model code. With
+    --trust, also who signed it."""
+    found, trusted = resolve(release, store), Trusted.read(trust) if trust else None
     with talk.status(f"verifying {release}"):
-        proven = verify(found)
+        proven = verify(found, trusted)
     formats = " ".join(format.value for format in proven.formats)
-    print(f"verified {proven.model}/{proven.release} record {short(proven.record)} {proven.files} files {formats}")  # noqa: T201
+    signed = f" signed by {proven.signed_by}" if trusted else ""
+    words = f"{proven.model}/{proven.release} record {short(proven.record)} {proven.files} files {formats}{signed}"
+    print(f"verified {words}")  # noqa: T201
+
+
+@app.command()
+def sign(
+    releases: Annotated[list[str], typer.Argument(help="model@channel or model/release.")],
+    store: StoreOption = "",
+) -> None:
+    """Sign releases that are in the store, by the key of PACKHOUSE_SIGNING_KEY: after its digests were checked, also
+    what is signed already."""
+    worker(["-m", "tasks.sign", "--", *releases], store)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Gets signing.pem, which is secret, and signing.pub.pem.")],
+) -> None:
+    """Make a pair of keys to sign releases with: ECDSA on P-256. Never overwrites one."""
+    for path in make_keys(folder):
+        print(path)  # noqa: T201
 
 
 @app.command()

@@ -98,6 +98,10 @@ class ReleaseInvalid(Refused):
     """A release is not whole, or is not what its record says."""
 
 
+class SignatureInvalid(Refused):
+    """A release is not signed by anybody whom the reader trusts, or not as the reader's policy wants it."""
+
+
 class ImageInvalid(Refused):
     """An image, its manifest or its name is not what it must be, or a registry does not take it."""
 
@@ -130,6 +134,10 @@ class RegistryRefusal(RegistryUnavailable):
 
 class EngineUnavailable(Unavailable):
     """The Docker engine did not answer, or broke off."""
+
+
+class SignerUnavailable(Unavailable):
+    """There is no key to sign with, it can not be read, or whoever vouches for an identity does not."""
 
 
 class StoreFull(Unavailable):

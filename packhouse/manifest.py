@@ -27,8 +27,13 @@ REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
 REPORT_HTML = "report.html"
 DECISIONS = "decisions.json"
-UNDIGESTED = frozenset({RECORD, MANIFEST, REPORT_JSON, REPORT_MD, REPORT_HTML, DECISIONS})
-"""Names in a release's folder that the manifest does not list: itself, its record, and what was measured."""
+PROVENANCE = "provenance.json"
+SIGNATURE = "model.sig"
+MEASURED = frozenset({REPORT_JSON, REPORT_MD, REPORT_HTML, DECISIONS})
+"""What was measured, and when: the only files that no signature covers, but for itself."""
+UNDIGESTED = frozenset({RECORD, MANIFEST, PROVENANCE, SIGNATURE}) | MEASURED
+"""Names in a release's folder that the manifest does not list: itself, its record, what is said of that record, and
+what was measured."""
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 T = TypeVar("T", bound=Frozen)
@@ -181,9 +186,19 @@ class ReleasedImage(Frozen):
         return f"{self.repository}@{self.digest}"
 
 
+class Made(Frozen):
+    """Who made a release. source: where from, without credentials. builder: an URI that the operator gives to these
+    workers; worker: their image by digest, where they run in one. version: of packhouse."""
+
+    source: Annotated[str, Field(max_length=2000)]
+    builder: Annotated[str, Field(max_length=300)]
+    version: Annotated[str, Field(max_length=100)]
+    worker: Annotated[str, Field(max_length=500)] = ""
+
+
 class Record(Frozen):
     """The commit: what makes a release visible. Written last, if absent. verdicts: on the image, which holds the
-    manifest, so that the manifest can not hold them."""
+    manifest, so that the manifest can not hold them. provenance: of the run that was first to commit."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     model: ModelName
@@ -192,6 +207,7 @@ class Record(Frozen):
     manifest_size: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_BYTES)]
     image: ReleasedImage | None = None
     verdicts: tuple[Verdict, ...] = ()
+    provenance: Made | None = None
 
     @model_validator(mode="after")
     def _image_is_proven(self) -> Record:

@@ -29,6 +29,7 @@ from packhouse.manifest import (
     release_key,
 )
 from packhouse.releases import Found
+from packhouse.signatures import Trusted, check_release
 from packhouse.spec import SPEC_FILE, Format
 
 REPLAY_TIMEOUT_S = 1800
@@ -53,12 +54,17 @@ class Verified:
     formats: tuple[Format, ...]
     files: int
     size: int
+    signed_by: str = ""
 
 
-def verify(found: Found) -> Verified:
-    """Raises ReleaseInvalid, DigestMismatch, NotFound: what is wrong, the first finding. And the store's errors."""
+def verify(found: Found, trusted: Trusted | None = None) -> Verified:
+    """trusted: whose signature it must have.
+
+    Raises ReleaseInvalid, SignatureInvalid, DigestMismatch, NotFound: what is wrong, the first finding. And the store's
+    errors."""
     record = found.record
     manifest = read_manifest(found, record)
+    signed_by = check_release(found, record, manifest, trusted) if trusted else ""
     _check_names(found, manifest)
     _check_runtimes(manifest)
     with tempfile.TemporaryDirectory(prefix="packhouse-verify-") as name:
@@ -80,6 +86,7 @@ def verify(found: Found) -> Verified:
         formats=tuple(made.format for made in manifest.formats),
         files=len(manifest.artifacts),
         size=sum(artifact.size for artifact in manifest.artifacts),
+        signed_by=signed_by,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import packhouse
 from infra import canary as places
 from infra.registry.reference import parse
 from infra.serving.processors import has_vnni
@@ -12,7 +13,7 @@ from infra.workshop import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import ImageInvalid
 from packhouse.judge import Case
-from packhouse.manifest import CANARY, GOLDEN, Processors, Record, Release
+from packhouse.manifest import CANARY, GOLDEN, Made, Processors, Record, Release
 from packhouse.replay import compare, golden_cases
 from tasks.image import SERVED, files
 from tasks.stage import one_line, stage
@@ -49,7 +50,11 @@ def unserved(published: Published) -> Proven:
 def _record(published: Published, **served: Any) -> Record:
     planned, manifest = published.packed.planned, published.manifest
     named = {"model": planned.model, "release": planned.release}
-    return Record(**named, manifest=manifest.digest, manifest_size=manifest.size, **served)
+    settings = workshop().settings
+    made = Made(
+        source=planned.source, builder=settings.builder, version=packhouse.__version__, worker=settings.worker_image
+    )
+    return Record(**named, manifest=manifest.digest, manifest_size=manifest.size, provenance=made, **served)
 
 
 def _fits(made: Release) -> bool:

@@ -31,7 +31,7 @@ ATTEMPTS = 8
 @stage("commit")
 def commit(proven: Proven) -> Record:
     """Writes the record if absent; gives the one that stands there. Two runs of the same inputs write the same record,
-    but for an image that an engine built.
+    but for an image that an engine built, and for the place and the worker that it was made from.
 
     Raises ReleaseConflict: there is a record of other bytes.
     """
@@ -42,16 +42,16 @@ def commit(proven: Proven) -> Record:
         if not store.put_if_absent(key, data, digest=digest_bytes(data)):
             there, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
             first = load(Record, there, where=key)
-            if _without_image(first) != _without_image(record):
+            if _agreed(first) != _agreed(record):
                 raise ReleaseConflict("was committed with other bytes", where=key, got=short(digest_bytes(there)))
-            record = first  # of an engine, two runs of the same inputs make two images, and one of them was first
+            record = first
         line.note(f"record {short(digest_bytes(dump(record)))}")
     return record
 
 
-def _without_image(record: Record) -> tuple[Record, bool]:
+def _agreed(record: Record) -> tuple[Record, bool]:
     """What two runs of the same inputs agree about; and whether there is an image."""
-    return record.model_copy(update={"image": None, "verdicts": ()}), record.image is None
+    return record.model_copy(update={"image": None, "verdicts": (), "provenance": None}), record.image is None
 
 
 @stage("promote")

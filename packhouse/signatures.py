@@ -1,0 +1,183 @@
+"""Signatures of releases, and whom a reader trusts.
+
+`model.sig` is what OpenSSF model signing makes of the release's folder: it names every file but what was measured, with
+its digest, so `model_signing verify` agrees with what is checked here. Source:
+https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md. Names are compared, not only the root digest, which
+is over the digests alone (6.5.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from packhouse.artifact import Frozen, Outcome
+from packhouse.digest import digest_bytes, short
+from packhouse.dsse import PublicKey, opened, unchecked
+from packhouse.errors import NotFound, SignatureInvalid, SpecInvalid
+from packhouse.foreign_signers import Identity, opened_by_authority
+from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
+from packhouse.releases import Found
+
+OMS = "https://model_signing/signature/v1.0"
+
+
+class SignerEntry(Frozen):
+    """One of a policy's `[[signer]]`: a key, an authority's certificates, or an identity at an issuer (keyless)."""
+
+    key: str = ""
+    certificates: str = ""
+    identity: str = ""
+    issuer: str = ""
+
+
+class Policy(Frozen):
+    """A policy file. sources: prefixes that a release must be made from. builders: who may have made it. checks: that
+    must have passed, besides parity on a CPU, which every release has."""
+
+    signer: tuple[SignerEntry, ...]
+    sources: tuple[str, ...] = ()
+    builders: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """Whom a reader trusts, and what to insist on."""
+
+    keys: tuple[PublicKey, ...] = ()
+    authorities: tuple[Path, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    policies: tuple[Policy, ...] = ()
+
+    @classmethod
+    def read(cls, paths: Iterable[str | Path]) -> Trusted:
+        """Files: public keys and certificates in PEM, and policies in TOML. Raises SpecInvalid: it is none of them."""
+        trusted = cls()
+        for path in paths:
+            trusted = trusted._with(Path(path))
+        return trusted
+
+    def _with(self, path: Path) -> Trusted:
+        if path.suffix == ".toml":
+            return self._with_policy(path)
+        if b"-----BEGIN CERTIFICATE-----" in _bytes(path):
+            return Trusted(self.keys, (*self.authorities, path), self.identities, self.policies)
+        return Trusted((*self.keys, PublicKey(path)), self.authorities, self.identities, self.policies)
+
+    def _with_policy(self, path: Path) -> Trusted:
+        try:
+            policy = Policy.model_validate(tomllib.loads(_bytes(path).decode()))
+        except (ValueError, ValidationError) as error:
+            raise SpecInvalid("is no policy", where=str(path), got=str(error).splitlines()[0]) from error
+        trusted = self
+        for entry in policy.signer:
+            for name in filter(None, (entry.key, entry.certificates)):
+                trusted = trusted._with(path.parent / name)
+            if entry.identity or entry.issuer:
+                identity = Identity(entry.identity, entry.issuer)
+                trusted = Trusted(trusted.keys, trusted.authorities, (*trusted.identities, identity), trusted.policies)
+        return Trusted(trusted.keys, trusted.authorities, trusted.identities, (*trusted.policies, policy))
+
+    def open(self, bundle: bytes, *, where: str) -> tuple[dict[str, Any], str]:
+        """The statement, and who signed it. Raises SignatureInvalid: nobody whom we trust."""
+        for key in self.keys:
+            if statement := opened(bundle, key, where=where):
+                return statement, str(key)
+        if self.authorities or self.identities:
+            return opened_by_authority(bundle, self.authorities, self.identities, where=where)
+        known = ", ".join(str(key) for key in self.keys) or "nobody is trusted"
+        raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, want=known)
+
+
+def check_release(found: Found, record: Record, manifest: Manifest, trusted: Trusted) -> str:
+    """Who signed the release, for people. Raises SignatureInvalid: why it does not count; and the store's errors."""
+    where = f"{record.model}/{record.release}"
+    try:
+        bundle, _ = found.store.get(f"{found.prefix}{SIGNATURE}", limit=MAX_DOCUMENT_BYTES)
+        provenance, _ = found.store.get(f"{found.prefix}{PROVENANCE}", limit=MAX_DOCUMENT_BYTES)
+    except NotFound as error:
+        raise SignatureInvalid("is not signed", where=where, next="`packhouse sign` signs what is there") from error
+    return check_bytes(bundle, found.record_bytes, manifest, trusted, provenance=provenance)
+
+
+def check_bytes(
+    bundle: bytes, record_bytes: bytes, manifest: Manifest, trusted: Trusted, *, provenance: bytes | None = None
+) -> str:
+    """The same on documents at hand. provenance: None where the reader has only a part of the release."""
+    where = f"{manifest.model}/{manifest.release}: {SIGNATURE}"
+    statement, by = trusted.open(bundle, where=where)
+    signed = signed_files(statement, where)
+    ours = files(record_bytes, manifest) | {PROVENANCE: signed.get(PROVENANCE, "")}
+    if provenance is not None:
+        ours[PROVENANCE] = digest_bytes(provenance)
+    if differing := sorted(name for name in signed.keys() | ours.keys() if signed.get(name) != ours.get(name)):
+        name = differing[0]
+        got, want = short(ours.get(name, "nothing")), short(signed.get(name, "nothing"))
+        raise SignatureInvalid(f"{name} is not what was signed", where=where, got=got, want=want)
+    for policy in trusted.policies:
+        _insist(policy, record_bytes, manifest)
+    return by
+
+
+def files(record_bytes: bytes, manifest: Manifest) -> dict[str, str]:
+    """Name -> digest of what a signature covers, without the provenance, which follows from these."""
+    listed = {artifact.name: artifact.digest for artifact in manifest.artifacts}
+    return listed | {RECORD: digest_bytes(record_bytes), MANIFEST: digest_bytes(dump(manifest))}
+
+
+def unchecked_files(bundle: bytes) -> dict[str, str]:
+    """What a bundle says that it is about, whoever signed it: for those who sign."""
+    return signed_files(unchecked(bundle, where=SIGNATURE), SIGNATURE)
+
+
+def signed_files(statement: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Name -> digest of what was signed. Raises SignatureInvalid: no such statement, or not of one meaning."""
+    try:
+        (subject,), resources = statement["subject"], statement["predicate"]["resources"]
+        kind = statement["predicateType"], statement["predicate"]["serialization"]["method"]
+        root, named = hashlib.sha256(), {}
+        for resource in resources:
+            if resource["algorithm"] != "sha256":
+                raise SignatureInvalid("is over other digests than sha256", where=where, got=str(resource)[:80])
+            root.update(bytes.fromhex(resource["digest"]))
+            named[str(resource["name"])] = f"sha256:{resource['digest']}"
+        wanted = subject["digest"]["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SignatureInvalid("is no statement about a model", where=where) from error
+    if kind != (OMS, "files") or len(named) != len(resources) or wanted != root.hexdigest():
+        raise SignatureInvalid("is no statement about a model's files", where=where, got=str(kind[0])[:80])
+    return named
+
+
+def _insist(policy: Policy, record_bytes: bytes, manifest: Manifest) -> None:
+    record, where = Record.model_validate_json(record_bytes), f"{manifest.model}/{manifest.release}"
+    source = record.provenance.source if record.provenance else ""
+    builder = record.provenance.builder if record.provenance else ""
+    if policy.sources and not any(f"{source}/".startswith(f"{each.rstrip('/')}/") for each in policy.sources):
+        raise SignatureInvalid(
+            "was made from elsewhere", where=where, got=source or "unknown", want=", ".join(policy.sources)
+        )
+    if policy.builders and builder not in policy.builders:
+        raise SignatureInvalid(
+            "was made by somebody else", where=where, got=builder or "unknown", want=", ".join(policy.builders)
+        )
+    verdicts = (*manifest.verdicts, *record.verdicts)
+    for check in policy.checks:
+        outcomes = [verdict.outcome for verdict in verdicts if verdict.check == check]
+        if not outcomes or any(outcome is not Outcome.PASS for outcome in outcomes):
+            got = ", ".join(sorted(set(outcomes))) or "never asked"
+            raise SignatureInvalid(f"has not passed {check}", where=where, got=got, want="pass")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SpecInvalid("can not be read", where=str(path), got=type(error).__name__) from error

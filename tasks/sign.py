@@ -1,0 +1,119 @@
+"""Sign: what was committed is signed as a whole, with its provenance, here or by a worker that does nothing else.
+
+A signature is a statement about a record that stands already, so it can be made again: by another key, or for releases
+from before there was one. No channel moves to a release that is to be signed and is not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.settings import settings
+from infra.signer import Signer, signer
+from infra.workshop import workshop
+from packhouse import exits
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_bytes, verified
+from packhouse.errors import NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
+from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
+from packhouse.provenance import provenance
+from packhouse.releases import Found, find
+from packhouse.signatures import files, unchecked_files
+from packhouse.verify import read_manifest
+from tasks.runs import ended, start
+from tasks.stage import one_line, stage
+
+DEPLOYMENT = "sign/sign"
+
+
+@stage("sign")
+def sign(record: Record) -> None:
+    """Leaves a signature that covers this very record alone. Raises SignerUnavailable, RunLost, DigestMismatch."""
+    where = f"{record.model}/{record.release}"
+    with one_line(record.model, "sign") as line:
+        found = find(workshop().store, where)
+        if is_signed(found):
+            line.note("signed already")
+        elif settings().sign_pool:
+            line.note(_sent(where))
+        else:
+            line.note(sign_release(found))
+
+
+def sign_release(found: Found) -> str:
+    """Every byte is read from the store and hashed against the manifest first; the signature is over what was read.
+
+    Raises SignerUnavailable: this process has no key. DigestMismatch, ReleaseInvalid: the release is not what its
+    record says; then it is not signed."""
+    by = signer(settings())
+    if by is None:
+        raise SignerUnavailable("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
+    record = found.record
+    manifest = read_manifest(found, record)
+    with workshop().cache.step("sign") as folder:
+        whole = folder / record.model
+        whole.mkdir()
+        told = provenance(record, manifest)
+        for name, data in {RECORD: found.record_bytes, MANIFEST: dump(manifest), PROVENANCE: told}.items():
+            (whole / name).write_bytes(data)
+        for artifact in manifest.artifacts:
+            _read(found, artifact, whole / artifact.name)
+        bundle = _signed(by, whole, found, manifest)
+    for name, data in {PROVENANCE: told, SIGNATURE: bundle}.items():
+        found.store.put(f"{found.prefix}{name}", data, digest=digest_bytes(data))
+    return f"{len(manifest.artifacts)} files"
+
+
+def is_signed(found: Found) -> bool:
+    """Whether there is a signature over this very record. Whose it is, is for readers to judge."""
+    try:
+        bundle, _ = found.store.get(f"{found.prefix}{SIGNATURE}", limit=MAX_DOCUMENT_BYTES)
+        return unchecked_files(bundle).get(RECORD) == digest_bytes(found.record_bytes)
+    except (NotFound, SignatureInvalid):
+        return False
+
+
+def _signed(by: Signer, whole: Path, found: Found, manifest: Manifest) -> bytes:
+    """What the library read of the folder is what the manifest names: a file may have changed in between."""
+    bundle = by.sign_folder(whole)
+    named = unchecked_files(bundle)
+    told = named.pop(PROVENANCE, "")
+    if named != files(found.record_bytes, manifest) or told != digest_bytes((whole / PROVENANCE).read_bytes()):
+        raise SignerUnavailable("signed something else than it was given", where=manifest.model)
+    return bundle
+
+
+def _read(found: Found, artifact: Artifact, to: Path) -> None:
+    stream = found.store.read(f"{found.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
+    with to.open("wb") as file:
+        for chunk in verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name):
+            file.write(chunk)
+
+
+def _sent(release: str) -> str:
+    """A worker of the pool of signers does it. Raises SpecInvalid: there is no such deployment; RunLost; and
+    SignerUnavailable: its run ended, and the release is still not signed."""
+    run = start(DEPLOYMENT, {"releases": [release]}, once=None, name=f"sign {release}")
+    state = ended(run, within_s=settings().sign_wait_s)
+    if not is_signed(find(workshop().store, release)):
+        raise SignerUnavailable(
+            "was not signed", where=release, got=f"flow run {run.id}: {state.name}: {state.message}"
+        )
+    return f"by flow run {run.id}"
+
+
+def main(releases: Sequence[str]) -> int:
+    """`packhouse sign`: one line for each release that is signed now."""
+    for release in releases:
+        try:
+            words = sign_release(find(workshop().store, release))
+        except PackhouseError as error:
+            return exits.said(error, verbose=False)
+        sys.stdout.write(f"signed {release}: {words}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
