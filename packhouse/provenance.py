@@ -70,7 +70,8 @@ def _subjects(record: Record, manifest: Manifest) -> Iterator[dict[str, Any]]:
 
 def _dependencies(inputs: Inputs, made: Made) -> Iterator[dict[str, Any]]:
     """All that decides the release's bytes, as manifest.Inputs lists it."""
-    yield {"name": SPEC_FILE, "uri": f"{made.source}/{SPEC_FILE}", "digest": _hex(inputs.spec)}
+    place = made.source.partition("?")[0]
+    yield {"name": SPEC_FILE, "uri": f"{place}/{SPEC_FILE}", "digest": _hex(inputs.spec)}
     yield {"name": "weights", "digest": _hex(inputs.weights)}
     yield {"name": "samples", "digest": _hex(inputs.samples)}
     code = inputs.architecture

@@ -5,14 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import WorkerFilter, WorkerFilterLastHeartbeatTime, WorkerFilterStatus
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from pydantic import Field
 
@@ -23,13 +18,10 @@ from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid, RunLost, SpecInvalid, Unavailable
 from packhouse.manifest import MAX_DOCUMENT_BYTES, ReleaseId, dump, load
 from tasks.cuda_batch import Cuda, CudaCandidate
-from tasks.runs import ended, start
+from tasks.runs import ended, nobody_in, start
 from tasks.sweep import KEEP_S
 
 DEPLOYMENT = "parity-cuda/parity-cuda"
-SILENT_S = 120.0
-"""A worker tells every 30 seconds that it is there. The server's own word for it comes late, or, embedded, never."""
-
 log = logging.getLogger("packhouse.line")
 
 
@@ -63,23 +55,8 @@ def answer_key(batch: Reference, run: str) -> str:
 
 
 def cuda_worker() -> str:
-    """Empty where a worker of the pool is online now, else why none is, in one line. Two calls of the API, no wait."""
-    pool = settings().cuda_pool
-    alive = WorkerFilter(
-        status=WorkerFilterStatus(any_=["ONLINE"]),
-        last_heartbeat_time=WorkerFilterLastHeartbeatTime(after_=datetime.now(UTC) - timedelta(seconds=SILENT_S)),
-    )
-    try:
-        with get_client(sync_client=True) as client:
-            if client.read_work_pool(pool).is_paused:
-                return f"the work pool {pool!r} is paused"
-            if not client.read_workers_for_work_pool(pool, worker_filter=alive, limit=1):
-                return f"no worker of the work pool {pool!r} is online"
-    except ObjectNotFound:
-        return f"there is no work pool {pool!r}"
-    except httpx.HTTPError as error:
-        return f"Prefect's API did not say whether a GPU worker is online: {type(error).__name__}"
-    return ""
+    """Empty where a worker of the GPU's pool is online now, else why none is."""
+    return nobody_in(settings().cuda_pool)
 
 
 def send(candidates: Sequence[CudaCandidate]) -> dict[str, Cuda]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import WorkerFilter, WorkerFilterLastHeartbeatTime, WorkerFilterStatus
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -30,6 +32,9 @@ T = TypeVar("T", bound=Frozen)
 POLL_S = 2.0
 LOOK_AGAIN_S = 15.0
 """While a run has not started: is there still a worker that could?"""
+
+SILENT_S = 120.0
+"""A worker tells every 30 seconds that it is there. The server's own word for it comes late, or, embedded, never."""
 
 MAX_PARAMETER_BYTES = 400_000
 """Prefect's own limit is 512 kB."""
@@ -106,6 +111,25 @@ def ended(run: FlowRun, *, within_s: float, hopeless: Callable[[], str] = lambda
                 client.set_flow_run_state(run.id, Cancelling(message=f"Cancelled by the run that started it: {reason}"))
             raise RunLost(reason, where=run.name)
         time.sleep(POLL_S)
+
+
+def nobody_in(pool: str) -> str:
+    """Empty where a worker of the pool is online now, else why none is, in one line. Two calls of the API, no wait."""
+    alive = WorkerFilter(
+        status=WorkerFilterStatus(any_=["ONLINE"]),
+        last_heartbeat_time=WorkerFilterLastHeartbeatTime(after_=datetime.now(UTC) - timedelta(seconds=SILENT_S)),
+    )
+    try:
+        with get_client(sync_client=True) as client:
+            if client.read_work_pool(pool).is_paused:
+                return f"the work pool {pool!r} is paused"
+            if not client.read_workers_for_work_pool(pool, worker_filter=alive, limit=1):
+                return f"no worker of the work pool {pool!r} is online"
+    except ObjectNotFound:
+        return f"there is no work pool {pool!r}"
+    except httpx.HTTPError as error:
+        return f"Prefect's API did not say whether a worker of {pool!r} is online: {type(error).__name__}"
+    return ""
 
 
 def _state(run: UUID) -> State[Any] | None:

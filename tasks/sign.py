@@ -22,7 +22,7 @@ from packhouse.provenance import provenance
 from packhouse.releases import Found, find
 from packhouse.signatures import files, unchecked_files
 from packhouse.verify import read_manifest
-from tasks.runs import ended, start
+from tasks.runs import ended, nobody_in, start
 from tasks.stage import one_line, stage
 
 DEPLOYMENT = "sign/sign"
@@ -96,7 +96,7 @@ def _sent(release: str) -> str:
     """A worker of the pool of signers does it. Raises SpecInvalid: there is no such deployment; RunLost; and
     SignerUnavailable: its run ended, and the release is still not signed."""
     run = start(DEPLOYMENT, {"releases": [release]}, once=None, name=f"sign {release}")
-    state = ended(run, within_s=settings().sign_wait_s)
+    state = ended(run, within_s=settings().sign_wait_s, hopeless=lambda: nobody_in(settings().sign_pool))
     if not is_signed(find(workshop().store, release)):
         raise SignerUnavailable(
             "was not signed", where=release, got=f"flow run {run.id}: {state.name}: {state.message}"

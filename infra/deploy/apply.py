@@ -35,6 +35,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PREFECT_YAML = ROOT / "prefect.yaml"
 POOLS = ("cpu", "cuda")
+SIGNERS = "sign"
+"""A pool of processes, whatever the others are: its worker stands where the key is, and by itself."""
 KINDS = ("process", "docker", "kubernetes")
 PLACES = {
     "image": "",
@@ -65,6 +67,7 @@ def apply(kind: str, places: Mapping[str, str]) -> list[str]:
     """
     with _server() as api:
         said = [_pool(api, name, kind, places) for name in POOLS]
+        said.append(_pool(api, SIGNERS, "process", places))
         _deploy()
         said += [_deployed(api, wanted) for wanted in deployments()]
         said += [_automation(api, wanted) for wanted in automations()]

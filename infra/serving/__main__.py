@@ -24,6 +24,7 @@ from infra.serving.release import open_release
 from infra.serving.settings import ServingSettings, from_environment
 from infra.serving.stopping import Server
 from packhouse import exits
+from packhouse.signatures import Trusted
 
 CUT_OFF = 143
 """As a process that SIGTERM ended: requests were still under way when the time was up."""
@@ -84,6 +85,7 @@ def _open(settings: ServingSettings) -> Serving:
         vnni=has_vnni(),
         cuda=cuda,
         golden=settings.golden,
+        trusted=Trusted.read(settings.trust.split(":")) if settings.trust else None,
     )
     model = Model(served, threads=settings.threads, cuda=cuda)
     event("loaded", {"threads": settings.threads, "runs": settings.runs, **about(model)})

@@ -15,12 +15,14 @@ from typing import assert_never
 from infra.serving.settings import Choice
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, digest_file, short
-from packhouse.errors import DigestMismatch, NotFound, ReleaseInvalid
+from packhouse.errors import DigestMismatch, NotFound, ReleaseInvalid, SignatureInvalid
 from packhouse.manifest import (
     GOLDEN,
     MANIFEST,
     MAX_DOCUMENT_BYTES,
+    PROVENANCE,
     RECORD,
+    SIGNATURE,
     UNDIGESTED,
     Manifest,
     Processors,
@@ -28,6 +30,7 @@ from packhouse.manifest import (
     Release,
     load,
 )
+from packhouse.signatures import Trusted, check_bytes
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Format, Spec, parse
 
 _AGAIN = "fetch the release again; nothing was read from this file"
@@ -48,9 +51,20 @@ class Served:
         return self.folder / self.made.file
 
 
-def open_release(folder: Path, *, expected: str | None, choice: Choice, vnni: bool, cuda: bool, golden: bool) -> Served:
-    """expected: the digest that the manifest must have. Raises DigestMismatch, ReleaseInvalid, NotFound, SpecInvalid:
-    the first finding."""
+def open_release(
+    folder: Path,
+    *,
+    expected: str | None,
+    choice: Choice,
+    vnni: bool,
+    cuda: bool,
+    golden: bool,
+    trusted: Trusted | None = None,
+) -> Served:
+    """expected: the digest that the manifest must have. trusted: whose signature the release must have, which is over
+    its record, so both must be there.
+
+    Raises DigestMismatch, ReleaseInvalid, SignatureInvalid, NotFound, SpecInvalid: the first finding."""
     there = _names(folder)
     if MANIFEST not in there:
         raise NotFound("no release here: there is no manifest", where=str(folder), next="set MODEL_DIR")
@@ -67,6 +81,8 @@ def open_release(folder: Path, *, expected: str | None, choice: Choice, vnni: bo
     _check_files(folder, there, manifest)
     if RECORD in there:
         _check_record(folder / RECORD, manifest, digest)
+    if trusted:
+        _check_signature(folder, there, manifest, trusted)
     made = chosen(manifest, choice, vnni=vnni, cuda=cuda, there=there)
     for name in (SPEC_FILE, made.file, *((made.data,) if made.data else ()), *((GOLDEN,) if golden else ())):
         manifest.artifact(name)
@@ -140,6 +156,14 @@ def _check_record(path: Path, manifest: Manifest, digest: str) -> None:
         raise DigestMismatch(
             "is not what the record names", where=MANIFEST, got=short(digest), want=short(record.manifest)
         )
+
+
+def _check_signature(folder: Path, there: set[str], manifest: Manifest, trusted: Trusted) -> None:
+    if missing := sorted({RECORD, SIGNATURE} - there):
+        raise SignatureInvalid("is not there, and a signature is asked for", where=missing[0], next="fetch it too")
+    provenance = _document(folder / PROVENANCE, MAX_DOCUMENT_BYTES) if PROVENANCE in there else None
+    bundle, record = (_document(folder / name, MAX_DOCUMENT_BYTES) for name in (SIGNATURE, RECORD))
+    check_bytes(bundle, record, manifest, trusted, provenance=provenance)
 
 
 def _spec(path: Path, manifest: Manifest) -> Spec:

@@ -35,16 +35,18 @@ class Log(StrEnum):
 
 
 class ServingSettings(Frozen):
-    """folder: the release. manifest: the digest that its manifest must have; None: any. threads: that one run computes
-    with. runs: requests that are computed at a time. queue: requests that may wait besides. body_s: for a body to
-    arrive. grace_s: for what is under way when the server is told to stop. golden: whether the golden cases are
-    replayed before the server is ready. merge_rows: rows of waiting requests that are computed together at most; 1:
-    each request for itself. merge_ms: how long a run waits for more of them."""
+    """folder: the release. manifest: the digest that its manifest must have; None: any. trust: files with the keys of
+    which one must have signed it, parted by `:`; empty: nobody is asked for. threads: that one run computes with. runs:
+    requests that are computed at a time. queue: requests that may wait besides. body_s: for a body to arrive. grace_s:
+    for what is under way when the server is told to stop. golden: whether the golden cases are replayed before the
+    server is ready. merge_rows: rows of waiting requests that are computed together at most; 1: each request for
+    itself. merge_ms: how long a run waits for more of them."""
 
     folder: Annotated[Path, Field(alias="MODEL_DIR")] = Path("/models")
     host: Annotated[str, Field(alias="HOST")] = "0.0.0.0"  # noqa: S104 - in a container, whose network is its own
     port: Annotated[int, Field(alias="PORT", ge=0, le=65_535)] = 8080
     manifest: Annotated[Digest | None, Field(alias="PACKHOUSE_MANIFEST_DIGEST")] = None
+    trust: Annotated[str, Field(alias="PACKHOUSE_TRUST")] = ""
     choice: Annotated[Choice, Field(alias="PACKHOUSE_FORMAT")] = Choice.AUTO
     threads: Annotated[Count, Field(alias="PACKHOUSE_THREADS", default_factory=available)]
     runs: Annotated[Count, Field(alias="PACKHOUSE_RUNS")] = 2

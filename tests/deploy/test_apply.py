@@ -88,11 +88,12 @@ def automation(server: httpx.Client) -> dict[str, Any]:
 
 def test_all_is_there_and_applied_again_nothing_is_changed_or_doubled(url, server, applied):
     there = everything(server)
-    assert there["pools"].keys() == {"cpu", "cuda"}
+    assert there["pools"].keys() == {"cpu", "cuda", "sign"}
     assert {each["name"]: each["work_pool_name"] for each in ask(server, "POST", "deployments/filter", {})} == {
         "nightly": "cpu",
         "release": "cpu",
         "parity-cuda": "cuda",
+        "sign": "sign",
         "watch": "cpu",
         "audit": "cpu",
     }
@@ -101,7 +102,7 @@ def test_all_is_there_and_applied_again_nothing_is_changed_or_doubled(url, serve
     assert again.returncode == 0, again.stderr
     assert everything(server) == there
     unchanged = [line.split(": ")[0] for line in again.stdout.splitlines() if line.endswith("unchanged")]
-    assert unchanged == ["pool cpu", "pool cuda", f"automation {LOST}"]
+    assert unchanged == ["pool cpu", "pool cuda", "pool sign", f"automation {LOST}"]
 
 
 def test_the_scheduler_makes_the_runs_of_tonight(server, applied):

@@ -30,6 +30,7 @@ SNAPSHOT = {
     "nightly": ("cpu", "flows.nightly.nightly", ["0 2 * * * Etc/UTC"], "1 CANCEL_NEW", []),
     "release": ("cpu", "flows.release.release", [], "", ["packhouse.source.staged"]),
     "parity-cuda": ("cuda", "flows.parity_cuda.parity_cuda", [], "1 ENQUEUE", []),
+    "sign": ("sign", "flows.sign.sign", [], "", []),
     "watch": ("cpu", "flows.watch.watch", ["*/5 * * * * Etc/UTC"], "1 CANCEL_NEW", []),
     "audit": ("cpu", "flows.audit.audit", ["0 6 * * 0 Etc/UTC"], "1 CANCEL_NEW", []),
 }

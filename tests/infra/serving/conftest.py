@@ -21,6 +21,12 @@ from tests.servers.place import free_ports, running, wait_until
 COMMAND = [sys.executable, "-m", "infra.serving"]
 
 
+@pytest.fixture(scope="session")
+def other_release(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Another training run of the same model."""
+    return build(tmp_path_factory.mktemp("other-store"), tmp_path_factory.mktemp("other-work"), seed=1)
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int

@@ -17,13 +17,16 @@ from infra.serving.processors import available, has_vnni
 from infra.serving.release import chosen, open_release
 from infra.serving.settings import Choice
 from packhouse.digest import digest_file
+from packhouse.dsse import make_keys
 from packhouse.errors import PackhouseError
-from packhouse.manifest import MANIFEST, Processors, SqnrTolerance
+from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Processors, SqnrTolerance
+from packhouse.signatures import Trusted
 from packhouse.spec import Format
 from tests.infra.serving import models
 from tests.infra.serving.conftest import COMMAND, serve
 from tests.infra.serving.releases import write
 from tests.packhouse.small_release import reseal
+from tests.packhouse.test_signatures import by_key, signed
 from tests.servers.place import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,6 +71,43 @@ def test_one_wrong_byte_is_refused_before_anything_is_parsed(part, name):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"refused: {name}: ")
+
+
+@pytest.fixture
+def signed_part(part, release, tmp_path):
+    """A part of a signed release, and the key to trust."""
+    secret, public = make_keys(tmp_path / "keys")
+    whole = signed(release, by_key(secret), tmp_path / "signed")
+    for name in (RECORD, SIGNATURE, PROVENANCE):
+        shutil.copy(whole.folder / name, part / name)
+    return part, public
+
+
+def test_a_server_that_asks_for_a_signature_takes_a_part_of_a_signed_release(signed_part):
+    part, public = signed_part
+    assert opened(part, trusted=Trusted.read([public]))
+    (part / PROVENANCE).unlink()
+    assert opened(part, trusted=Trusted.read([public]))
+
+
+@pytest.mark.parametrize("name", [RECORD, SIGNATURE])
+def test_a_server_that_asks_for_a_signature_does_not_start_without_one(signed_part, name):
+    part, public = signed_part
+    (part / name).unlink()
+    assert "a signature is asked for" in refusal(part, trusted=Trusted.read([public]))
+    done = start(part, PACKHOUSE_TRUST=str(public))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"refused: {name}: is not there, and a signature is asked for")
+
+
+def test_a_server_does_not_start_with_a_signature_of_another_key_or_release(signed_part, other_release, tmp_path):
+    part, public = signed_part
+    other_secret, other_public = make_keys(tmp_path / "other")
+    assert "is not signed by anybody" in refusal(part, trusted=Trusted.read([other_public]))
+    other = signed(other_release, by_key(other_secret), tmp_path / "other-signed")
+    shutil.copy(other.folder / SIGNATURE, part / SIGNATURE)
+    assert "is not what was signed" in refusal(part, trusted=Trusted.read([other_public]))
+    assert "is not signed by anybody" in refusal(part, trusted=Trusted.read([public]))
 
 
 def test_what_the_server_does_not_need_may_be_missing_but_not_be_wrong(part, release):
