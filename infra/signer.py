@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings
-from packhouse.errors import SignerUnavailable, squeezed
+from packhouse.errors import KeyAbsent, SignerUnavailable, squeezed
 from packhouse.manifest import MEASURED, SIGNATURE
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ class Signer:
 
 
 def signer(settings: Settings) -> Signer | None:
-    """Of this process; None where nothing is to be signed here. Raises SignerUnavailable: the key can not be read."""
+    """Of this process; None where nothing is to be signed here. Raises KeyAbsent: the key can not be read."""
     if settings.signing_keyless:
         return Signer(_keyless)
     if not settings.signing_key:
         return None
     key = Path(settings.signing_key).expanduser()
     if not os.access(key, os.R_OK):
-        raise SignerUnavailable("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
+        raise KeyAbsent("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
     chain = [Path(path).expanduser() for path in settings.signing_certificates]
     password = settings.signing_password.get_secret_value()
     return Signer(lambda: _with_certificate(key, chain) if chain else _with_key(key, password))

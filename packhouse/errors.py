@@ -137,7 +137,11 @@ class EngineUnavailable(Unavailable):
 
 
 class SignerUnavailable(Unavailable):
-    """There is no key to sign with, it can not be read, or whoever vouches for an identity does not."""
+    """Nothing was signed: whoever vouches for an identity does not, or a signer elsewhere did not do it."""
+
+
+class KeyAbsent(SignerUnavailable):
+    """There is no key to sign with, or it can not be read. Only a person can help."""
 
 
 class StoreFull(Unavailable):

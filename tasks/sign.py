@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.settings import settings
 from infra.signer import Signer, signer
 from infra.workshop import workshop
 from packhouse import exits
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, verified
-from packhouse.errors import NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
+from packhouse.errors import KeyAbsent, NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
 from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
 from packhouse.provenance import provenance
 from packhouse.releases import Found, find
@@ -36,7 +35,7 @@ def sign(record: Record) -> None:
         found = find(workshop().store, where)
         if is_signed(found):
             line.note("signed already")
-        elif settings().sign_pool:
+        elif workshop().settings.sign_pool:
             line.note(_sent(where))
         else:
             line.note(sign_release(found))
@@ -45,11 +44,11 @@ def sign(record: Record) -> None:
 def sign_release(found: Found) -> str:
     """Every byte is read from the store and hashed against the manifest first; the signature is over what was read.
 
-    Raises SignerUnavailable: this process has no key. DigestMismatch, ReleaseInvalid: the release is not what its
+    Raises KeyAbsent: this process has no key. DigestMismatch, ReleaseInvalid: the release is not what its
     record says; then it is not signed."""
-    by = signer(settings())
+    by = signer(workshop().settings)
     if by is None:
-        raise SignerUnavailable("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
+        raise KeyAbsent("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
     record = found.record
     manifest = read_manifest(found, record)
     with workshop().cache.step("sign") as folder:
@@ -96,7 +95,9 @@ def _sent(release: str) -> str:
     """A worker of the pool of signers does it. Raises SpecInvalid: there is no such deployment; RunLost; and
     SignerUnavailable: its run ended, and the release is still not signed."""
     run = start(DEPLOYMENT, {"releases": [release]}, once=None, name=f"sign {release}")
-    state = ended(run, within_s=settings().sign_wait_s, hopeless=lambda: nobody_in(settings().sign_pool))
+    state = ended(
+        run, within_s=workshop().settings.sign_wait_s, hopeless=lambda: nobody_in(workshop().settings.sign_pool)
+    )
     if not is_signed(find(workshop().store, release)):
         raise SignerUnavailable(
             "was not signed", where=release, got=f"flow run {run.id}: {state.name}: {state.message}"
@@ -116,4 +117,4 @@ def main(releases: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main([argument for argument in sys.argv[1:] if argument != "--"]))

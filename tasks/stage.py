@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from packhouse.artifact import Artifact
 from packhouse.digest import short
-from packhouse.errors import GpuUnavailable, RegistryRefusal, Stopping, StoreRefusal, Unavailable
+from packhouse.errors import GpuUnavailable, KeyAbsent, RegistryRefusal, Stopping, StoreRefusal, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,7 +44,7 @@ async def _helps(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     that is not there is not there in a moment."""
     error = await state.aresult(raise_on_failure=False)
     return isinstance(error, Unavailable) and not isinstance(
-        error, StoreRefusal | RegistryRefusal | Stopping | GpuUnavailable
+        error, StoreRefusal | RegistryRefusal | KeyAbsent | Stopping | GpuUnavailable
     )
 
 
