@@ -20,6 +20,7 @@ from flows.talk import ENDS, talk_to_prefect
 from infra.workshop import workshop
 from packhouse.manifest import ChannelName, Record
 from tasks.artifacts import show
+from tasks.attach import attach
 from tasks.canary import canary, unserved
 from tasks.commit import commit, promote
 from tasks.export import export
@@ -103,6 +104,8 @@ def _promoted(record: Record, channel: ChannelName, source: str, *, approve: boo
     between does it again."""
     if workshop().settings.signs:
         sign(record)
+    if record.image:
+        attach(record)
     released = promote(record, channel, source=source, again=again, approve=approve)
     if record.image:
         follow(released)

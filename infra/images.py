@@ -17,10 +17,12 @@ from infra.registry import append as appending
 from infra.registry.auth import is_loopback
 from infra.registry.client import Client
 from infra.registry.layer import layer
+from infra.registry.packages import installed
 from infra.registry.reference import Reference, parse
 from infra.settings import BuildBy, Settings
 from packhouse.digest import digest_files
 from packhouse.errors import ImageInvalid, SourceNotAllowed
+from packhouse.sbom import Component
 
 MODELS = "models"
 """The folder in the image: there KServe and Kubernetes' image volumes look for a model too."""
@@ -166,6 +168,13 @@ def check_server(image: Reference, settings: Settings) -> None:
                 want=str(want),
                 next="make runtime-image, or set PACKHOUSE_ENGINE",
             )
+
+
+@lru_cache(maxsize=8)
+def packages(image: Reference, settings: Settings) -> tuple[Component, ...]:
+    """What is installed in a runtime image, which is by digest: read once in a worker's process."""
+    with client_of(image.host, settings) as client:
+        return tuple(installed(client, _base(image, settings)))
 
 
 def client_of(host: str, settings: Settings) -> Client:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings
 from packhouse.errors import KeyAbsent, SignerUnavailable, squeezed
-from packhouse.manifest import MEASURED, SIGNATURE
+from packhouse.manifest import IMAGE_BUNDLES, MEASURED, SIGNATURE
 
 if TYPE_CHECKING:
     from model_signing.signing import Config
@@ -33,7 +33,7 @@ class Signer:
         """A signature over the names and the bytes of every file but the measured ones, all read here."""
         from model_signing import hashing
 
-        beside = [Path(name) for name in sorted(MEASURED | {SIGNATURE})]
+        beside = [Path(name) for name in sorted(MEASURED | {SIGNATURE, IMAGE_BUNDLES})]
         hashed = hashing.Config()  # type: ignore[no-untyped-call]
         hashed = hashed.use_file_serialization().set_ignored_paths(paths=beside, ignore_git_paths=False)
         return self._signed(lambda config, path: config.set_hashing_config(hashed).sign(folder, path))

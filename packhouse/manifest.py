@@ -29,9 +29,11 @@ REPORT_HTML = "report.html"
 DECISIONS = "decisions.json"
 PROVENANCE = "provenance.json"
 SIGNATURE = "model.sig"
+IMAGE_BUNDLES = "image.sigstore.jsonl"
+"""What is signed about the image, a bundle a line, to be attached to it in its registry."""
 MEASURED = frozenset({REPORT_JSON, REPORT_MD, REPORT_HTML, DECISIONS})
 """What was measured, and when: the only files that no signature covers, but for itself."""
-UNDIGESTED = frozenset({RECORD, MANIFEST, PROVENANCE, SIGNATURE}) | MEASURED
+UNDIGESTED = frozenset({RECORD, MANIFEST, PROVENANCE, SIGNATURE, IMAGE_BUNDLES}) | MEASURED
 """Names in a release's folder that the manifest does not list: itself, its record, what is said of that record, and
 what was measured."""
 

@@ -16,6 +16,7 @@ from packhouse.spec import SPEC_FILE
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
+SIGNED = "https://sigstore.dev/cosign/sign/v1"
 BUILD_TYPE = "urn:packhouse:release:v1"
 MEDIA_TYPE = "application/vnd.in-toto+json"
 
@@ -57,6 +58,12 @@ def provenance(record: Record, manifest: Manifest) -> bytes:
 def about(statement: dict[str, Any], name: str, digest: str) -> dict[str, Any]:
     """The same statement about one thing only, such as the image that it hangs on in a registry."""
     return statement | {"subject": [{"name": name, "digest": _hex(digest)}]}
+
+
+def signed_image(name: str, digest: str) -> dict[str, Any]:
+    """That the image is ours, and no more. Source: cosign's `sign` predicate, specs/BUNDLE_SPEC.md."""
+    subject = [{"name": name, "digest": _hex(digest)}]
+    return {"_type": STATEMENT, "subject": subject, "predicateType": SIGNED, "predicate": {}}
 
 
 def _subjects(record: Record, manifest: Manifest) -> Iterator[dict[str, Any]]:

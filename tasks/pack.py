@@ -8,6 +8,7 @@ from packhouse.errors import ParityRefused
 from packhouse.manifest import GOLDEN, Manifest, Processors, Release
 from packhouse.onnxruntimes import Onnx
 from packhouse.replay import kept_tolerance
+from packhouse.sbom import MEDIA_TYPE, SBOM, release_bill
 from packhouse.spec import Want
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Referenced
@@ -44,6 +45,7 @@ def pack(
             File(GOLDEN, SAFETENSORS),
         )
         files = [gated.spec_file, gated.weights, golden, *(file for entry in judged for file in entry.candidate.files)]
+        files.append(_bill(planned, sorted(files, key=_name)))
         manifest = Manifest(
             model=planned.model,
             release=planned.release,
@@ -56,6 +58,12 @@ def pack(
         )
         line.note(f"{len(manifest.artifacts)} files")
     return Packed(planned=planned, manifest=manifest, judged=tuple(judged), left_out=tuple(left_out))
+
+
+def _bill(planned: Planned, files: list[Artifact]) -> Artifact:
+    """What is in the release, for scanners."""
+    bill = release_bill(planned.model, planned.release, planned.inputs, files, planned.spec.model.description)
+    return workshop().cache.write(bill, name=SBOM, media_type=MEDIA_TYPE)
 
 
 def _release(gated: Gated, judged: Judged) -> Release:

@@ -16,8 +16,18 @@ from packhouse import exits
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, verified
 from packhouse.errors import KeyAbsent, NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
-from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
-from packhouse.provenance import provenance
+from packhouse.manifest import (
+    IMAGE_BUNDLES,
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    PROVENANCE,
+    RECORD,
+    SIGNATURE,
+    Manifest,
+    Record,
+    dump,
+)
+from packhouse.provenance import about, provenance, signed_image, statement
 from packhouse.releases import Found, find
 from packhouse.signatures import files, unchecked_files
 from packhouse.verify import read_manifest
@@ -60,7 +70,8 @@ def sign_release(found: Found) -> str:
         for artifact in manifest.artifacts:
             _read(found, artifact, whole / artifact.name)
         bundle = _signed(by, whole, found, manifest)
-    for name, data in {PROVENANCE: told, SIGNATURE: bundle}.items():
+    made = _about_image(by, record, manifest) | {PROVENANCE: told, SIGNATURE: bundle}
+    for name, data in made.items():
         found.store.put(f"{found.prefix}{name}", data, digest=digest_bytes(data))
     return f"{len(manifest.artifacts)} files"
 
@@ -82,6 +93,15 @@ def _signed(by: Signer, whole: Path, found: Found, manifest: Manifest) -> bytes:
     if named != files(found.record_bytes, manifest) or told != digest_bytes((whole / PROVENANCE).read_bytes()):
         raise SignerUnavailable("signed something else than it was given", where=manifest.model)
     return bundle
+
+
+def _about_image(by: Signer, record: Record, manifest: Manifest) -> dict[str, bytes]:
+    """The file with what is signed about the release's image, if any: that it is ours, and what it is from."""
+    if not record.image:
+        return {}
+    name, digest = record.image.repository, record.image.digest
+    said = [signed_image(name, digest), about(statement(record, manifest), name, digest)]
+    return {IMAGE_BUNDLES: b"\n".join(by.sign_statement(each) for each in said) + b"\n"}
 
 
 def _read(found: Found, artifact: Artifact, to: Path) -> None:

@@ -131,6 +131,20 @@ class Client:
 
         return self._again(put)
 
+    def referrers(self, repository: str, digest: str) -> bytes:
+        """The index of what refers to the image; nothing where the registry has no such API."""
+        where = f"{self.host}/{repository}@{short(digest)}"
+
+        def ask() -> bytes:
+            headers = {"Accept": documents.INDEX}
+            answer = self.ask("GET", f"{repository}/referrers/{digest}", repository, headers=headers, stream=True)
+            if answer.status_code != 200 or documents.INDEX not in answer.headers.get("Content-Type", ""):
+                answer.close()
+                return b""
+            return limited(answer, documents.MAX_BYTES, where)
+
+        return self._again(ask)
+
     def has_blob(self, repository: str, digest: str) -> bool:
         answer = self._again(lambda: self.ask("HEAD", f"{repository}/blobs/{digest}", repository))
         if answer.status_code != 404:

@@ -11,17 +11,23 @@ import pytest
 from flows.ends import Status
 from flows.release import released as release
 from infra.images import MODELS
-from infra.registry import documents
+from infra.registry import documents, referrers
 from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import parse
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
+from packhouse.dsse import make_keys
 from packhouse.manifest import CANARY, MANIFEST
 from packhouse.preprocessing import Concatenate
+from packhouse.provenance import PREDICATE as PREDICATE_PROVENANCE
+from packhouse.provenance import SIGNED
 from packhouse.releases import find
+from packhouse.sbom import MEDIA_TYPE
+from packhouse.signatures import Trusted
 from packhouse.steps import OneHot
 from packhouse.verify import verify
+from tasks.attach import PREDICATE
 from tests.registry.conftest import open_registry
 from tests.registry.images import push_base, small_layer
 from tests.registry.rude import Rule, rude
@@ -52,7 +58,8 @@ def repository(registry) -> str:
 def tags(client: Client, repository: str) -> list[str]:
     name = parse(repository).repository
     answer = client.ask("GET", f"{name}/tags/list", name)
-    return sorted(answer.json().get("tags") or []) if answer.status_code == 200 else []
+    found = answer.json().get("tags") or [] if answer.status_code == 200 else []
+    return sorted(tag for tag in found if not tag.startswith("sha256-"))  # lists of what hangs on an image
 
 
 def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(registry, repository, staged):
@@ -76,6 +83,37 @@ def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(regist
     assert f"PACKHOUSE_MANIFEST_DIGEST={found.record.manifest}" in inner["Env"]
     assert f"MODEL_DIR=/{MODELS}" in inner["Env"]
     verify(found)
+
+
+def hanging(client: Client, record) -> dict[str, bytes]:
+    """What hangs on the record's image: predicate type, or kind where it is none -> the document."""
+    image = parse(record.image.reference)
+    found = referrers.referrers(client, image)
+    return {each.annotations.get(PREDICATE) or each.kind: referrers.read(client, image, each) for each in found}
+
+
+def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
+    registry, repository, staged, tmp_path, monkeypatch, sandbox
+):
+    secret, public = make_keys(tmp_path / "keys")
+    monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(secret))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    source = staged(image=repository)
+    assert release([source])[0].status is Status.RELEASED
+    record = find(workshop().store, "linear@latest").record
+    there = hanging(registry, record)
+    assert there.keys() == {MEDIA_TYPE, SIGNED, PREDICATE_PROVENANCE}
+    components = json.loads(there[MEDIA_TYPE])["components"]
+    assert [each["name"] for each in components if each["type"] == "machine-learning-model"] == ["linear"]
+    trusted = Trusted.read([public])
+    for predicate in (SIGNED, PREDICATE_PROVENANCE):
+        statement, by = trusted.open(there[predicate], where=predicate)
+        assert by.startswith("key ")
+        assert statement["predicateType"] == predicate
+        assert statement["subject"][0]["digest"] == {"sha256": record.image.digest.removeprefix("sha256:")}
+    assert release([source])[0].status is Status.UNCHANGED
+    assert hanging(registry, record) == there
 
 
 def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged):

@@ -1,0 +1,91 @@
+"""Bills of materials: what is in a release, and what is in its image, as CycloneDX 1.6.
+
+Functions of what they are given: no clock, no serial number, sorted, so that the same release has the same bill.
+Source: https://cyclonedx.org/docs/1.6/json/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from packhouse.artifact import Artifact
+from packhouse.digest import canonical_json
+from packhouse.manifest import Inputs
+
+SBOM = "sbom.cdx.json"
+MEDIA_TYPE = "application/vnd.cyclonedx+json"
+
+Component = dict[str, Any]
+
+
+def bill(about: Component, components: Iterable[Component]) -> bytes:
+    """about: what the bill is of. Each component once, by its reference."""
+    once = {each["bom-ref"]: each for each in components}
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": about, "tools": {"components": [{"type": "application", "name": "packhouse"}]}},
+        "components": [once[reference] for reference in sorted(once)],
+        "dependencies": [{"ref": about["bom-ref"], "dependsOn": sorted(once)}],
+    }
+    return canonical_json(document)
+
+
+def release_bill(model: str, release: str, inputs: Inputs, artifacts: Iterable[Artifact], description: str) -> bytes:
+    """The model, its files, and all whose versions decided its bytes."""
+    files = [file(artifact) for artifact in artifacts]
+    return bill(model_component(model, release, description), [*files, *libraries(inputs)])
+
+
+def model_component(model: str, release: str, description: str = "") -> Component:
+    described = {"description": description} if description else {}
+    return {"type": "machine-learning-model", "bom-ref": f"{model}/{release}", "name": model, "version": release} | (
+        described
+    )
+
+
+def file(artifact: Artifact) -> Component:
+    return {
+        "type": "file",
+        "bom-ref": f"file:{artifact.name}",
+        "name": artifact.name,
+        "mime-type": artifact.media_type or "application/octet-stream",
+        "hashes": [hashed(artifact.digest)],
+    }
+
+
+def libraries(inputs: Inputs) -> list[Component]:
+    code = inputs.architecture
+    own = [python_package(code.distribution, code.version)] if code.distribution else []
+    listed = {name: version for name, version in (inputs.libraries | code.requires).items() if name != "python"}
+    return [*own, *(python_package(name, version) for name, version in listed.items())]
+
+
+def python_package(name: str, version: str) -> Component:
+    """Source of the name's form: https://github.com/package-url/purl-spec, type pypi."""
+    plain = name.lower().replace("_", "-")
+    return _package(f"pkg:pypi/{quote(plain)}@{quote(version)}", name, version)
+
+
+def debian_package(name: str, version: str, architecture: str, release: str) -> Component:
+    """release: such as `debian-12`."""
+    purl = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}&distro={release}"
+    return _package(purl, name, version)
+
+
+def image_component(repository: str, digest: str) -> Component:
+    name = repository.rpartition("/")[2]
+    purl = f"pkg:oci/{quote(name)}@{quote(digest)}?repository_url={quote(repository, safe='')}"
+    component: Mapping[str, Any] = {"type": "container", "bom-ref": purl, "name": repository, "version": digest}
+    return {**component, "purl": purl, "hashes": [hashed(digest)]}
+
+
+def hashed(digest: str) -> dict[str, str]:
+    return {"alg": "SHA-256", "content": digest.removeprefix("sha256:")}
+
+
+def _package(purl: str, name: str, version: str) -> Component:
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}

@@ -1,0 +1,78 @@
+"""Attach: what is known of an image hangs on it in its registry: its bill of materials, and what is signed of it."""
+
+from __future__ import annotations
+
+from infra import images
+from infra.registry import referrers
+from infra.registry.reference import Reference, parse
+from infra.registry.referrers import Attachment
+from infra.workshop import workshop
+from packhouse.digest import digest_bytes
+from packhouse.dsse import BUNDLE, unchecked
+from packhouse.errors import NotFound
+from packhouse.manifest import IMAGE_BUNDLES, MAX_DOCUMENT_BYTES, Manifest, Record
+from packhouse.releases import Found, find
+from packhouse.sbom import MEDIA_TYPE, bill, file, image_component, libraries, model_component
+from packhouse.verify import read_manifest
+from tasks.image import SERVED
+from tasks.stage import one_line, stage
+
+OF_RECORD, PREDICATE = "dev.packhouse.record", "dev.sigstore.bundle.predicateType"
+
+
+@stage("attach")
+def attach(record: Record) -> None:
+    """What hangs there already for this record stays; so a run that was killed is completed, and an unchanged release
+    costs a look. All in one go, since two writers of a list could lose each other's entries.
+
+    Raises SourceNotAllowed: the image is not where images of the model may be. RegistryUnavailable, RegistryRefusal."""
+    assert record.image is not None
+    settings, image = workshop().settings, parse(record.image.reference)
+    images.allowed(image.name, record.model, settings)
+    with one_line(record.model, "attach") as line, images.client_of(image.host, settings) as client:
+        found = find(workshop().store, f"{record.model}/{record.release}")
+        of = digest_bytes(found.record_bytes)
+        hanging = {
+            (each.kind, each.annotations.get(PREDICATE, ""))
+            for each in referrers.referrers(client, image)
+            if each.annotations.get(OF_RECORD) == of
+        }
+        missing = [each for each in _signed(found, of) if (each.kind, each.annotations[PREDICATE]) not in hanging]
+        if (MEDIA_TYPE, "") not in hanging:
+            missing.append(Attachment(MEDIA_TYPE, _bill(found, image), MEDIA_TYPE, {OF_RECORD: of}))
+        added = referrers.attach(client, image, missing) if missing else 0
+        line.note(f"{added} documents attached" if missing else "stays")
+
+
+def _signed(found: Found, of: str) -> list[Attachment]:
+    """The bundles that the signer left in the release's folder; none where nobody signs."""
+    try:
+        data, _ = found.store.get(f"{found.prefix}{IMAGE_BUNDLES}", limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return []
+    return [_bundle(line, of) for line in data.splitlines()]
+
+
+def _bundle(bundle: bytes, of: str) -> Attachment:
+    """As cosign lays one down. Source: https://github.com/sigstore/cosign/blob/v3.0.0/specs/BUNDLE_SPEC.md."""
+    predicate = str(unchecked(bundle, where=IMAGE_BUNDLES).get("predicateType", ""))
+    annotations = {"dev.sigstore.bundle.content": "dsse-envelope", PREDICATE: predicate, OF_RECORD: of}
+    return Attachment(BUNDLE, bundle, BUNDLE, annotations)
+
+
+def _bill(found: Found, image: Reference) -> bytes:
+    """Debian's and Python's packages of the runtime image, and the model with the files that the image serves."""
+    record = found.record
+    assert record.image is not None
+    manifest = read_manifest(found, record)
+    settings = workshop().settings
+    runtime = images.runtime(settings.runtime_image).at(record.image.runtime)
+    served = [file(manifest.artifact(made.file)) for made in manifest.formats if made.format in SERVED]
+    components = [*images.packages(runtime, settings), *served, _model(manifest)]
+    return bill(image_component(image.name, image.digest), components)
+
+
+def _model(manifest: Manifest) -> dict[str, object]:
+    made_with = [str(each["purl"]) for each in libraries(manifest.inputs)]
+    properties = [{"name": "packhouse:made-with", "value": purl} for purl in sorted(made_with)]
+    return model_component(manifest.model, manifest.release) | {"properties": properties}
