@@ -14,7 +14,9 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mlflow.pyfunc import PythonModel
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
 
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")  # see Release.predict
 MOST_COLUMNS = 2000
 """Of a table; what is wider goes in as arrays."""
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
@@ -64,9 +67,9 @@ class Release(PythonModel):
         if isinstance(found, pd.DataFrame) or (isinstance(found, Mapping) and not self.declared.keys() <= found.keys()):
             if not self.table:
                 raise ValueError(f"this model takes arrays by name, {', '.join(self.declared)}, and no table")
-            absent = [each for each in sum(self.table.values(), []) if each not in found]
-            if absent:
-                raise ValueError(f"column {absent[0]!r} is missing; the model takes {sum(self.table.values(), [])}")
+            taken = _all(self.table.values())
+            if absent := [each for each in taken if each not in found]:
+                raise ValueError(f"column {absent[0]!r} is missing; the model takes {taken}")
             return {name: self._side_by_side(found, name, parts) for name, parts in self.table.items()}
         if isinstance(found, Mapping):
             return {str(name): np.asarray(array) for name, array in found.items()}
@@ -129,10 +132,14 @@ def tables(spec: Document, text: Mapping[str, Any]) -> tuple[dict[str, list[str]
     inputs = {entry["name"]: _columns(entry, rows, named, entry["name"] in text) for entry in spec["inputs"]}
     outputs = {entry["name"]: _columns(entry, rows, {}, False) for entry in spec["outputs"]}
     for side in (inputs, outputs):
-        every = sum(side.values(), [])
+        every = _all(side.values())
         if not steps or not all(side.values()) or len(every) != len(set(every)) or len(every) > MOST_COLUMNS:
             return {}, {}
     return inputs, outputs
+
+
+def _all(parts: Iterable[list[str]]) -> list[str]:
+    return list(chain.from_iterable(parts))
 
 
 def _columns(tensor: Document, rows: set[Any], named: Mapping[str, list[str]], text: bool) -> list[str]:
