@@ -122,8 +122,8 @@ def _errors(uri: str, what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        next = "the next watch asks again"
+        next = "the next run asks again"
         if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
-            next = "MLFLOW_TRACKING_USERNAME needs EDIT on the experiment, to tag its runs; then the next watch goes on"
+            next = "MLFLOW_TRACKING_USERNAME needs EDIT on the experiment and the registered model; then run it again"
         got = f"{error.error_code}: {' '.join(str(error).split())[:300]}"
         raise Unavailable(f"MLflow does not let us {what}", where=uri, got=got, next=next) from error

@@ -74,10 +74,12 @@ def signature(spec: Spec, manifest: Manifest) -> Any:
     from mlflow.models import ModelSignature
 
     inputs, outputs = _tables(spec, manifest)
-    text = manifest.text if inputs else {}
-    asked = _columns(spec.inputs, inputs, text, loader.TYPES) if inputs else _tensors(spec.inputs, manifest.text)
-    given = _columns(spec.outputs, outputs, {}, loader.TYPES | {"float32": "float"})
-    return ModelSignature(inputs=asked, outputs=given if outputs else _tensors(spec.outputs, {}))
+    if not inputs:
+        return ModelSignature(inputs=_tensors(spec.inputs, manifest.text), outputs=_tensors(spec.outputs, {}))
+    return ModelSignature(
+        inputs=_columns(spec.inputs, inputs, manifest.text, loader.TYPES),
+        outputs=_columns(spec.outputs, outputs, {}, loader.TYPES | {"float32": "float"}),
+    )
 
 
 def example(spec: Spec, manifest: Manifest, inputs: Mapping[str, Array]) -> Any:

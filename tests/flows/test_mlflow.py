@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from flows.audit import audit
 from flows.ends import Status
 from flows.release import released as release
 from infra.mlflow import SOURCE
@@ -99,17 +100,19 @@ def asked(folder: Path, rows: dict[str, list]) -> np.ndarray:
     return session.run(None, {"numbers": numbers, **text})[0]
 
 
-def test_a_run_that_died_before_the_alias_is_completed_and_a_deleted_version_comes_back(
-    mlflow_of_ours, staged, monkeypatch
-):
+def test_a_run_that_died_before_the_alias_is_completed_and_a_deleted_version_comes_back(mlflow_of_ours, staged):
     source = staged("linear", "killed", mlflow="killed")
-    assert release([source])[0].status is Status.RELEASED
+    (end,) = release([source])
+    assert end.status is Status.RELEASED, end.reason
     mlflow_of_ours.delete_registered_model_alias("killed", "latest")
     assert release([source])[0].status is Status.UNCHANGED
     first = mlflow_of_ours.get_model_version_by_alias("killed", "latest").version
     mlflow_of_ours.delete_model_version("killed", first)
-    assert release([source])[0].status is Status.UNCHANGED
-    assert mlflow_of_ours.get_model_version_by_alias("killed", "latest").version != first
+    state = audit(["killed"], return_state=True)
+    assert state.name == "Verified"
+    assert "killed@latest mended: version 2 of killed, alias killed@latest on version 2" in state.message
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "latest").version == "2"
+    assert "mended" not in audit(["killed"], return_state=True).message
 
 
 def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_one_registers(
