@@ -34,6 +34,7 @@ PAGE = 1000
 MAX_TAG = 1000
 """Characters of a tag's value that are written; MLflow takes 8,000."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 """MLflow's own defaults keep a worker busy for minutes where a server is down; the next watch comes soon enough."""
 
 
@@ -108,7 +109,7 @@ class Tracking:
 
 
 def _client(uri: str) -> MlflowClient:
-    for name, value in PATIENCE.items():
+    for name, value in (PATIENCE | QUIET).items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 

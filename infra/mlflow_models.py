@@ -5,6 +5,7 @@ A version's tags are written with it, so a version that is there is whole; its f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,14 @@ RELEASE, MODEL, MANIFEST, RECORD, IMAGE = (
 """Tags of a version. RELEASE is `model/id`, and stands on the training run too; MODEL on the registered model."""
 EXPERIMENT = "packhouse"
 """Of models that come from no training run that MLflow knows."""
+
+
+_RESERVED = re.compile(r"latest|v[0-9]+")
+
+
+def alias_of(channel: str) -> str:
+    """MLflow keeps `latest` for the version with the highest number, and `v1` for versions: no channel."""
+    return f"channel-{channel}" if _RESERVED.fullmatch(channel) else channel
 
 
 @dataclass(frozen=True)

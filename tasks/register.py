@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from infra.mlflow_models import IMAGE, MANIFEST, MODEL, RECORD, RELEASE, Models, Origin
+from infra.mlflow_models import IMAGE, MANIFEST, MODEL, RECORD, RELEASE, Models, Origin, alias_of
 from infra.pyfunc.folder import RELEASE as FOLDER
 from infra.pyfunc.folder import Ids, write
 from infra.settings import settings
@@ -74,12 +74,12 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
     with one_line(model, "register") as line:
         for _ in range(ATTEMPTS if moves else 0):
             pointed = read_channel(store, model, channel)
-            version, there = models.alias(name, channel)
+            version, there = models.alias(name, alias_of(channel))
             if there != f"{model}/{pointed.release}":
                 models.claim(name, model)
                 version = _version(models, name, model, pointed.release, source, done)
-                models.set_alias(name, channel, version)
-                done.append(f"alias {name}@{channel} on version {version}")
+                models.set_alias(name, alias_of(channel), version)
+                done.append(f"alias {name}@{alias_of(channel)} on version {version}")
             if read_channel(store, model, channel).serial == pointed.serial:
                 break
         else:

@@ -70,19 +70,21 @@ def test_a_release_becomes_one_version_whose_alias_follows_and_which_answers_a_t
     run = mlflow_of_ours.create_run("0", tags={SOURCE: source}).info.run_id
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
-    version = mlflow_of_ours.get_model_version_by_alias("churn-table", "latest")
+    version = mlflow_of_ours.get_model_version_by_alias("churn-table", "channel-latest")
     assert version.tags[RELEASE] == f"churn-table/{end.release}"
     assert version.run_id == run
     assert mlflow_of_ours.get_run(run).data.tags[RELEASE] == f"churn-table/{end.release}"
 
     assert release([source])[0].status is Status.UNCHANGED
+    assert release([source], "production")[0].status is Status.RELEASED
     assert len(mlflow_of_ours.search_model_versions("name='churn-table'")) == 1
+    assert mlflow_of_ours.get_model_version_by_alias("churn-table", "production").version == version.version
 
     rows = {"age": [41.0, 30.5], "months": [3, 12], "spend": [120.5, 900.0]}
     rows |= {"plan": ["year", "decade"], "zone": ["zone 3", "zone 1"]}
     environment = os.environ | {"MLFLOW_TRACKING_URI": mlflow_server, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     rows |= {"months": [3.0, 12.0]}
-    command = [sys.executable, "-c", LOAD, "models:/churn-table@latest", json.dumps(rows)]
+    command = [sys.executable, "-c", LOAD, "models:/churn-table@channel-latest", json.dumps(rows)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert (found["pickles"], found["frame"], found["packhouse"]) == (0, True, False)
@@ -104,14 +106,14 @@ def test_a_run_that_died_before_the_alias_is_completed_and_a_deleted_version_com
     source = staged("linear", "killed", mlflow="killed")
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
-    mlflow_of_ours.delete_registered_model_alias("killed", "latest")
+    mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
     assert release([source])[0].status is Status.UNCHANGED
-    first = mlflow_of_ours.get_model_version_by_alias("killed", "latest").version
+    first = mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version
     mlflow_of_ours.delete_model_version("killed", first)
     state = audit(["killed"], return_state=True)
-    assert state.name == "Verified"
-    assert "killed@latest mended: version 2 of killed, alias killed@latest on version 2" in state.message
-    assert mlflow_of_ours.get_model_version_by_alias("killed", "latest").version == "2"
+    assert state.name == "Verified", state.message
+    assert "killed@latest mended: version 2 of killed, alias killed@channel-latest on version 2" in state.message
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == "2"
     assert "mended" not in audit(["killed"], return_state=True).message
 
 
@@ -128,7 +130,7 @@ def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_on
     monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_server)
     settings.cache_clear()
     assert release([source])[0].status is Status.UNCHANGED
-    assert mlflow_of_ours.get_model_version_by_alias("away", "latest").tags[MODEL] == "away"
+    assert mlflow_of_ours.get_model_version_by_alias("away", "channel-latest").tags[MODEL] == "away"
 
 
 def test_a_registered_model_of_others_is_not_taken_over(mlflow_of_ours, staged):
