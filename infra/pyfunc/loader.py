@@ -23,7 +23,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
 
@@ -118,7 +118,8 @@ def chosen(manifest: Document, wanted: str) -> Document:
     if pick not in here:
         why = "its answers were judged on processors with VNNI" if pick in have else f"the release has {sorted(have)}"
         raise ValueError(f"format {pick!r}: can not be run here: {why}")
-    return here[pick]
+    made: Document = here[pick]
+    return made
 
 
 def tables(spec: Document, text: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

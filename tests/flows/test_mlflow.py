@@ -121,6 +121,7 @@ def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_on
     mlflow_of_ours, mlflow_server, staged, monkeypatch, home
 ):
     source = staged("linear", "away", mlflow="away")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
     settings.cache_clear()
     (end,) = release([source])
