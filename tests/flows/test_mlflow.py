@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from flows.__main__ import _without_work
 from flows.audit import audit
 from flows.ends import Status
 from flows.release import released as release
@@ -109,6 +110,9 @@ def test_a_run_that_died_before_the_alias_is_completed_and_a_deleted_version_com
     mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
     assert release([source])[0].status is Status.UNCHANGED
     first = mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version
+    mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
+    assert _without_work(source, "latest").status is Status.UNCHANGED, "nor does the command leave it"
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == first
     mlflow_of_ours.delete_model_version("killed", first)
     state = audit(["killed"], return_state=True)
     assert state.name == "Verified", state.message
