@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import tomllib
-import warnings
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -27,7 +26,6 @@ from mlflow.pyfunc.model import PythonModel
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
 
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")  # see Release.predict
 MOST_COLUMNS = 2000
 """Of a table; what is wider goes in as arrays."""
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
@@ -37,6 +35,8 @@ Document = dict[str, Any]
 
 class Release(PythonModel):
     """A DataFrame gives a DataFrame; a dict of arrays, or the array of an only input, gives a dict of arrays."""
+
+    _skip_type_hint_validation = True  # or each import warns that `predict` has no annotations
 
     def load_context(self, context: Any) -> None:
         """Raises ValueError: a file is not the one that the manifest names."""
