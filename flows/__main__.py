@@ -80,15 +80,22 @@ def _started(api: PrefectApi) -> None:
 def _without_work(source: str, channel: str) -> End | None:
     """The end of a source that is unchanged, or that can not even be planned; None where there is work."""
     from flows.ends import end_of
+    from infra.settings import settings
     from packhouse.errors import PackhouseError
     from tasks.commit import promote
+    from tasks.follow import follow
     from tasks.plan import plan
+    from tasks.register import register
 
     try:
         planned = plan.fn(source)
         if planned.record is None:
             return None
         released = promote.fn(planned.record, channel, source=source, again=True, approve=planned.spec.gates.approve)
+        if released.image:
+            follow.fn(released)
+        if settings().mlflow_uri:
+            register.fn(released, source)
         return end_of(source, released)
     except PackhouseError as error:
         return end_of(source, error)

@@ -16,6 +16,7 @@ from infra.settings import settings
 from packhouse.errors import NotApproved, PackhouseError
 from tasks.commit import approve
 from tasks.follow import follow
+from tasks.register import register
 
 
 class Approval(RunInput):
@@ -65,6 +66,8 @@ def _decided(end: End, answer: Approval | str) -> End:
         released = approve(end.model, end.release, end.channel, end.source)
         if released.image:
             follow(released)
+        if settings().mlflow_uri:
+            register(released, end.source)
         moved = end_of(end.source, released)
     except PackhouseError as error:
         moved = end_of(end.source, error)

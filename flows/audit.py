@@ -15,6 +15,7 @@ from flows.talk import talk_to_prefect
 from packhouse.errors import squeezed
 from packhouse.spec import ModelName
 from tasks.audit import Audited, audited, pointed_at, show_audit
+from tasks.mend import mend, show_mended
 
 AT_A_TIME = 2
 """Releases that are verified at the same time."""
@@ -31,7 +32,8 @@ def audit(
     models: Annotated[list[ModelName], Field(max_length=1000)] = [],  # noqa: B006 - Prefect's form wants a list
 ) -> State[Any]:
     """Prove again every release that a channel points at: each digest, each format on its golden inputs, in a clean
-    process without the model's class. What does not verify any more is named.
+    process without the model's class. What does not verify any more is named. Then each channel's tag of its image and
+    its alias in MLflow are made to point where the channel points, and what was mended is named.
 
     Args:
         models: Only these models; nothing means every model there is.
@@ -41,8 +43,15 @@ def audit(
         running = [(release, audited.submit(release, return_state=False)) for release in pointed_at(models)]
         audits = [_result(release, run) for release, run in running]
         show_audit(audits)
+        mended = mend(models)
+        show_mended(mended)
     unasked = {each.release: each.reason for each in audits if not each.asked}
-    return audit_state({each.release: each.reason for each in audits if each.asked}, unasked)
+    return audit_state(
+        {each.release: each.reason for each in audits if each.asked},
+        unasked,
+        mended={each.channel: ", ".join(each.done) for each in mended if each.done},
+        behind={each.channel: each.reason for each in mended if each.reason},
+    )
 
 
 def _result(release: str, run: PrefectFuture[Audited]) -> Audited:

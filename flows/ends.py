@@ -137,16 +137,25 @@ def night_state(ends: Sequence[End], *, unchanged: int) -> State[Any]:
     return run_state(ends, {Status.UNCHANGED: unchanged})
 
 
-def audit_state(reasons: Mapping[str, str], unasked: Mapping[str, str]) -> State[Any]:
-    """reasons: for each release why it does not verify, or nothing. unasked: of those that could not be asked, why."""
+def audit_state(
+    reasons: Mapping[str, str],
+    unasked: Mapping[str, str],
+    mended: Mapping[str, str] = MappingProxyType({}),
+    behind: Mapping[str, str] = MappingProxyType({}),
+) -> State[Any]:
+    """reasons: for each release why it does not verify, or nothing. unasked: of those that could not be asked, why.
+    mended: of channels that something did not follow, what follows now. behind: what still does not, and why."""
     bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
     away = [f"{release}: {reason}" for release, reason in unasked.items()]
     total = len(reasons) + len(away)
-    if bad or away:
-        named = "; ".join([*bad, *away][:5])
+    late = [f"{channel}: {reason}" for channel, reason in behind.items()]
+    if bad or away or late:
+        named = "; ".join([*bad, *away, *late][:5])
         counts = f"{len(bad)} of {total} do not verify" + (f", {len(away)} could not be asked" if away else "")
+        counts += f", {len(late)} channels are not followed" if late else ""
         return Failed(name="Rotten" if bad else "Unavailable", message=f"{counts}: {named}")
-    return Completed(name="Verified", message=f"{total} releases verify")
+    followed = "; ".join(f"{channel} mended: {done}" for channel, done in list(mended.items())[:5])
+    return Completed(name="Verified", message="; ".join(filter(None, [f"{total} releases verify", followed])))
 
 
 def ends_in(state: State[Any]) -> list[End]:

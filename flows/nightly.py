@@ -17,6 +17,7 @@ from flows.talk import talk_to_prefect
 from infra.settings import settings
 from packhouse.errors import from_document
 from packhouse.manifest import ChannelName
+from tasks.mend import mend, show_mended
 from tasks.night import Work, night, shards
 from tasks.runs import call, taken
 from tasks.sweep import sweep
@@ -80,6 +81,8 @@ def nightly(
         waiting = [shard.submit(members[0].model, members, channel, within_s, return_state=False) for members in runs]
         bad = [end_of(each.source, from_document(each.error)) for each in planned.bad]
         ends = [*bad, *(end for run in waiting for end in run.result())]
+        if settings().mlflow_uri:  # what an earlier run could not register; its model is unchanged tonight
+            show_mended(mend([], tags=False))
         show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
         sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
     return night_state(ends, unchanged=planned.unchanged)

@@ -17,6 +17,7 @@ from flows.cancel import cancellable
 from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
 from flows.progress import Progress
 from flows.talk import ENDS, talk_to_prefect
+from infra.settings import settings
 from infra.workshop import workshop
 from packhouse.manifest import ChannelName, Record
 from tasks.artifacts import show
@@ -36,6 +37,7 @@ from tasks.plan import plan
 from tasks.publish import publish, upload
 from tasks.quantise import quantise
 from tasks.refer import refer
+from tasks.register import register
 from tasks.report import report
 from tasks.runs import leave
 from tasks.sign import sign
@@ -109,6 +111,8 @@ def _promoted(record: Record, channel: ChannelName, source: str, *, approve: boo
     released = promote(record, channel, source=source, again=again, approve=approve)
     if record.image:
         follow(released)
+    if settings().mlflow_uri:
+        register(released, source)
     return released
 
 

@@ -34,6 +34,7 @@ PAGE = 1000
 MAX_TAG = 1000
 """Characters of a tag's value that are written; MLflow takes 8,000."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 """MLflow's own defaults keep a worker busy for minutes where a server is down; the next watch comes soon enough."""
 
 
@@ -108,7 +109,7 @@ class Tracking:
 
 
 def _client(uri: str) -> MlflowClient:
-    for name, value in PATIENCE.items():
+    for name, value in (PATIENCE | QUIET).items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
@@ -122,8 +123,8 @@ def _errors(uri: str, what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        next = "the next watch asks again"
+        next = "the next run asks again"
         if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
-            next = "MLFLOW_TRACKING_USERNAME needs EDIT on the experiment, to tag its runs; then the next watch goes on"
+            next = "MLFLOW_TRACKING_USERNAME needs EDIT on the experiment and the registered model; then run it again"
         got = f"{error.error_code}: {' '.join(str(error).split())[:300]}"
         raise Unavailable(f"MLflow does not let us {what}", where=uri, got=got, next=next) from error

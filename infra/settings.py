@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     time. Seconds and bytes are per child. models: how many models of one run are under way at a time. latency_s: how
     long one format is timed. cuda_pool: the work pool whose workers have a GPU; cuda_wait_s: how long a release waits
     for one; cuda_omit: lockdown measures that a GPU's driver can not live with. mlflow_uri: the tracking server that
-    `watch` looks at; webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a
+    `watch` looks at and releases are registered in; mlflow_register: all of them, and not only those whose spec asks
+    for it; webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a
     person.
     runtime_image: what models' images are built on, by digest. registries: prefixes of the repositories that images may
     go to. registry_ca: a file of authorities to trust; insecure_registries: hosts that speak plain HTTP. platform: of
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     cuda_wait_s: Annotated[float, Field(gt=0)] = 1800.0
     cuda_omit: tuple[Measure, ...] = ()
     mlflow_uri: str = ""
+    mlflow_register: bool = False
     webhook_secret: SecretStr = SecretStr("")
     approval_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
     runtime_image: str = ""

@@ -22,25 +22,30 @@ def follow(released: Released) -> None:
 
     Raises Contention: it moved each time. RegistryUnavailable, RegistryRefusal; trying again is right.
     """
-    model, channel, store = released.model, released.channel, workshop().store
-    _tag(released.image, model, released.release)
-    if released.waiting:
-        return
+    _tag(released.image, released.model, released.release)
+    if not released.waiting:
+        tagged(released.model, released.channel)
+
+
+def tagged(model: str, channel: str) -> tuple[str, ...]:
+    """The tags that moved: of the channel, and of the release that it points at. Raises as `follow`."""
+    store, moved = workshop().store, list[str]()
     for _ in range(ATTEMPTS):
         pointed = read_channel(store, model, channel)
         image = find(store, f"{model}/{pointed.release}").record.image
         if image is None:
-            return
-        _tag(image.reference, model, channel)
+            return tuple(moved)
+        moved += [f"tag {name}" for name in (pointed.release, channel) if _tag(image.reference, model, name)]
         if read_channel(store, model, channel).serial == pointed.serial:
-            return
+            return tuple(moved)
     raise Contention("others keep moving this channel", where=f"{model}@{channel}", next="run it again")
 
 
-def _tag(reference: str, model: str, name: str) -> None:
-    """Raises SourceNotAllowed: the image is not where images of the model may be."""
+def _tag(reference: str, model: str, name: str) -> bool:
+    """Whether it moved. Raises SourceNotAllowed: the image is not where images of the model may be."""
     settings, image = workshop().settings, parse(reference)
     images.allowed(image.name, model, settings)
     with one_line(model, f"tag {name}") as line:
         moved = images.builder(settings).tag(image, name)
         line.note(f"{short(image.digest)}, {'moved' if moved else 'stays'}")
+    return moved

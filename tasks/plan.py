@@ -11,6 +11,7 @@ from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, load, release
 from packhouse.sources import check_program, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
 from packhouse.store import Retrying, open_store
+from tasks.register import check_asked
 from tasks.stage import one_line, stage
 from tasks.states import Planned
 
@@ -34,6 +35,7 @@ def plan(source: str) -> Planned:
         check_program(source, workshop().settings.trusted_programs)
     with one_line(spec.model.name, "plan") as line:
         inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
+        check_asked(spec)
         if spec.image:
             images.allowed(spec.image.repository, spec.model.name, workshop().settings)
         record = _record(release_key(spec.model.name, inputs.release_id, RECORD))

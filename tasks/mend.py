@@ -1,0 +1,60 @@
+"""Mend: what follows a channel, its image's tag and its alias in MLflow, points where the channel points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect.artifacts import create_table_artifact
+
+from infra.settings import settings
+from infra.workshop import workshop
+from packhouse.artifact import Frozen
+from packhouse.errors import PackhouseError
+from packhouse.releases import releases
+from tasks.follow import tagged
+from tasks.register import registered
+from tasks.stage import stage
+
+
+class Mended(Frozen):
+    """channel: `model@channel`. done: what did not follow, and does now. reason: what could not be mended, and why."""
+
+    channel: str
+    done: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@stage("mend")
+def mend(models: Sequence[str], *, tags: bool = True) -> list[Mended]:
+    """Every channel of these models, or of all. One that can not be mended stops no other. tags: of images, too.
+
+    Raises the store's errors, where channels can not be listed."""
+    listed = [entry for model in (models or [""]) for entry in releases(workshop().store, model)]
+    pointed = [(each.model, each.release, name.partition("#")[0]) for each in listed for name in each.channels]
+    return [_mended(*each, tags=tags) for each in sorted(pointed)]
+
+
+def _mended(model: str, release: str, channel: str, *, tags: bool) -> Mended:
+    done: list[str] = []
+    reasons: list[str] = []
+    try:
+        done += tagged(model, channel) if tags else ()
+    except PackhouseError as error:
+        reasons.append(str(error))
+    try:
+        done += registered(model, release, channel) if settings().mlflow_uri else ()
+    except PackhouseError as error:
+        reasons.append(str(error))
+    return Mended(channel=f"{model}@{channel}", done=tuple(done), reason="; ".join(reasons))
+
+
+@stage("show mended")
+def show_mended(found: Sequence[Mended]) -> None:
+    """What did not follow, and nothing where all did."""
+    rows = [
+        {"channel": each.channel, "mended": ", ".join(each.done), "not mended": each.reason}
+        for each in found
+        if each.done or each.reason
+    ]
+    if rows:
+        create_table_artifact(rows, key="mended", description=f"{len(rows)} channels that something did not follow")

@@ -1,0 +1,163 @@
+"""Register: a release becomes a version of a model in MLflow, and the alias of the channel's name follows the channel.
+
+After the channel: what MLflow does not take, or not now, makes no release less than it is. The run says what was not
+done, and the next run of the same source, or the audit, does it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infra.mlflow_models import IMAGE, MANIFEST, MODEL, RECORD, RELEASE, Models, Origin, alias_of
+from infra.pyfunc.folder import RELEASE as FOLDER
+from infra.pyfunc.folder import Ids, write
+from infra.settings import settings
+from infra.workshop import workshop
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_bytes
+from packhouse.errors import Contention, Refused, SpecInvalid, Unavailable
+from packhouse.manifest import (
+    GOLDEN,
+    MAX_DOCUMENT_BYTES,
+    Manifest,
+    Record,
+    load,
+    release_key,
+)
+from packhouse.manifest import MANIFEST as MANIFEST_FILE
+from packhouse.manifest import RECORD as RECORD_FILE
+from packhouse.releases import Found, find, read_channel
+from packhouse.replay import golden_cases
+from packhouse.runtime import as_text
+from packhouse.sources import checked_source
+from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Format, Spec, parse
+from tasks.fetch import download
+from tasks.stage import one_line, stage
+from tasks.states import Released
+
+ATTEMPTS = 8
+SERVED = (Format.ONNX, Format.ONNX_INT8)
+
+
+def check_asked(spec: Spec) -> None:
+    """Raises SpecInvalid: MLflow is asked for, and this worker knows none."""
+    here = settings()
+    if (spec.mlflow or here.mlflow_register) and not here.mlflow_uri:
+        asks = "the spec's [mlflow]" if spec.mlflow else "PACKHOUSE_MLFLOW_REGISTER"
+        next = "set PACKHOUSE_MLFLOW_URI on the worker"
+        raise SpecInvalid(f"{asks} asks for MLflow, and this worker knows none", where=spec.model.name, next=next)
+
+
+@stage("register")
+def register(released: Released, source: str = "") -> tuple[str, ...]:
+    """What was done, in words; nothing where all stands already, which costs a few small reads and one request. source:
+    where it was made from, to find the training run.
+
+    Raises Unavailable, SourceNotAllowed: and says that the release stands."""
+    try:
+        return registered(released.model, released.release, released.channel, source, moves=not released.waiting)
+    except (Unavailable, Refused) as error:
+        where = f"{released.model}/{released.release}"
+        what = f"is released, and not registered in MLflow: {error}"
+        kind = Unavailable if isinstance(error, Unavailable) else type(error)
+        raise kind(what, where=where, next="the release stands; run it again") from error
+
+
+def registered(model: str, release: str, channel: str, source: str = "", *, moves: bool = True) -> tuple[str, ...]:
+    """As `register`. moves: the channel may move, and so the alias."""
+    store = workshop().store
+    name = _name(model, release)
+    if not name:
+        return ()
+    models, done = Models(settings().mlflow_uri), list[str]()
+    with one_line(model, "register") as line:
+        for _ in range(ATTEMPTS if moves else 0):
+            pointed = read_channel(store, model, channel)
+            version, there = models.alias(name, alias_of(channel))
+            if there != f"{model}/{pointed.release}":
+                models.claim(name, model)
+                version = _version(models, name, model, pointed.release, source, done)
+                models.set_alias(name, alias_of(channel), version)
+                done.append(f"alias {name}@{alias_of(channel)} on version {version}")
+            if read_channel(store, model, channel).serial == pointed.serial:
+                break
+        else:
+            if moves:
+                raise Contention("others keep moving this channel", where=f"{model}@{channel}", next="run it again")
+        if not moves or pointed.release != release:
+            models.claim(name, model)
+            _version(models, name, model, release, source, done)
+        line.note(", ".join(done) or "stands")
+    return tuple(done)
+
+
+def _name(model: str, release: str) -> str:
+    """Of the registered model, where the release's spec or the worker asks for one."""
+    data, _ = workshop().store.get(release_key(model, release, SPEC_FILE), limit=MAX_SPEC_BYTES)
+    spec = parse(data)
+    return spec.mlflow.name if spec.mlflow else (model if settings().mlflow_register else "")
+
+
+def _version(models: Models, name: str, model: str, release: str, source: str, done: list[str]) -> str:
+    """The release's version: the one there is, or a new one."""
+    if there := models.version_of(name, f"{model}/{release}"):
+        return there
+    found = find(workshop().store, f"{model}/{release}")
+    origin = _origin(models, f"{model}/{release}", source)
+    with workshop().cache.step("pyfunc") as folder:
+        version = models.register(
+            name, model, _tags(found.record, found.record_bytes), origin, lambda ids: pyfunc(found, folder, ids)
+        )
+    done.append(f"version {version} of {name}" + (f" from run {origin.run}" if origin.run else ""))
+    return version
+
+
+def _origin(models: Models, release: str, source: str) -> Origin:
+    allowed = settings().sources
+
+    def matches(tag: str) -> bool:
+        try:
+            return checked_source(tag, allowed) == checked_source(source, allowed)
+        except Refused:
+            return False
+
+    return models.origin(release, matches, source.partition("://")[2].partition("?")[0] or source)
+
+
+def _tags(record: Record, data: bytes) -> dict[str, str]:
+    tags = {
+        RELEASE: f"{record.model}/{record.release}",
+        MODEL: record.model,
+        MANIFEST: record.manifest,
+        RECORD: digest_bytes(data),
+    }
+    return tags | ({IMAGE: record.image.reference} if record.image else {})
+
+
+def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 - frozen
+    """The release as a folder that MLflow loads, below `folder`. Each byte is fetched from the store by its digest."""
+    record = found.record
+    data, _ = found.store.get(f"{found.prefix}{MANIFEST_FILE}", limit=MAX_DOCUMENT_BYTES)
+    release = folder / FOLDER
+    release.mkdir()
+    _put(found, Artifact(name=MANIFEST_FILE, digest=record.manifest, size=record.manifest_size, media_type=""), release)
+    manifest = load(Manifest, data, where=MANIFEST_FILE)
+    served = [made for made in manifest.formats if made.format in SERVED]
+    if Format.ONNX not in {made.format for made in served}:
+        raise SpecInvalid("has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
+    names = [SPEC_FILE, GOLDEN, *(name for made in served for name in (made.file, made.data) if name)]
+    for name in names:
+        _put(found, manifest.artifact(name), release)
+    (release / RECORD_FILE).write_bytes(found.record_bytes)
+    spec = parse((release / SPEC_FILE).read_bytes())
+    cases = golden_cases(release / GOLDEN)
+    case = next((case for case in cases if case.real), cases[0])
+    made = folder / "model"
+    write(made, release, spec, manifest, as_text(case.inputs, manifest.text), ids, record.manifest)
+    return made
+
+
+def _put(found: Found, artifact: Artifact, folder: Path) -> None:
+    download(found.store, f"{found.prefix}{artifact.name}", artifact)
+    os.link(workshop().cache.path(artifact), folder / artifact.name)

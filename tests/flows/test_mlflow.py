@@ -1,0 +1,146 @@
+"""A release in a real MLflow: one version, an alias that follows the channel, and answers without a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from flows.__main__ import _without_work
+from flows.audit import audit
+from flows.ends import Status
+from flows.release import released as release
+from infra.mlflow import SOURCE
+from infra.mlflow_models import MODEL, RELEASE
+from infra.settings import settings
+from packhouse.preprocessing import Concatenate, Standard, from_sklearn
+from tests.servers.place import free_ports
+
+pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
+
+DRAW = np.random.default_rng(0)
+NUMBERS = DRAW.normal([45, 30, 1e3], [14, 9, 250], (80, 3)).astype(np.float32)
+PLANS = DRAW.choice(["month", "year", "two years"], 80)
+ZONES = DRAW.choice([f"zone {number}" for number in range(10)], 80)
+
+
+@pytest.fixture
+def mlflow_of_ours(home, mlflow_server, monkeypatch):
+    monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_server)
+    settings.cache_clear()
+    from mlflow import MlflowClient
+
+    yield MlflowClient(mlflow_server)
+    settings.cache_clear()
+
+
+def churn(staged, name: str) -> str:
+    """A table with text, whose registered model has its name."""
+    scaler, encoder = StandardScaler().fit(NUMBERS), OneHotEncoder(handle_unknown="ignore")
+    encoder.fit(np.stack([PLANS, ZONES], axis=1))
+    columns = ("age", "months", "spend")
+    scale = Standard(input="numbers", columns=columns, mean=tuple(scaler.mean_), scale=tuple(scaler.scale_))
+    steps = (scale, *from_sklearn(encoder, "plan", "zone"), Concatenate(inputs=("numbers", "plan", "zone")))
+    inputs = {"numbers": NUMBERS, "plan": PLANS, "zone": ZONES}
+    return staged("linear", name, inputs=inputs, preprocessing=steps, mlflow=name)
+
+
+LOAD = """
+import json, sys
+pickles = []
+sys.addaudithook(lambda event, _: pickles.append(event) if event.startswith("pickle.") else None)
+import mlflow, numpy as np, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = pd.DataFrame(json.loads(sys.argv[2]))
+answer = model.predict(rows)
+print(json.dumps({"pickles": len(pickles), "frame": isinstance(answer, pd.DataFrame), "columns": list(answer.columns),
+                  "values": answer.to_numpy().tolist(), "packhouse": "packhouse" in sys.modules}))
+"""
+
+
+def test_a_release_becomes_one_version_whose_alias_follows_and_which_answers_a_table_without_a_pickle(
+    mlflow_of_ours, mlflow_server, staged, home, tmp_path
+):
+    source = churn(staged, "churn-table")
+    run = mlflow_of_ours.create_run("0", tags={SOURCE: source}).info.run_id
+    (end,) = release([source])
+    assert end.status is Status.RELEASED, end.reason
+    version = mlflow_of_ours.get_model_version_by_alias("churn-table", "channel-latest")
+    assert version.tags[RELEASE] == f"churn-table/{end.release}"
+    assert version.run_id == run
+    assert mlflow_of_ours.get_run(run).data.tags[RELEASE] == f"churn-table/{end.release}"
+
+    assert release([source])[0].status is Status.UNCHANGED
+    assert release([source], "production")[0].status is Status.RELEASED
+    assert len(mlflow_of_ours.search_model_versions("name='churn-table'")) == 1
+    assert mlflow_of_ours.get_model_version_by_alias("churn-table", "production").version == version.version
+
+    rows = {"age": [41.0, 30.5], "months": [3, 12], "spend": [120.5, 900.0]}
+    rows |= {"plan": ["year", "decade"], "zone": ["zone 3", "zone 1"]}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": mlflow_server, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    rows |= {"months": [3.0, 12.0]}
+    command = [sys.executable, "-c", LOAD, "models:/churn-table@channel-latest", json.dumps(rows)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["pickles"], found["frame"], found["packhouse"]) == (0, True, False)
+    (folder,) = (home / "store" / "churn-table" / "releases").iterdir()
+    np.testing.assert_allclose(found["values"], asked(folder, rows), rtol=1e-6)
+
+
+def asked(folder: Path, rows: dict[str, list]) -> np.ndarray:
+    """What the released ONNX says by itself."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    numbers = np.array([rows[name] for name in ("age", "months", "spend")], np.float32).T
+    text = {name: np.array(rows[name], object)[:, None] for name in ("plan", "zone")}
+    return session.run(None, {"numbers": numbers, **text})[0]
+
+
+def test_a_run_that_died_before_the_alias_is_completed_and_a_deleted_version_comes_back(mlflow_of_ours, staged):
+    source = staged("linear", "killed", mlflow="killed")
+    (end,) = release([source])
+    assert end.status is Status.RELEASED, end.reason
+    mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
+    assert release([source])[0].status is Status.UNCHANGED
+    first = mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version
+    mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
+    assert _without_work(source, "latest").status is Status.UNCHANGED, "nor does the command leave it"
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == first
+    mlflow_of_ours.delete_model_version("killed", first)
+    state = audit(["killed"], return_state=True)
+    assert state.name == "Verified", state.message
+    assert "killed@latest mended: version 2 of killed, alias killed@channel-latest on version 2" in state.message
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == "2"
+    assert "mended" not in audit(["killed"], return_state=True).message
+
+
+def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_one_registers(
+    mlflow_of_ours, mlflow_server, staged, monkeypatch, home
+):
+    source = staged("linear", "away", mlflow="away")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
+    settings.cache_clear()
+    (end,) = release([source])
+    assert end.status is Status.UNAVAILABLE
+    assert "is released, and not registered in MLflow" in end.reason
+    assert (home / "store" / "away" / "channels" / "latest.json").is_file()
+    monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_server)
+    settings.cache_clear()
+    assert release([source])[0].status is Status.UNCHANGED
+    assert mlflow_of_ours.get_model_version_by_alias("away", "channel-latest").tags[MODEL] == "away"
+
+
+def test_a_registered_model_of_others_is_not_taken_over(mlflow_of_ours, staged):
+    mlflow_of_ours.create_registered_model("theirs")
+    (end,) = release([staged("linear", "ours", mlflow="theirs")])
+    assert end.status is Status.REFUSED
+    assert "is not this model's" in end.reason
+    assert not mlflow_of_ours.search_model_versions("name='theirs'")
