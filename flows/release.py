@@ -20,8 +20,9 @@ from flows.talk import ENDS, talk_to_prefect
 from infra.settings import settings
 from infra.workshop import workshop
 from packhouse.manifest import ChannelName, Record
+from packhouse.spec import Spec
 from tasks.artifacts import show
-from tasks.attach import attach
+from tasks.attach import attach, modelpack
 from tasks.canary import canary, unserved
 from tasks.commit import commit, promote
 from tasks.export import export
@@ -66,9 +67,8 @@ def line(source: str, channel: ChannelName) -> Released:
     """
     started = time.monotonic()
     planned = plan(source)
-    approve = planned.spec.gates.approve
     if planned.record:
-        return _promoted(planned.record, channel, source, again=True, approve=approve)
+        return _promoted(planned.record, planned.spec, channel, source, again=True)
     fetched = fetch(planned)
     gated = gate(fetched)
 
@@ -96,19 +96,21 @@ def line(source: str, channel: ChannelName) -> Released:
     published = publish(packed, summary, [done.result() for done in uploads])
     proven = canary(image(published)) if planned.spec.image else unserved(published)
     record = commit(proven)
-    released = _promoted(record, channel, source, approve=approve)
+    released = _promoted(record, planned.spec, channel, source)
     show(summary, packed, proven)
     return released.model_copy(update={"size": sum(artifact.size for artifact in packed.manifest.artifacts)})
 
 
-def _promoted(record: Record, channel: ChannelName, source: str, *, approve: bool, again: bool = False) -> Released:
+def _promoted(record: Record, spec: Spec, channel: ChannelName, source: str, *, again: bool = False) -> Released:
     """Signed first, if it is to be; then the channel; what others see of it goes after it. A run that was killed in
     between does it again."""
     if workshop().settings.signs:
         sign(record)
     if record.image:
         attach(record)
-    released = promote(record, channel, source=source, again=again, approve=approve)
+    if record.image and spec.image and spec.image.modelpack:
+        modelpack(record, spec)
+    released = promote(record, channel, source=source, again=again, approve=spec.gates.approve)
     if record.image:
         follow(released)
     if settings().mlflow_uri:

@@ -262,9 +262,11 @@ class Gates(Frozen):
 
 
 class Image(Frozen):
-    """The registry repository that the model's image goes to, such as `registry.example/models/churn`."""
+    """The registry repository that the model's image goes to, such as `registry.example/models/churn`. modelpack: the
+    whole release goes there too, as an artifact of the CNCF ModelPack specification."""
 
     repository: Annotated[str, Field(max_length=255, pattern=REPOSITORY)]
+    modelpack: Flag = False
 
 
 class MLflow(Frozen):

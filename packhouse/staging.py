@@ -77,6 +77,7 @@ def stage(
     gates: Mapping[str, float | str] | None = None,
     mlflow: str | None = None,
     image: str | None = None,
+    modelpack: bool = False,
     announce_to: str | None = None,
 ) -> Staged:
     """Writes the source of one trained model to `to`: a folder or an `s3://` prefix, one for each training run.
@@ -127,7 +128,7 @@ def stage(
         if mlflow:
             document["mlflow"] = {"name": mlflow}
         if image:
-            document["image"] = {"repository": image}
+            document["image"] = {"repository": image} | ({"modelpack": True} if modelpack else {})
         spec = _filled(root, document)
         check_samples(spec, split)
         told, notes = _answers(module, spec, split)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from infra import images
 from infra.registry import referrers
+from infra.registry.append import tag
+from infra.registry.modelpack import Pack, push
 from infra.registry.reference import Reference, parse
 from infra.registry.referrers import Attachment
 from infra.workshop import workshop
-from packhouse.digest import digest_bytes
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_bytes, short
 from packhouse.dsse import BUNDLE, unchecked
 from packhouse.errors import NotFound
-from packhouse.manifest import IMAGE_BUNDLES, MAX_DOCUMENT_BYTES, Manifest, Record
+from packhouse.manifest import (
+    IMAGE_BUNDLES,
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    PROVENANCE,
+    RECORD,
+    SIGNATURE,
+    Manifest,
+    Record,
+)
 from packhouse.releases import Found, find
 from packhouse.sbom import MEDIA_TYPE, bill, file, image_component, libraries, model_component
+from packhouse.spec import Spec
 from packhouse.verify import read_manifest
+from tasks.fetch import download
 from tasks.image import SERVED
 from tasks.stage import one_line, stage
 
@@ -42,6 +59,39 @@ def attach(record: Record) -> None:
             missing.append(Attachment(MEDIA_TYPE, _bill(found, image), MEDIA_TYPE, {OF_RECORD: of}))
         added = referrers.attach(client, image, missing) if missing else 0
         line.note(f"{added} documents attached" if missing else "stays")
+
+
+@stage("modelpack")
+def modelpack(record: Record, spec: Spec) -> None:
+    """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, it was
+    pushed before. Raises as `attach`."""
+    assert record.image is not None
+    settings, image = workshop().settings, parse(record.image.reference)
+    images.allowed(image.name, record.model, settings)
+    name = f"{record.release}-model"
+    with one_line(record.model, "modelpack") as line, images.client_of(image.host, settings) as client:
+        if client.has_manifest(image.repository, name):
+            line.note("stays")
+            return
+        found = find(workshop().store, f"{record.model}/{record.release}")
+        labels = {"org.opencontainers.image.title": record.model, "org.opencontainers.image.version": record.release}
+        pack = Pack(record.model, record.release, spec.model.description, _files(found), labels)
+        pushed = push(client, Reference(image.host, image.repository), pack)
+        tag(client, pushed, name)
+        line.note(f"{short(pushed.digest)}, {len(pack.files)} files")
+
+
+def _files(found: Found) -> list[tuple[Artifact, Path]]:
+    """All that `verify` looks at, by name; each is fetched by its digest, unless it is here."""
+    cache, record = workshop().cache, found.record
+    artifacts = list(read_manifest(found, record).artifacts)
+    for artifact in artifacts:
+        download(found.store, f"{found.prefix}{artifact.name}", artifact)
+    for name in (RECORD, MANIFEST, PROVENANCE, SIGNATURE):
+        with suppress(NotFound):  # only what is signed has the last two
+            data, _ = found.store.get(f"{found.prefix}{name}", limit=MAX_DOCUMENT_BYTES)
+            artifacts.append(cache.write(data, name=name, media_type="application/json"))
+    return [(artifact, cache.path(artifact)) for artifact in sorted(artifacts, key=lambda each: each.name)]
 
 
 def _signed(found: Found, of: str) -> list[Attachment]:

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+from modelpack_client import ModelPackClient
 
 from flows.ends import Status
 from flows.release import released as release
@@ -22,10 +23,11 @@ from packhouse.manifest import CANARY, MANIFEST
 from packhouse.preprocessing import Concatenate
 from packhouse.provenance import PREDICATE as PREDICATE_PROVENANCE
 from packhouse.provenance import SIGNED
-from packhouse.releases import find
+from packhouse.releases import at_prefix, find
 from packhouse.sbom import MEDIA_TYPE
 from packhouse.signatures import Trusted
 from packhouse.steps import OneHot
+from packhouse.store import FileStore
 from packhouse.verify import verify
 from tasks.attach import PREDICATE
 from tests.registry.conftest import open_registry
@@ -114,6 +116,20 @@ def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
         assert statement["subject"][0]["digest"] == {"sha256": record.image.digest.removeprefix("sha256:")}
     assert release([source])[0].status is Status.UNCHANGED
     assert hanging(registry, record) == there
+
+
+def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(registry, repository, staged, tmp_path):
+    source = staged(image=repository, modelpack=True)
+    (end,) = release([source])
+    assert end.status is Status.RELEASED, end.line()
+    name = f"{end.release}-model"
+    first = registry.has_manifest(parse(repository).repository, name)
+    pulled = ModelPackClient(insecure=True).pull(f"{repository}:{name}", tmp_path / "pulled")
+    assert pulled.config["descriptor"] == {"name": "linear", "version": end.release}
+    proven = verify(at_prefix(FileStore(tmp_path / "pulled"), ""))
+    assert proven == verify(find(workshop().store, "linear@latest"))
+    assert release([source])[0].status is Status.UNCHANGED
+    assert registry.has_manifest(parse(repository).repository, name) == first
 
 
 def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged):
