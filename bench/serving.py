@@ -69,6 +69,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "lstm": lambda: Model(Recurrent(64, 256), _normal(128, 16, 64), binary=False),
     "mlp": lambda: Model(mlp(1024, 4096), _normal(128, 1024), binary=False),
     "resnet": lambda: Model(resnet(), _normal(64, 3, 96, 96), binary=True),
+    "resnet-large": lambda: Model(resnet(), _normal(32, 3, 160, 160), binary=True),
 }
 
 
