@@ -15,6 +15,7 @@ import prefect.settings
 import pytest
 import yaml
 
+from infra.deploy.apply import PLACES
 from infra.settings import Settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "infra" / "deploy"
@@ -105,6 +106,14 @@ def test_a_service_has_no_privilege(name):
         return
     assert service["user"] in ("10001:10001", "postgres")
     assert "cap_add" not in service
+
+
+def test_the_worker_that_pushes_images_finds_its_login_in_a_volume_that_it_can_not_write_to():
+    worker, volume = SERVICES["worker-cpu"], COMPOSE["volumes"]["credentials"]
+    assert f"credentials:{worker['environment']['DOCKER_CONFIG']}:ro" in worker["volumes"]
+    assert volume["name"] == PLACES["credentials_volume"], "the Docker pools' containers read the same"
+    others = [service for name, service in SERVICES.items() if name != "worker-cpu"]
+    assert not [service for service in others if "credentials" in str(service.get("volumes"))]
 
 
 def test_ports_are_on_loopback_and_the_database_is_out_of_reach():

@@ -178,6 +178,28 @@ def test_a_container_builds_no_images_unless_it_is_told_on_what_and_where_to():
         assert environment["DOCKER_CONFIG"] == "/run/packhouse"
 
 
+def test_a_run_of_the_pool_that_pushes_images_finds_its_login_where_it_is_told_and_no_other_run_gets_it():
+    """The Job's from a Secret that may be absent, the container's from a volume; neither can be written to."""
+    login = "/run/packhouse"
+    job, (container,) = rendered("kubernetes", "cpu"), pod(rendered("kubernetes", "cpu"))["containers"]
+    assert environment("kubernetes", job)["DOCKER_CONFIG"] == login
+    (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == login]
+    (volume,) = [each for each in pod(job)["volumes"] if each["name"] == mount["name"]]
+    assert mount["readOnly"] is True
+    assert volume["secret"] == {
+        "secretName": "packhouse-registry",
+        "optional": True,
+        "defaultMode": 0o440,  # the pod's group, which is fsGroup, may read; that is the run
+        "items": [{"key": ".dockerconfigjson", "path": "config.json"}],
+    }
+    document = rendered("docker", "cpu")
+    assert environment("docker", document)["DOCKER_CONFIG"] == login
+    assert [each for each in document["volumes"] if each.endswith(f":{login}:ro")]
+    for kind in ("kubernetes", "docker"):
+        assert "DOCKER_CONFIG" not in environment(kind, rendered(kind, "cuda"))
+    assert not [each for each in pod(rendered("kubernetes", "cuda"))["volumes"] if "secret" in each]
+
+
 def test_a_container_trusts_no_programs_unless_it_is_told_where():
     told = {"image": IMAGE, **TOLD, "trusted_programs": '["s3://b/programs"]'}
     for places, trusted in ((told | {"trusted_programs": "[]"}, "[]"), (told, '["s3://b/programs"]')):
