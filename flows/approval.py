@@ -63,7 +63,7 @@ def _decided(end: End, answer: Approval | str) -> End:
         if not answer.approve:
             words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
-        released = approve(end.model, end.release, end.channel, end.source)
+        released = approve(end.model, end.release, end.channel, end.source, by=answer.by)
         if released.image:
             follow(released)
         if settings().mlflow_uri:

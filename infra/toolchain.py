@@ -27,8 +27,10 @@ CODE = (
     "packhouse/*.py",
 )
 _SHOWN = {"report", "page", "charts"}
-_COMMANDS = {"__init__", "__main__", "cli", "exits", "staging", "verify", "releases"}
-NOT_CODE = frozenset(f"packhouse/{name}.py" for name in _COMMANDS | _SHOWN)
+_COMMANDS = {"__init__", "__main__", "cli", "exits", "staging", "verify", "releases", "channels"}
+_SIGNED = {"dsse", "signatures", "foreign_signers", "provenance"}
+_CONSUMED = {"fetching", "sessions", "processors"}
+NOT_CODE = frozenset(f"packhouse/{name}.py" for name in _COMMANDS | _SHOWN | _SIGNED | _CONSUMED)
 """What no byte of a release passes through on a worker; a change there must not release every model again."""
 
 LIBRARIES = ("ml-dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "protobuf", "safetensors", "torch")

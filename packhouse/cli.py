@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -18,16 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from packhouse import __version__, exits
+from packhouse import __version__, channels, exits
 from packhouse.digest import short
 from packhouse.dsse import make_keys
-from packhouse.errors import Refused, ReleaseInvalid, SpecInvalid, printable
+from packhouse.errors import NotFound, Refused, ReleaseInvalid, SpecInvalid, printable
+from packhouse.fetching import fetch
 from packhouse.latency import TIMING_HEADINGS, timing_cells
-from packhouse.manifest import MAX_DOCUMENT_BYTES, REPORT_JSON, load
-from packhouse.releases import Found, at_prefix, find, releases
+from packhouse.manifest import MAX_DOCUMENT_BYTES, PRODUCTION, REPORT_JSON, Channel, Why, load
+from packhouse.releases import Found, at_prefix, find, read_channel, releases
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
 from packhouse.signatures import Trusted
-from packhouse.spec import SPEC_FILE, read
+from packhouse.spec import SPEC_FILE, Format, Spec, parse, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
 from packhouse.verify import read_manifest, verify
@@ -198,6 +199,81 @@ def ls(
         raise typer.Exit(3)
 
 
+ByOption = Annotated[
+    str, typer.Option("--by", envvar="USER", help="Who does it; stands in the channel's history. Default: $USER.")
+]
+
+
+@app.command()
+def promote(
+    release: ReleaseArgument,
+    channel: Annotated[str, typer.Argument(help="The channel that moves to it, such as production.")],
+    by: Annotated[str, typer.Option("--by", help="Who does it; needed where the spec asks for approval.")] = "",
+    store: StoreOption = "",
+) -> None:
+    """Move a channel to a release. Where its spec says `approve = true`, moving `production` so is the approval, and
+    --by says whose. The image's tag and MLflow's alias follow with the next run or audit."""
+    place = the_store(store)
+    found = find(place, release)
+    record = found.record
+    if channels.guarded(spec_of(found).gates.approve, channel) and not by:
+        where = f"{record.model}@{channel}"
+        raise Refused("a person must approve this release", where=where, next="--by says who does")
+    who = by or os.environ.get("USER", "")
+    why = Why.APPROVAL if by and channel == PRODUCTION else Why.PROMOTE
+    moved(place, record.model, channel, lambda here: channels.by_hand(here, record.release, by=who, why=why))
+
+
+@app.command()
+def rollback(
+    channel: Annotated[str, typer.Argument(help="model@channel.")],
+    to: Annotated[str, typer.Option("--to", help="The id of the release; default: the one before this one.")] = "",
+    by: ByOption = "",
+    store: StoreOption = "",
+) -> None:
+    """Move a channel back to a release that it pointed at before. No run moves it to the one that it left again."""
+    model, name = channel_of(channel)
+    moved(the_store(store), model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel))
+
+
+@app.command()
+def history(
+    channel: Annotated[str, typer.Argument(help="model@channel.")],
+    store: StoreOption = "",
+) -> None:
+    """Show a channel's moves, the latest first: serial, release, when, why and by whom."""
+    model, name = channel_of(channel)
+    for move in channels.history(read_channel(the_store(store), model, name)):
+        print(channels.line(move))  # noqa: T201
+
+
+@app.command("fetch")
+def fetch_command(
+    release: ReleaseArgument,
+    destination: Annotated[Path, typer.Argument(help="The folder that it becomes; not there yet, or this release.")],
+    format: Annotated[
+        list[str], typer.Option("--format", help="Only what a server needs of this format; may be given again.")
+    ] = [],  # noqa: B006
+    floor: Annotated[
+        int, typer.Option("--floor", help="The least serial that the channel may have; more is remembered.", min=0)
+    ] = 0,
+    trust: TrustOption = [],  # noqa: B006
+    store: StoreOption = "",
+) -> None:
+    """Download a release for use: every byte checked, the folder whole or not there. Prints the folder. A channel that
+    shows an older serial than it did here before is refused."""
+    fetched = fetch(
+        release,
+        destination,
+        store=store or str(home() / "store"),
+        trust=trust,
+        floor=floor,
+        formats=[Format(each) for each in format] if set(format) <= set(Format) else unknown(format),
+    )
+    talk.print(f"{fetched.release}: {fetched.got} files fetched, {fetched.kept} were there", markup=False)
+    print(fetched.folder)  # noqa: T201
+
+
 @app.command()
 def doctor(store: StoreOption = "") -> None:
     """Find out what the store keeps of its promises, and what packhouse therefore does."""
@@ -220,6 +296,33 @@ def demo(store: StoreOption = "") -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)  # noqa: T201
+
+
+def channel_of(text: str) -> tuple[str, str]:
+    """Raises NotFound: it names no channel."""
+    model, sign, name = text.partition("@")
+    if not sign or not name or not model:
+        raise NotFound("names no channel", where=text[:80], want="model@channel")
+    return model, name
+
+
+def spec_of(found: Found) -> Spec:
+    """The spec that the release was made from, by its digest."""
+    artifact = read_manifest(found, found.record).artifact(SPEC_FILE)
+    return parse(b"".join(found.store.read(f"{found.prefix}{SPEC_FILE}", digest=artifact.digest, size=artifact.size)))
+
+
+def moved(store: Store, model: str, channel: str, decide: Callable[[Channel | None], channels.Answer]) -> None:
+    """Moves it, and says where it stands. Exit status 3 where it stays."""
+    here, answer = channels.change(store, model, channel, decide)
+    if here:
+        print(f"{model}/{here.release} {channel}#{here.serial}")  # noqa: T201
+    if isinstance(answer, channels.Stays):
+        raise typer.Exit(3)
+
+
+def unknown(formats: Sequence[str]) -> NoReturn:
+    raise SpecInvalid("no such format", where=", ".join(formats), want=", ".join(Format))
 
 
 def resolve(reference: str, store: str) -> Found:

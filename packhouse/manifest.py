@@ -227,10 +227,30 @@ PRODUCTION = "production"
 REMEMBERED = 100
 
 
+class Why(StrEnum):
+    """Why a channel moved."""
+
+    RELEASE = "release"
+    APPROVAL = "approval"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+class Move(Frozen):
+    """One move of a channel. by: who, as they named themselves; of a run, its id. moved_at: RFC 3339, UTC."""
+
+    release: ReleaseId
+    serial: Annotated[int, Field(ge=1)]
+    moved_at: str
+    by: Annotated[str, Field(max_length=200)] = ""
+    why: Why
+
+
 class Channel(Frozen):
     """A moving name. serial: only goes up, by one with each move. moved_at: RFC 3339, UTC. earlier: the releases that
     it pointed at before, the latest last, up to REMEMBERED of them. staged_at: when the source was staged, in seconds
-    since 1970 by the clock of its store; 0 where nobody knows."""
+    since 1970 by the clock of its store; 0 where nobody knows. moves: how it came here, the latest last, up to
+    REMEMBERED."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     release: ReleaseId
@@ -238,6 +258,7 @@ class Channel(Frozen):
     moved_at: str
     earlier: tuple[ReleaseId, ...] = ()
     staged_at: float = 0.0
+    moves: tuple[Move, ...] = ()
 
 
 class Decisions(Frozen):

@@ -8,12 +8,12 @@ from typing import Any
 import packhouse
 from infra import canary as places
 from infra.registry.reference import parse
-from infra.serving.processors import has_vnni
 from infra.workshop import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import ImageInvalid
 from packhouse.judge import Case
 from packhouse.manifest import CANARY, GOLDEN, Made, Processors, Record, Release
+from packhouse.processors import has_vnni
 from packhouse.replay import compare, golden_cases
 from tasks.image import SERVED, files
 from tasks.stage import one_line, stage

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from functools import cache
+
+from prefect.runtime import flow_run
 
 from infra.workshop import workshop
+from packhouse import channels
+from packhouse.channels import Stays
 from packhouse.digest import digest_bytes, short
-from packhouse.errors import Contention, NotFound, ReleaseConflict
-from packhouse.manifest import (
-    MAX_DOCUMENT_BYTES,
-    PRODUCTION,
-    RECORD,
-    REMEMBERED,
-    Channel,
-    Record,
-    channel_key,
-    dump,
-    load,
-    release_key,
-)
+from packhouse.errors import ReleaseConflict
+from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, Why, dump, load, release_key
 from packhouse.releases import find
 from packhouse.spec import SPEC_FILE
 from packhouse.store import Retrying, open_store
 from tasks.stage import one_line, stage
 from tasks.states import Proven, Released
-
-ATTEMPTS = 8
 
 
 @stage("commit")
@@ -55,71 +46,49 @@ def _agreed(record: Record) -> tuple[Record, bool]:
 
 
 @stage("promote")
-def promote(record: Record, channel: str, *, source: str = "", again: bool = False, approve: bool = False) -> Released:
-    """Moves the channel by compare-and-swap; a channel that points there already stays as it is.
+def promote(
+    record: Record, channel: str, *, source: str = "", again: bool = False, approve: bool = False, by: str = ""
+) -> Released:
+    """Moves the channel to the release, by the rule of channels.after_release; a channel that stays stays as it is.
 
-    again: the release was there before this run. Then the channel moves only if it never pointed at it, which is
-    what a run that was killed before its promotion left behind; so a rollback stays one.
-    source: where the release was made from. A channel that points at a release of a source that was staged later
-    stays: two training runs of one model may be released at the same time, and the older one may end last.
-    approve: the spec guards PRODUCTION; it does not move here, and the answer says that it waits for a person.
+    source: where the release was made from. approve: the spec guards PRODUCTION; it does not move here, and the answer
+    says that it waits for a person. by: who has approved it.
     Raises Contention: others moved it at the same time, again and again.
     """
-    key, store = channel_key(record.model, channel), workshop().store
+    store, staged_at = workshop().store, cache(lambda: _staged_at(source))
+    who = by or (f"flow run {flow_run.id}" if flow_run.id else "")
+    wait, why = channels.guarded(approve, channel), Why.APPROVAL if by else Why.RELEASE
     with one_line(record.model, f"promote to {channel}") as line:
-        for _ in range(ATTEMPTS):
-            here, version = _read(key)
-            if here and (here.release == record.release or (again and record.release in here.earlier)):
-                line.note(f"serial {here.serial}, stays")
-                return _stays(record, channel, here, unchanged=again)
-            if approve and channel == PRODUCTION:
-                line.note("waits for approval")
-                return Released(**_names(record, channel), serial=here.serial if here else 0, waiting=True)
-            staged_at = _staged_at(source)
-            if here and staged_at and here.staged_at > staged_at:
-                line.note(f"serial {here.serial}, stays: a newer source was released already")
-                return _stays(record, channel, here, unchanged=again)
-            moved = _moved(here, record, staged_at)
-            if store.swap(key, dump(moved), expected=version):
-                line.note(f"serial {moved.serial}")
-                return Released(**_names(record, channel), serial=moved.serial)
-    raise Contention("others keep moving this channel", where=key, next="run it again")
+        here, answer = channels.change(
+            store,
+            record.model,
+            channel,
+            lambda there: channels.after_release(
+                there, record.release, staged_at=staged_at, again=again, guarded=wait, by=who, why=why
+            ),
+        )
+        serial = here.serial if here else 0
+        line.note(f"serial {serial}" + (f", stays: {answer}" if isinstance(answer, Stays) else ""))
+    elsewhere = here.release if here and here.release != record.release else ""
+    match answer:
+        case Stays.WAITING:
+            return Released(**_names(record, channel), serial=serial, waiting=True)
+        case Stays.SAME | Stays.OLDER:
+            return Released(**_names(record, channel), serial=serial, points_at=elsewhere, unchanged=again)
+    return Released(**_names(record, channel), serial=serial)
 
 
 @stage("approve")
-def approve(model: str, release: str, channel: str, source: str) -> Released:
+def approve(model: str, release: str, channel: str, source: str, by: str = "") -> Released:
     """Moves the channel to a committed release that a person has approved, unless one of a newer source was meanwhile.
     Raises what `promote` raises, and NotFound: there is no such release."""
     record = find(workshop().store, f"{model}/{release}").record
-    return promote.fn(record, channel, source=source)
+    return promote.fn(record, channel, source=source, by=by)
 
 
 def _staged_at(source: str) -> float:
     found = Retrying(open_store(source)).stat(SPEC_FILE) if source else None
     return found.modified if found else 0.0
-
-
-def _moved(here: Channel | None, record: Record, staged_at: float) -> Channel:
-    return Channel(
-        release=record.release,
-        serial=here.serial + 1 if here else 1,
-        moved_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        staged_at=staged_at,
-        earlier=(*here.earlier, here.release)[-REMEMBERED:] if here else (),
-    )
-
-
-def _read(key: str) -> tuple[Channel | None, str | None]:
-    try:
-        data, version = workshop().store.get(key, limit=MAX_DOCUMENT_BYTES)
-    except NotFound:
-        return None, None
-    return load(Channel, data, where=key), version
-
-
-def _stays(record: Record, channel: str, here: Channel, *, unchanged: bool) -> Released:
-    elsewhere = here.release if here.release != record.release else ""
-    return Released(**_names(record, channel), serial=here.serial, points_at=elsewhere, unchanged=unchanged)
 
 
 def _names(record: Record, channel: str) -> dict[str, str]:

@@ -18,12 +18,12 @@ from infra.serving.app import Serving, about
 from infra.serving.listening import address, inherited, tcp, unix
 from infra.serving.logs import event, to_stderr
 from infra.serving.model import Model, has_cuda
-from infra.serving.processors import has_vnni
 from infra.serving.readiness import Readiness
 from infra.serving.release import open_release
 from infra.serving.settings import ServingSettings, from_environment
 from infra.serving.stopping import Server
 from packhouse import exits
+from packhouse.processors import has_vnni
 from packhouse.signatures import Trusted
 
 CUT_OFF = 143

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from infra.serving.processors import available
 from packhouse.artifact import Digest, Frozen
 from packhouse.digest import MiB
 from packhouse.errors import SpecInvalid
+from packhouse.processors import available
 
 Count = Annotated[int, Field(ge=1, le=1024)]
 Bytes = Annotated[int, Field(ge=1024, le=2**34)]

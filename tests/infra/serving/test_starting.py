@@ -13,13 +13,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from infra.serving.processors import available, has_vnni
 from infra.serving.release import chosen, open_release
 from infra.serving.settings import Choice
 from packhouse.digest import digest_file
 from packhouse.dsse import make_keys
 from packhouse.errors import PackhouseError
 from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Processors, SqnrTolerance
+from packhouse.processors import available, has_vnni
 from packhouse.signatures import Trusted
 from packhouse.spec import Format
 from tests.infra.serving import models

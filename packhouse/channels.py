@@ -1,0 +1,148 @@
+"""Channels: names that move over releases, one serial at a time, by compare-and-swap.
+
+Rules, pure: what to write, or why a channel stays. And the loop that writes it, for runs and for people alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from packhouse.digest import short
+from packhouse.errors import Contention, NotFound, Refused
+from packhouse.manifest import (
+    MAX_DOCUMENT_BYTES,
+    PRODUCTION,
+    REMEMBERED,
+    Channel,
+    Move,
+    Why,
+    channel_key,
+    dump,
+    load,
+)
+from packhouse.store import Store
+
+ATTEMPTS = 8
+
+
+class Stays(StrEnum):
+    """Why a channel does not move."""
+
+    SAME = "points there already, or did before"
+    WAITING = "waits for approval"
+    OLDER = "a newer source was released already"
+
+
+Answer = Channel | Stays
+
+
+def after_release(
+    here: Channel | None,
+    release: str,
+    *,
+    staged_at: Callable[[], float],
+    again: bool,
+    guarded: bool,
+    by: str,
+    why: Why = Why.RELEASE,
+) -> Answer:
+    """What a run that made `release` does to a channel.
+
+    again: the release was there before this run. Then the channel moves only if it never pointed at it, which is what a
+    run that was killed before its promotion left behind; so a rollback stays one. guarded: a person must approve.
+    staged_at: asked for where it matters only: a channel that points at a release of a source that was staged later
+    stays. Of two training runs of one model that are released at the same time, the older one may end last.
+    """
+    if here and (here.release == release or (again and release in here.earlier)):
+        return Stays.SAME
+    if guarded:
+        return Stays.WAITING
+    staged = staged_at()
+    if here and staged and here.staged_at > staged:
+        return Stays.OLDER
+    return moved(here, release, by=by, why=why, staged_at=staged)
+
+
+def by_hand(here: Channel | None, release: str, *, by: str, why: Why = Why.PROMOTE) -> Answer:
+    """What a person does to a channel: it moves, unless it points there."""
+    return Stays.SAME if here and here.release == release else moved(here, release, by=by, why=why)
+
+
+def rolled_back(here: Channel | None, to: str, *, by: str, where: str) -> Answer:
+    """Back to `to`, or to the release before this one: a new serial, and the release that was left counts as seen, so
+    no run moves the channel there again.
+
+    Raises Refused: there was none before, or the channel never pointed at `to`."""
+    if here is None:
+        raise NotFound("no such channel", where=where)
+    if to and to not in here.earlier:
+        raise Refused("never pointed there", where=where, got=to, want=", ".join(dict.fromkeys(here.earlier)) or "none")
+    before = list(here.earlier)
+    if here.release in before:  # it came here by a rollback: what stands after it was left for a reason
+        before = before[: len(before) - 1 - before[::-1].index(here.release)]
+    if not to and not before:
+        raise Refused("has no release before this one", where=where, got=here.release)
+    return moved(here, to or before[-1], by=by, why=Why.ROLLBACK)
+
+
+def moved(here: Channel | None, release: str, *, by: str, why: Why, staged_at: float = 0.0) -> Channel:
+    """The channel with one more move. Only the last REMEMBERED of them are kept."""
+    serial, at = here.serial + 1 if here else 1, datetime.now(UTC).isoformat(timespec="seconds")
+    move = Move(release=release, serial=serial, moved_at=at, by=by, why=why)
+    return Channel(
+        release=release,
+        serial=serial,
+        moved_at=at,
+        staged_at=staged_at,
+        earlier=(*here.earlier, here.release)[-REMEMBERED:] if here else (),
+        moves=(*(here.moves if here else ()), move)[-REMEMBERED:],
+    )
+
+
+def change(
+    store: Store, model: str, channel: str, decide: Callable[[Channel | None], Answer]
+) -> tuple[Channel | None, Answer]:
+    """Where the channel stands now, and what was decided; asked again whenever another writer was first.
+
+    Raises Contention: others moved it at the same time, again and again. And what `decide` raises."""
+    key = channel_key(model, channel)
+    for _ in range(ATTEMPTS):
+        here, version = _read(store, key)
+        answer = decide(here)
+        if isinstance(answer, Stays):
+            return here, answer
+        if store.swap(key, dump(answer), expected=version):
+            return answer, answer
+    raise Contention("others keep moving this channel", where=key, next="run it again")
+
+
+def guarded(approve: bool, channel: str) -> bool:
+    """Whether only a person moves this channel, by the spec's `approve`."""
+    return approve and channel == PRODUCTION
+
+
+def history(channel: Channel) -> list[Move]:
+    """The moves that are remembered, the latest first. Those from before there was a history have no name and time."""
+    known = {move.serial for move in channel.moves}
+    pointed = [*channel.earlier, channel.release]
+    first = channel.serial - len(pointed) + 1
+    untold = [
+        Move(release=release, serial=serial, moved_at="", by="", why=Why.RELEASE)
+        for serial, release in enumerate(pointed, first)
+        if serial not in known
+    ]
+    return sorted([*channel.moves, *untold], key=lambda move: -move.serial)
+
+
+def line(move: Move) -> str:
+    return f"#{move.serial} {short(move.release)} {move.moved_at or '-'} {move.why} {move.by or '-'}"
+
+
+def _read(store: Store, key: str) -> tuple[Channel | None, str | None]:
+    try:
+        data, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return None, None
+    return load(Channel, data, where=key), version

@@ -1,0 +1,217 @@
+"""Fetch: the consumer's side. A release becomes a folder, checked byte by byte, whole or not there.
+
+Needs neither an orchestrator nor a runtime; boto3 only for `s3://`, cryptography only for signatures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_file, verified
+from packhouse.errors import NotFound, Refused, ReleaseInvalid
+from packhouse.manifest import (
+    GOLDEN,
+    MANIFEST,
+    MAX_DOCUMENT_BYTES,
+    PROVENANCE,
+    RECORD,
+    SIGNATURE,
+    Manifest,
+    dump,
+)
+from packhouse.releases import Found, find, read_channel
+from packhouse.signatures import Trusted, check_release
+from packhouse.spec import SPEC_FILE, Format
+from packhouse.store import Retrying, Store, open_store
+from packhouse.verify import read_manifest
+
+AT_A_TIME = 4
+_CHANNEL = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([a-z0-9][a-z0-9-]{0,62})")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """release: `model/id`. serial: of the channel, 0 where a release was named. signed_by: empty where nobody was asked
+    for. got, kept: files that came over the wire, and that were there already."""
+
+    folder: Path
+    release: str
+    serial: int
+    signed_by: str
+    got: int
+    kept: int
+
+
+def fetch(
+    reference: str,
+    destination: str | Path,
+    *,
+    store: str,
+    trust: Iterable[str | Path] = (),
+    floor: int = 0,
+    floors: str | Path | None = None,
+    formats: Sequence[Format] = (),
+) -> Fetched:
+    """Downloads a release.
+
+    reference: `model@channel` or `model/release`. destination: the folder that it becomes. store: a folder, `file://`
+    or `s3://`. trust: public keys, certificates or policies, of which one must have signed it. floor: the least serial
+    that the channel may have; the highest one seen is remembered in the folder `floors` ($PACKHOUSE_HOME/floors), and a
+    lower one is refused: somebody shows an old channel. formats: only what a server needs of these.
+
+    Raises NotFound: no such channel or release. SignatureInvalid, DigestMismatch, ReleaseInvalid: it is not what it
+    says. Refused: a serial below the floor, or something else stands at the destination. And the store's errors.
+    """
+    place, destination = Retrying(open_store(store)), Path(destination).expanduser().absolute()
+    memory = Path(floors) if floors else _home() / "floors"
+    release, serial = _resolved(place, reference, floor, memory)
+    found = find(place, release)
+    record = found.record
+    manifest = read_manifest(found, record)
+    trusted = Trusted.read(trust)
+    signed_by = check_release(found, record, manifest, trusted) if trusted != Trusted() else ""
+    wanted = _wanted(manifest, formats)
+    partial = destination if _is_it(destination, found) else destination.with_name(f".{destination.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    got = _download(found, wanted, partial)
+    _documents(found, manifest, partial)
+    if partial != destination:
+        _commit(partial, destination, found, {each.name for each in wanted})
+    if serial:
+        _remember(memory, reference, serial)
+    return Fetched(destination, release, serial, signed_by, got, len(wanted) - got)
+
+
+def _resolved(store: Store, reference: str, floor: int, memory: Path) -> tuple[str, int]:
+    """`model/id`, and the channel's serial."""
+    if not (parts := _CHANNEL.fullmatch(reference)):
+        return reference, 0
+    model, name = parts.groups()
+    channel = read_channel(store, model, name)
+    least = max(floor, _remembered(memory, reference))
+    if channel.serial < least:
+        raise Refused(
+            "an older serial than was seen before: somebody shows an old channel",
+            where=reference,
+            got=f"#{channel.serial}",
+            want=f"#{least} or later",
+            next=f"if the store was restored on purpose, remove {_floor_file(memory, reference)}",
+        )
+    return f"{model}/{channel.release}", channel.serial
+
+
+def _wanted(manifest: Manifest, formats: Sequence[Format]) -> list[Artifact]:
+    if not formats:
+        return list(manifest.artifacts)
+    made = {each.format: each for each in manifest.formats}
+    if missing := [each for each in formats if each not in made]:
+        raise NotFound("the release has no such format", where=missing[0].value, got=", ".join(sorted(made)))
+    chosen = [made[each] for each in formats]
+    names = {SPEC_FILE, GOLDEN, *(each.file for each in chosen), *(each.data for each in chosen if each.data)}
+    return [manifest.artifact(name) for name in sorted(names)]
+
+
+def _is_it(destination: Path, found: Found) -> bool:
+    """Whether this very release stands there. Raises Refused: something else does."""
+    if not destination.exists():
+        return False
+    record = destination / RECORD
+    if record.is_file() and record.read_bytes() == found.record_bytes:
+        return True
+    raise Refused("something else stands here", where=str(destination), next="choose another folder")
+
+
+def _download(found: Found, wanted: Sequence[Artifact], folder: Path) -> int:
+    """How many came over the wire. A file that is there with its right bytes stays."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return sum(pool.map(lambda artifact: _one(found, artifact, folder), wanted))
+
+
+def _one(found: Found, artifact: Artifact, folder: Path) -> bool:
+    target = folder / artifact.name
+    if target.is_file() and target.stat().st_size == artifact.size and digest_file(target) == artifact.digest:
+        return False
+    stream = found.store.read(f"{found.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
+    _write(target, verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name))
+    return True
+
+
+def _documents(found: Found, manifest: Manifest, folder: Path) -> None:
+    """What is said about the artifacts; the record last."""
+    for name in (PROVENANCE, SIGNATURE):
+        with contextlib.suppress(NotFound):  # only what is signed has them
+            data, _ = found.store.get(f"{found.prefix}{name}", limit=MAX_DOCUMENT_BYTES)
+            _write(folder / name, [data])
+    _write(folder / MANIFEST, [dump(manifest)])
+    _write(folder / RECORD, [found.record_bytes])
+
+
+def _write(target: Path, stream: Iterable[bytes]) -> None:
+    """The file has its name once all of it is on disk."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        with beside.open("xb") as file:
+            for chunk in stream:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _commit(partial: Path, destination: Path, found: Found, names: set[str]) -> None:
+    """The folder gets its name. Another fetch of the same release may have been first."""
+    known = names | {RECORD, MANIFEST, PROVENANCE, SIGNATURE}
+    for path in partial.iterdir():  # of another release that was fetched to here and never finished
+        if path.name not in known:
+            path.unlink()
+    _sync(partial)
+    try:
+        partial.rename(destination)
+    except OSError:
+        if not _is_it(destination, found):
+            raise
+        shutil.rmtree(partial)
+    _sync(destination.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _home() -> Path:
+    return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser()
+
+
+def _floor_file(memory: Path, reference: str) -> Path:
+    return memory / f"{reference}.json"
+
+
+def _remembered(memory: Path, reference: str) -> int:
+    path = _floor_file(memory, reference)
+    try:
+        return int(json.loads(path.read_bytes())["serial"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseInvalid("is not a remembered serial", where=str(path), next="remove it") from error
+
+
+def _remember(memory: Path, reference: str, serial: int) -> None:
+    if serial > _remembered(memory, reference):
+        memory.mkdir(parents=True, exist_ok=True)
+        _write(_floor_file(memory, reference), [json.dumps({"serial": serial}).encode() + b"\n"])

@@ -1,0 +1,71 @@
+"""Sessions: a fetched release, ready to run in ONNX Runtime. Needs onnxruntime, and nothing else of the workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
+from packhouse.manifest import Manifest, Processors, Release
+from packhouse.processors import has_vnni
+from packhouse.releases import at_prefix
+from packhouse.signatures import Trusted, check_release
+from packhouse.spec import Format
+from packhouse.store import FileStore
+from packhouse.verify import read_manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def open_session(
+    folder: str | Path, format: Format | None = None, *, trust: Iterable[str | Path] = (), threads: int = 0
+) -> onnxruntime.InferenceSession:
+    """The release's ONNX format, once its bytes were checked against manifest and record.
+
+    folder: as `fetch` leaves it. format: onnx or onnx-int8; by default INT8 where the release has it, this folder holds
+    it and this processor answers as the judged one did, else fp32. trust: whose signature it must have. threads: of one
+    call; 0: as ONNX Runtime thinks.
+
+    Raises NotFound, ReleaseInvalid, DigestMismatch, SignatureInvalid; Unavailable: onnxruntime is not installed.
+    """
+    place = Path(folder).expanduser().absolute()
+    found = at_prefix(FileStore(place), "")
+    record = found.record
+    manifest = read_manifest(found, record)
+    trusted = Trusted.read(trust)
+    if trusted != Trusted():
+        check_release(found, record, manifest, trusted)
+    made = _chosen(manifest, place, format)
+    for name in filter(None, (made.file, made.data)):
+        artifact = manifest.artifact(name)
+        for _ in found.store.read(name, digest=artifact.digest, size=artifact.size):
+            pass  # the reader itself fails at the end where they are other bytes
+    return _session(place / made.file, threads)
+
+
+def _chosen(manifest: Manifest, folder: Path, format: Format | None) -> Release:
+    there = {made.format: made for made in manifest.formats if (folder / made.file).is_file()}
+    fits = {each: made for each, made in there.items() if made.processors is Processors.ANY or has_vnni()}
+    wanted = [format] if format else [Format.ONNX_INT8, Format.ONNX]
+    for each in wanted:
+        if each in fits and each in (Format.ONNX, Format.ONNX_INT8):
+            return fits[each]
+    have = ", ".join(sorted(fits)) or "none that this processor can run as it was judged"
+    raise NotFound("no such format here", where=str(folder), got=have, want=" or ".join(wanted))
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise Unavailable("onnxruntime is not installed", next="pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own errors have no class of their own
+        raise ReleaseInvalid(f"does not load: {error}", where=path.name) from error

@@ -1,0 +1,180 @@
+"""Channels: serials go up by one, a rollback stays one, and nobody's move is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from packhouse import channels
+from packhouse.channels import Answer, Stays, after_release, by_hand, change, history, rolled_back
+from packhouse.errors import Contention, NotFound, Refused
+from packhouse.manifest import REMEMBERED, Channel, Why, channel_key, dump, load
+from packhouse.releases import read_channel
+from packhouse.store import FileStore
+from tests.packhouse.small_release import MODEL, Small
+
+A, B, C, D = (letter * 32 for letter in "abcd")
+
+
+def walked(*releases: str) -> Channel:
+    """A channel that came by these releases, made by runs."""
+    here: Channel | None = None
+    for release in releases:
+        here = channels.moved(here, release, by="", why=Why.RELEASE)
+    assert here
+    return here
+
+
+def released(here: Channel | None, release: str, **changes: object) -> Answer:
+    given = {"staged_at": lambda: 0.0, "again": False, "guarded": False, "by": "run"}
+    return after_release(here, release, **(given | changes))  # type: ignore[arg-type]
+
+
+def back(here: Channel, to: str = "") -> Channel:
+    answer = rolled_back(here, to, by="ann", where="linear@latest")
+    assert isinstance(answer, Channel)
+    return answer
+
+
+def test_a_rollback_is_a_new_serial_on_the_release_before():
+    here = back(walked(A, B))
+    assert (here.release, here.serial) == (A, 3)
+    assert (here.moves[-1].why, here.moves[-1].by) == (Why.ROLLBACK, "ann")
+
+
+def test_the_next_run_of_what_was_rolled_back_does_not_undo_it_and_a_new_release_moves_on():
+    here = back(walked(A, B))
+    assert released(here, B, again=True) is Stays.SAME
+    forward = released(here, C)
+    assert isinstance(forward, Channel)
+    assert (forward.release, forward.serial) == (C, 4)
+    assert back(forward).release == A
+
+
+def test_a_second_rollback_goes_further_back_and_not_to_what_was_left():
+    once = back(walked(A, B, C))
+    assert once.release == B
+    assert back(once).release == A
+    with pytest.raises(Refused, match="has no release before this one"):
+        back(back(once))
+
+
+def test_a_rollback_to_a_release_by_name_and_never_to_one_that_it_never_had():
+    assert back(walked(A, B, C), to=A).release == A
+    with pytest.raises(Refused, match="never pointed there"):
+        back(walked(A, B), to=D)
+    with pytest.raises(NotFound):
+        rolled_back(None, "", by="", where="linear@latest")
+
+
+@given(st.lists(st.sampled_from([A, B, C, D, "back"]), max_size=150))
+def test_every_move_is_one_serial_further_and_is_remembered_within_bounds(moves):
+    here: Channel | None = None
+    for move in moves:
+        before = here.serial if here else 0
+        try:
+            answer = rolled_back(here, "", by="p", where="x") if move == "back" else by_hand(here, move, by="p")
+        except Refused:
+            continue
+        if isinstance(answer, Channel):
+            here = answer
+            assert here.serial == before + 1
+            assert len(here.moves) <= REMEMBERED
+            assert len(here.earlier) <= REMEMBERED
+            assert load(Channel, dump(here), where="it") == here
+            assert history(here)[0].serial == here.serial
+
+
+def test_a_channel_from_before_there_was_a_history_is_read_and_goes_on():
+    old = Channel(release=B, serial=7, moved_at="2026-01-01T00:00:00+00:00", earlier=(A,))
+    assert [(each.serial, each.release) for each in history(old)] == [(7, B), (6, A)]
+    here = back(old)
+    assert (here.release, here.serial) == (A, 8)
+    assert [each.serial for each in history(here)] == [8, 7, 6]
+
+
+def test_a_guarded_channel_waits_and_an_older_source_does_not_overtake():
+    assert released(None, A, guarded=True) is Stays.WAITING
+    newer = channels.moved(None, A, by="", why=Why.RELEASE, staged_at=20.0)
+    assert released(newer, B, staged_at=lambda: 10.0) is Stays.OLDER
+    assert isinstance(released(newer, B, staged_at=lambda: 30.0), Channel)
+
+
+def test_the_time_of_the_source_is_not_asked_for_where_it_does_not_matter():
+    def never() -> float:
+        raise AssertionError("asked")
+
+    assert released(walked(A), A, staged_at=never) is Stays.SAME
+    assert released(walked(A), B, staged_at=never, guarded=True) is Stays.WAITING
+
+
+def test_many_writers_at_once_lose_no_move(tmp_path):
+    store = FileStore(tmp_path)
+    letters = [letter * 32 for letter in "0123456789abcdef"]
+
+    def move(release: str) -> None:
+        for _ in range(50):
+            try:
+                change(store, MODEL, "latest", lambda here: by_hand(here, release, by="t"))
+                return
+            except Contention:
+                continue
+
+    threads = [threading.Thread(target=move, args=(release,)) for release in letters]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    here = read_channel(store, MODEL, "latest")
+    assert here.serial == len(letters)
+    assert sorted([*here.earlier, here.release]) == letters
+
+
+def packhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "packhouse", *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_the_commands_move_a_channel_and_tell_its_history(release: Small, tmp_path: Path):
+    small = release.copied(tmp_path / "store")
+    store = ["--store", str(small.store)]
+    done = packhouse("promote", f"{MODEL}@latest", "production", "--by", "ann", *store)
+    assert (done.returncode, done.stdout) == (0, f"{MODEL}/{small.release} production#1\n"), done.stderr
+    again = packhouse("promote", f"{MODEL}/{small.release}", "production", *store)
+    assert (again.returncode, again.stdout) == (3, f"{MODEL}/{small.release} production#1\n")
+    told = packhouse("history", f"{MODEL}@production", *store)
+    assert told.stdout.startswith(f"#1 {small.release[:12]} ")
+    assert told.stdout.endswith(" approval ann\n")
+    back = packhouse("rollback", f"{MODEL}@production", *store)
+    assert back.returncode == 1
+    assert "has no release before this one" in back.stderr
+    absent = packhouse("history", f"{MODEL}@nothing", *store)
+    assert absent.returncode == 1
+
+
+def test_a_release_that_a_person_must_approve_is_promoted_by_a_name_only(release: Small, tmp_path: Path, monkeypatch):
+    """The spec's own bytes are digested, so the guard can not be edited away in the store."""
+    from packhouse.cli import spec_of
+    from packhouse.releases import find
+    from packhouse.spec import SPEC_FILE
+
+    small = release.copied(tmp_path / "store")
+    found = find(FileStore(small.store), f"{MODEL}@latest")
+    assert not spec_of(found).gates.approve
+    assert channels.guarded(True, "production")
+    assert not channels.guarded(True, "latest")
+    (small.folder / SPEC_FILE).write_bytes((small.folder / SPEC_FILE).read_bytes() + b"\n")
+    with pytest.raises(Refused):
+        spec_of(found)
+
+
+def test_a_channels_key_is_where_readers_look(tmp_path):
+    change(FileStore(tmp_path), MODEL, "latest", lambda here: by_hand(here, A, by=""))
+    assert (tmp_path / channel_key(MODEL, "latest")).is_file()
