@@ -104,7 +104,7 @@ def _memory(folder: Path, base: Reference) -> None:
         model = _random(folder, size)
         command = [sys.executable, "-m", "bench.append_image", str(base), str(model), f"bench/m{size}"]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        print(f"Peak memory of a process that appends {size / MB:,.0f} MB: {done.stdout.strip()} MB")
+        print(f"Peak memory of a process that appends {size / MB:,.0f} MB: {done.stdout.strip()} MB, goal {GOAL_MB}")
         model.unlink()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.servers.registry import docker_config, own_certificate, registry
 
 pytestmark = pytest.mark.server
 LARGE = 3_000_000
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -80,6 +82,18 @@ def test_push_sets_no_tag_and_a_tag_moves_only_by_tag(client, parts):
     assert tag(client, pushed.image, "latest")
     assert not tag(client, pushed.image, "latest")
     assert client.has_manifest(pushed.image.repository, "latest") == pushed.image.digest
+
+
+def test_memory_does_not_grow_with_the_model_and_stays_under_64_mb(tmp_path, parts):
+    """Of a process of its own, imports and all; it prints its peak."""
+    base, _ = parts
+    model = tmp_path / "model.onnx"
+    with model.open("wb") as file:
+        file.truncate(100_000_000)
+    command = [sys.executable, "-m", "bench.append_image", str(base), str(model), f"{base.repository}-large"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 20 < int(done.stdout) < 64
 
 
 def test_base_in_another_registry_is_copied_and_not_mounted(tmp_path, client, parts):

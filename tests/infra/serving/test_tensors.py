@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,12 +101,11 @@ shape = ["batch"]
 """package.toml has no text yet: the session's own type counts."""
 
 
-@pytest.mark.parametrize("binary", [False, True])
-def test_text_goes_through_a_real_model(tmp_path, binary):
-    folder, words = tmp_path / "release", ["no", "yes", "grüß"]
-    models.matrix(tmp_path / "matrix")  # golden cases have no text yet either: those of another model, not replayed
-    other = (tmp_path / "matrix" / "model.onnx").read_bytes()
-    stand_in = asked(other, {"x": np.zeros((1, 64), np.float32)})
+def text_release(folder: Path) -> None:
+    """Golden cases have no text yet either: those of another model, not to be replayed."""
+    matrix = folder.with_name("matrix")
+    models.matrix(matrix)
+    stand_in = asked((matrix / "model.onnx").read_bytes(), {"x": np.zeros((1, 64), np.float32)})
     write(
         folder,
         models.spec("text", TEXT),
@@ -114,6 +114,12 @@ def test_text_goes_through_a_real_model(tmp_path, binary):
         outputs=["code", "same"],
         model="text",
     )
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_text_goes_through_a_real_model(tmp_path, binary):
+    folder, words = tmp_path / "release", ["no", "yes", "grüß"]
+    text_release(folder)
     entry = {"name": "word", "datatype": "BYTES", "shape": [3]}
     blob = to_binary(np.array(words, object)) if binary else b""
     entry |= {"parameters": {"binary_data_size": len(blob)}} if binary else {"data": words}

@@ -1,0 +1,73 @@
+"""Releases that earlier versions made still verify, are still signed, and are still refused where they were changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import packhouse
+from packhouse.errors import PackhouseError
+from packhouse.manifest import release_key
+from packhouse.releases import at_prefix
+from packhouse.signatures import Trusted
+from packhouse.store import FileStore
+from packhouse.verify import verify
+
+HERE = Path(__file__).resolve().parent
+KEPT = sorted(path.parent for path in HERE.glob("*/*/record.json"))
+FILES = [
+    pytest.param(path, id=f"{path.parent.parent.name}-{path.name}") for kept in KEPT for path in sorted(kept.iterdir())
+]
+    pytest.param(path, id=f"{path.parent.parent.name}-{path.name}") for kept in KEPT for path in sorted(kept.iterdir())
+]
+
+
+def trusted(kept: Path) -> Trusted:
+    return Trusted.read([kept.parent / "signing.pub.pem"])
+
+
+def test_this_version_or_one_before_it_is_kept():
+    assert KEPT
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.parent.name)
+def test_it_verifies_answers_as_it_did_and_is_signed(kept):
+    proven = verify(at_prefix(FileStore(kept), ""), trusted(kept))
+    assert proven.model == kept.name
+    assert proven.signed_by.startswith("key ")
+    assert "onnx" in proven.formats
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.parent.name)
+def test_it_is_fetched_and_opened(kept, tmp_path):
+    found = at_prefix(FileStore(kept), "")
+    store = tmp_path / "store"
+    shutil.copytree(kept, store / release_key(kept.name, found.record.release))
+    fetched = packhouse.fetch(
+        f"{kept.name}/{found.record.release}",
+        tmp_path / "here",
+        store=str(store),
+        trust=[kept.parent / "signing.pub.pem"],
+        floors=tmp_path,
+    )
+    assert packhouse.open_session(fetched.folder).get_outputs()
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_one_changed_byte_is_refused(path, tmp_path):
+    copy = Path(shutil.copytree(path.parent, tmp_path / "copy"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / path.name).write_bytes(data)
+    with pytest.raises(PackhouseError):
+        verify(at_prefix(FileStore(copy), ""), trusted(path.parent))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_one_missing_file_is_refused(path, tmp_path):
+    copy = Path(shutil.copytree(path.parent, tmp_path / "copy"))
+    (copy / path.name).unlink()
+    with pytest.raises(PackhouseError):
+        verify(at_prefix(FileStore(copy), ""), trusted(path.parent))
