@@ -20,8 +20,6 @@ KEPT = sorted(path.parent for path in HERE.glob("*/*/record.json"))
 FILES = [
     pytest.param(path, id=f"{path.parent.parent.name}-{path.name}") for kept in KEPT for path in sorted(kept.iterdir())
 ]
-    pytest.param(path, id=f"{path.parent.parent.name}-{path.name}") for kept in KEPT for path in sorted(kept.iterdir())
-]
 
 
 def trusted(kept: Path) -> Trusted:
