@@ -133,10 +133,12 @@ def test_a_model_car_is_served_through_the_link_that_kserve_makes_to_another_pro
     early = start(link)
     assert (early.returncode, "no such folder" in early.stderr) == (1, True), early.stderr
     with subprocess.Popen(["sleep", "60"]) as car:
-        link.symlink_to(f"/proc/{car.pid}/root{part}")
-        with serve(link, tmp_path / "log") as server:
-            assert server.ask("/ready").status == 200
-        car.terminate()
+        try:
+            link.symlink_to(f"/proc/{car.pid}/root{part}")
+            with serve(link, tmp_path / "log") as server:
+                assert server.ask("/ready").status == 200
+        finally:
+            car.terminate()
 
 
 def test_another_manifest_than_the_expected_one_is_refused(part):
