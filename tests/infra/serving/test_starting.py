@@ -127,6 +127,20 @@ def test_a_file_or_link_that_nobody_vouches_for_is_refused(part):
     assert "model.ts: is no plain file" in refusal(part)
 
 
+def test_a_model_car_is_served_through_the_link_that_kserve_makes_to_another_processs_root(part, tmp_path):
+    """Before the link is there, the server ends and says what is missing: whoever started it starts it again."""
+    link = tmp_path / "mnt"
+    early = start(link)
+    assert (early.returncode, "no such folder" in early.stderr) == (1, True), early.stderr
+    with subprocess.Popen(["sleep", "60"]) as car:
+        try:
+            link.symlink_to(f"/proc/{car.pid}/root{part}")
+            with serve(link, tmp_path / "log") as server:
+                assert server.ask("/ready").status == 200
+        finally:
+            car.terminate()
+
+
 def test_another_manifest_than_the_expected_one_is_refused(part):
     digest = digest_file(part / MANIFEST)
     assert opened(part, expected=digest).digest == digest
