@@ -66,8 +66,10 @@ def after_release(
 
 
 def by_hand(here: Channel | None, release: str, *, by: str, why: Why = Why.PROMOTE) -> Answer:
-    """What a person does to a channel: it moves, unless it points there."""
-    return Stays.SAME if here and here.release == release else moved(here, release, by=by, why=why)
+    """What a person does to a channel: it moves, unless it points there. A run of a source that was staged before what
+    it has seen does not overtake it."""
+    staged_at = here.staged_at if here else 0.0
+    return Stays.SAME if here and here.release == release else moved(here, release, by=by, why=why, staged_at=staged_at)
 
 
 def rolled_back(here: Channel | None, to: str, *, by: str, where: str) -> Answer:
@@ -84,7 +86,7 @@ def rolled_back(here: Channel | None, to: str, *, by: str, where: str) -> Answer
         before = before[: len(before) - 1 - before[::-1].index(here.release)]
     if not to and not before:
         raise Refused("has no release before this one", where=where, got=here.release)
-    return moved(here, to or before[-1], by=by, why=Why.ROLLBACK)
+    return moved(here, to or before[-1], by=by, why=Why.ROLLBACK, staged_at=here.staged_at)
 
 
 def moved(here: Channel | None, release: str, *, by: str, why: Why, staged_at: float = 0.0) -> Channel:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_file, verified
-from packhouse.errors import NotFound, Refused, ReleaseInvalid
+from packhouse.errors import NotFound, Refused, ReleaseInvalid, SignatureInvalid, StoreRefusal, StoreUnavailable
 from packhouse.manifest import (
     GOLDEN,
     MANIFEST,
@@ -29,9 +29,10 @@ from packhouse.manifest import (
     dump,
 )
 from packhouse.releases import Found, find, read_channel
-from packhouse.signatures import Trusted, check_release
+from packhouse.signatures import Trusted, check_bytes
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import Retrying, Store, open_store
+from packhouse.store.retrying import Patience
 from packhouse.verify import read_manifest
 
 AT_A_TIME = 4
@@ -78,12 +79,14 @@ def fetch(
     record = found.record
     manifest = read_manifest(found, record)
     trusted = Trusted.read(trust)
-    signed_by = check_release(found, record, manifest, trusted) if trusted != Trusted() else ""
+    said = _said(found)
+    signed_by = _signed_by(found, said, manifest, trusted) if trusted != Trusted() else ""
     wanted = _wanted(manifest, formats)
     partial = destination if _is_it(destination, found) else destination.with_name(f".{destination.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     got = _download(found, wanted, partial)
-    _documents(found, manifest, partial)
+    for name, data in {**said, MANIFEST: dump(manifest), RECORD: found.record_bytes}.items():
+        _write(partial / name, [data])
     if partial != destination:
         _commit(partial, destination, found, {each.name for each in wanted})
     if serial:
@@ -140,19 +143,29 @@ def _one(found: Found, artifact: Artifact, folder: Path) -> bool:
     target = folder / artifact.name
     if target.is_file() and target.stat().st_size == artifact.size and digest_file(target) == artifact.digest:
         return False
-    stream = found.store.read(f"{found.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
-    _write(target, verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name))
+    key = f"{found.prefix}{artifact.name}"
+
+    def download() -> None:
+        stream = found.store.read(key, digest=artifact.digest, size=artifact.size)
+        _write(target, verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name))
+
+    Patience().again(download, after=StoreUnavailable, never=StoreRefusal)  # also where it breaks off in the middle
     return True
 
 
-def _documents(found: Found, manifest: Manifest, folder: Path) -> None:
-    """What is said about the artifacts; the record last."""
+def _said(found: Found) -> dict[str, bytes]:
+    """What is said about the record: read once, so that what is checked is what is kept."""
+    said = {}
     for name in (PROVENANCE, SIGNATURE):
         with contextlib.suppress(NotFound):  # only what is signed has them
-            data, _ = found.store.get(f"{found.prefix}{name}", limit=MAX_DOCUMENT_BYTES)
-            _write(folder / name, [data])
-    _write(folder / MANIFEST, [dump(manifest)])
-    _write(folder / RECORD, [found.record_bytes])
+            said[name], _ = found.store.get(f"{found.prefix}{name}", limit=MAX_DOCUMENT_BYTES)
+    return said
+
+
+def _signed_by(found: Found, said: dict[str, bytes], manifest: Manifest, trusted: Trusted) -> str:
+    if missing := sorted({PROVENANCE, SIGNATURE} - said.keys()):
+        raise SignatureInvalid("is not signed", where=f"{manifest.model}/{manifest.release}: no {missing[0]}")
+    return check_bytes(said[SIGNATURE], found.record_bytes, manifest, trusted, provenance=said[PROVENANCE])
 
 
 def _write(target: Path, stream: Iterable[bytes]) -> None:

@@ -337,7 +337,7 @@ def test_on_a_new_machine_a_staged_source_becomes_a_release_by_itself_and_down_l
     assert asked(machine, "deployments")[0] == 401
     assert asked(machine, "deployments", login="packhouse:wrong")[0] == 401
     login = (machine.folder / "login").read_text().strip()
-    assert len(asked(machine, "deployments", login=login)[1]) == 5
+    assert len(asked(machine, "deployments", login=login)[1]) == 6
     until(lambda: scheduled(machine, login), "the schedules make runs", machine.folder / "run" / "prefect.log")
     for pid in marked(machine.folder / "run"):
         words = " ".join(psutil.Process(pid).cmdline()) if psutil.pid_exists(pid) else ""
