@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving wheels serving-wheels \
+.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image constraints clean help
 
 help: ## what there is
@@ -62,6 +62,9 @@ bench-images: $(READY) ## a model's image appended, against docker build and pus
 
 bench-serving: $(READY) ## the model server against bare ONNX Runtime, under load; needs wrk
 	$(BIN)/python -m bench.serving --merge 16
+
+bench-fetch: $(READY) ## fetching, signing and checking, against moving the bytes and hashing them
+	$(BIN)/python -m bench.fetch
 
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
 	$(BIN)/python -m infra.deploy.wheels $(or $(TORCH),cpu) $(PACKAGES)
