@@ -40,10 +40,16 @@ OF_RECORD, PREDICATE = "dev.packhouse.record", "dev.sigstore.bundle.predicateTyp
 @stage("attach")
 def attach(record: Record) -> None:
     """What hangs there already for this record stays; so a run that was killed is completed, and an unchanged release
-    costs a look. All in one go, since two writers of a list could lose each other's entries.
+    costs a look.
 
     Raises SourceNotAllowed: the image is not where images of the model may be. RegistryUnavailable, RegistryRefusal."""
-    assert record.image is not None
+    attached(record)
+
+
+def attached(record: Record) -> tuple[str, ...]:
+    """What was attached, in words. All in one go, since two writers of a list could lose each other's entries."""
+    if record.image is None:
+        return ()
     settings, image = workshop().settings, parse(record.image.reference)
     images.allowed(image.name, record.model, settings)
     with one_line(record.model, "attach") as line, images.client_of(image.host, settings) as client:
@@ -57,8 +63,13 @@ def attach(record: Record) -> None:
         missing = [each for each in _signed(found, of) if (each.kind, each.annotations[PREDICATE]) not in hanging]
         if (MEDIA_TYPE, "") not in hanging:
             missing.append(Attachment(MEDIA_TYPE, _bill(found, image), MEDIA_TYPE, {OF_RECORD: of}))
-        added = referrers.attach(client, image, missing) if missing else 0
-        line.note(f"{added} documents attached" if missing else "stays")
+        if not missing:
+            line.note("stays")
+            return ()
+        referrers.attach(client, image, missing)
+        words = f"{len(missing)} documents on the image"
+        line.note(words)
+        return (words,)
 
 
 @stage("modelpack")

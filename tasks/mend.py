@@ -1,4 +1,5 @@
-"""Mend: what follows a channel, its image's tag and its alias in MLflow, points where the channel points."""
+"""Mend: what follows a channel, its image's tag and its alias in MLflow, points where the channel points; and what is
+known of its image hangs on it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from infra.settings import settings
 from infra.workshop import workshop
 from packhouse.artifact import Frozen
 from packhouse.errors import PackhouseError
-from packhouse.releases import releases
+from packhouse.releases import find, releases
+from tasks.attach import attached
 from tasks.follow import tagged
 from tasks.register import registered
 from tasks.stage import stage
@@ -38,7 +40,9 @@ def _mended(model: str, release: str, channel: str, *, tags: bool) -> Mended:
     done: list[str] = []
     reasons: list[str] = []
     try:
-        done += tagged(model, channel) if tags else ()
+        if tags:
+            done += tagged(model, channel)
+            done += attached(find(workshop().store, f"{model}/{release}").record)
     except PackhouseError as error:
         reasons.append(str(error))
     try:

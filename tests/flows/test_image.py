@@ -30,6 +30,8 @@ from packhouse.steps import OneHot
 from packhouse.store import FileStore
 from packhouse.verify import verify
 from tasks.attach import PREDICATE
+from tasks.mend import mend
+from tasks.sign import sign_release
 from tests.registry.conftest import open_registry
 from tests.registry.images import push_base, small_layer
 from tests.registry.rude import Rule, rude
@@ -116,6 +118,22 @@ def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
         assert statement["subject"][0]["digest"] == {"sha256": record.image.digest.removeprefix("sha256:")}
     assert release([source])[0].status is Status.UNCHANGED
     assert hanging(registry, record) == there
+
+
+def test_what_is_signed_after_the_release_is_attached_by_the_audit(
+    registry, repository, staged, tmp_path, monkeypatch, sandbox
+):
+    (end,) = release([staged(image=repository)])
+    record = find(workshop().store, "linear@latest").record
+    assert hanging(registry, record).keys() == {MEDIA_TYPE}
+    monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(make_keys(tmp_path / "keys")[0]))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
+    sign_release(find(workshop().store, f"linear/{end.release}"))
+    (mended,) = mend.fn(["linear"])
+    assert mended.done == ("2 documents on the image",)
+    assert hanging(registry, record).keys() == {MEDIA_TYPE, SIGNED, PREDICATE_PROVENANCE}
+    assert mend.fn(["linear"])[0].done == ()
 
 
 def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(registry, repository, staged, tmp_path):
