@@ -15,7 +15,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings
-from packhouse.errors import KeyAbsent, SignerUnavailable, squeezed
+from packhouse.dsse import PublicKey, opened, unchecked
+from packhouse.errors import KeyAbsent, SignerUnavailable, SpecInvalid, squeezed
 from packhouse.manifest import IMAGE_BUNDLES, MEASURED, SIGNATURE
 
 if TYPE_CHECKING:
@@ -26,8 +27,14 @@ class Signer:
     """config: makes what signs, each time anew: an identity's token does not last. Raises SignerUnavailable: there is
     no such key, it can not be read, or the service that vouches for an identity does not."""
 
-    def __init__(self, config: Callable[[], Config]) -> None:
-        self._config = config
+    def __init__(self, config: Callable[[], Config], own: PublicKey | None = None) -> None:
+        self._config, self._own = config, own
+
+    def opened(self, bundle: bytes) -> dict[str, Any] | None:
+        """The statement of a signature that this signer made, or nothing; of signers other than keys, of any.
+
+        Raises SignatureInvalid: it is no bundle."""
+        return opened(bundle, self._own, where=SIGNATURE) if self._own else unchecked(bundle, where=SIGNATURE)
 
     def sign_folder(self, folder: Path) -> bytes:
         """A signature over the names and the bytes of every file but the measured ones, all read here."""
@@ -74,7 +81,16 @@ def signer(settings: Settings) -> Signer | None:
         raise KeyAbsent("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
     chain = [Path(path).expanduser() for path in settings.signing_certificates]
     password = settings.signing_password.get_secret_value()
-    return Signer(lambda: _with_certificate(key, chain) if chain else _with_key(key, password))
+    if chain and password:
+        want = "a key without a password: model-signing takes none beside certificates"
+        raise KeyAbsent("can not be read", where="PACKHOUSE_SIGNING_KEY with PACKHOUSE_SIGNING_CERTIFICATES", want=want)
+    if chain:
+        return Signer(lambda: _with_certificate(key, chain))
+    try:
+        own = PublicKey(key, private=True, password=password.encode() or None)
+    except SpecInvalid as error:
+        raise KeyAbsent(error.what, where="PACKHOUSE_SIGNING_KEY") from error
+    return Signer(lambda: _with_key(key, password), own)
 
 
 def _new() -> Config:

@@ -5,12 +5,12 @@ Rules, pure: what to write, or why a channel stays. And the loop that writes it,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from packhouse.digest import short
-from packhouse.errors import Contention, NotFound, Refused
+from packhouse.errors import Contention, NotFound, Refused, SpecInvalid, printable
 from packhouse.manifest import (
     MAX_DOCUMENT_BYTES,
     PRODUCTION,
@@ -25,6 +25,8 @@ from packhouse.manifest import (
 from packhouse.store import Store
 
 ATTEMPTS = 8
+MAX_NAME = 200
+CHANNEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 class Stays(StrEnum):
@@ -72,27 +74,40 @@ def by_hand(here: Channel | None, release: str, *, by: str, why: Why = Why.PROMO
     return Stays.SAME if here and here.release == release else moved(here, release, by=by, why=why, staged_at=staged_at)
 
 
-def rolled_back(here: Channel | None, to: str, *, by: str, where: str) -> Answer:
+def rolled_back(here: Channel | None, to: str, *, by: str, where: str, seen: int = 0) -> Answer:
     """Back to `to`, or to the release before this one: a new serial, and the release that was left counts as seen, so
-    no run moves the channel there again.
+    no run moves the channel there again. seen: the serial that whoever decides has looked at; 0: any.
 
-    Raises Refused: there was none before, or the channel never pointed at `to`."""
+    Raises NotFound, Contention: it has moved since; Refused: there was none before, or it never pointed at `to`."""
     if here is None:
         raise NotFound("no such channel", where=where)
+    if seen and here.serial != seen:
+        raise Contention("was moved meanwhile", where=where, got=f"#{here.serial}", want=f"#{seen}", next="look again")
     if to and to not in here.earlier:
         raise Refused("never pointed there", where=where, got=to, want=", ".join(dict.fromkeys(here.earlier)) or "none")
-    before = list(here.earlier)
-    if here.release in before:  # it came here by a rollback: what stands after it was left for a reason
-        before = before[: len(before) - 1 - before[::-1].index(here.release)]
-    if not to and not before:
+    way = _way(here)
+    if not to and len(way) < 2:
         raise Refused("has no release before this one", where=where, got=here.release)
-    return moved(here, to or before[-1], by=by, why=Why.ROLLBACK, staged_at=here.staged_at)
+    return moved(here, to or way[-2], by=by, why=Why.ROLLBACK, staged_at=here.staged_at)
+
+
+def _way(here: Channel) -> list[str]:
+    """The releases on the way to this one, the present one last. A rollback takes off what it left: that was left for a
+    reason, and nobody is taken back to it."""
+    way: list[str] = []
+    for move in reversed(history(here)):
+        if move.why is Why.ROLLBACK and move.release in way:
+            while way[-1] != move.release:
+                way.pop()
+        else:
+            way.append(move.release)
+    return way
 
 
 def moved(here: Channel | None, release: str, *, by: str, why: Why, staged_at: float = 0.0) -> Channel:
     """The channel with one more move. Only the last REMEMBERED of them are kept."""
     serial, at = here.serial + 1 if here else 1, datetime.now(UTC).isoformat(timespec="seconds")
-    move = Move(release=release, serial=serial, moved_at=at, by=by, why=why)
+    move = Move(release=release, serial=serial, moved_at=at, by=by[:MAX_NAME], why=why)
     return Channel(
         release=release,
         serial=serial,
@@ -108,7 +123,10 @@ def change(
 ) -> tuple[Channel | None, Answer]:
     """Where the channel stands now, and what was decided; asked again whenever another writer was first.
 
-    Raises Contention: others moved it at the same time, again and again. And what `decide` raises."""
+    Raises SpecInvalid: it is no channel's name. Contention: others moved it at the same time, again and again. And what
+    `decide` raises."""
+    if not CHANNEL.fullmatch(channel):
+        raise SpecInvalid("is no channel's name", where=channel[:80], want="a-z, 0-9 and -, 63 at most")
     key = channel_key(model, channel)
     for _ in range(ATTEMPTS):
         here, version = _read(store, key)
@@ -139,7 +157,7 @@ def history(channel: Channel) -> list[Move]:
 
 
 def line(move: Move) -> str:
-    return f"#{move.serial} {short(move.release)} {move.moved_at or '-'} {move.why} {move.by or '-'}"
+    return printable(f"#{move.serial} {move.release} {move.moved_at or '-'} {move.why} {move.by or '-'}")
 
 
 def _read(store: Store, key: str) -> tuple[Channel | None, str | None]:

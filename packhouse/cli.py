@@ -27,7 +27,7 @@ from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import MAX_DOCUMENT_BYTES, PRODUCTION, REPORT_JSON, Channel, Why, load
 from packhouse.releases import Found, at_prefix, find, read_channel, releases
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
-from packhouse.signatures import Trusted
+from packhouse.signatures import Trusted, check_release
 from packhouse.spec import SPEC_FILE, Format, Spec, parse, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -65,6 +65,7 @@ TrustOption = Annotated[
     ),
 ]
 ReleaseArgument = Annotated[str, typer.Argument(help="model@channel, model/release, or the folder of a release.")]
+StoredArgument = Annotated[str, typer.Argument(help="model@channel or model/release.")]
 
 
 def home() -> Path:
@@ -206,16 +207,20 @@ ByOption = Annotated[
 
 @app.command()
 def promote(
-    release: ReleaseArgument,
+    release: StoredArgument,
     channel: Annotated[str, typer.Argument(help="The channel that moves to it, such as production.")],
     by: Annotated[str, typer.Option("--by", help="Who does it; needed where the spec asks for approval.")] = "",
+    trust: TrustOption = [],  # noqa: B006
     store: StoreOption = "",
 ) -> None:
-    """Move a channel to a release. Where its spec says `approve = true`, moving `production` so is the approval, and
-    --by says whose. The image's tag and MLflow's alias follow with the next run or audit."""
+    """Move a channel to a release, with --trust to a signed one only. Where its spec says `approve = true`, moving
+    `production` so is the approval, and --by says whose. The image's tag and MLflow's alias follow with the next run or
+    audit."""
     place = the_store(store)
     found = find(place, release)
     record = found.record
+    if trust:
+        check_release(found, record, read_manifest(found, record), Trusted.read(trust))
     if channels.guarded(spec_of(found).gates.approve, channel) and not by:
         where = f"{record.model}@{channel}"
         raise Refused("a person must approve this release", where=where, next="--by says who does")
@@ -233,7 +238,9 @@ def rollback(
 ) -> None:
     """Move a channel back to a release that it pointed at before. No run moves it to the one that it left again."""
     model, name = channel_of(channel)
-    moved(the_store(store), model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel))
+    place = the_store(store)
+    seen = read_channel(place, model, name).serial
+    moved(place, model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel, seen=seen))
 
 
 @app.command()
@@ -249,7 +256,7 @@ def history(
 
 @app.command("fetch")
 def fetch_command(
-    release: ReleaseArgument,
+    release: StoredArgument,
     destination: Annotated[Path, typer.Argument(help="The folder that it becomes; not there yet, or this release.")],
     format: Annotated[
         list[str], typer.Option("--format", help="Only what a server needs of this format; may be given again.")

@@ -27,14 +27,22 @@ CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 
 
 class PublicKey:
-    """One whose signatures count. Raises SpecInvalid: the file holds no public key of a curve that is taken."""
+    """One whose signatures count; of a private key, with `private`, its public part.
 
-    def __init__(self, path: Path) -> None:
+    Raises SpecInvalid: the file holds no key of a curve that is taken."""
+
+    def __init__(self, path: Path, *, private: bool = False, password: bytes | None = None) -> None:
         serialization = _cryptography()
         try:
-            key: Any = serialization.load_pem_public_key(path.read_bytes())
+            data = path.read_bytes()
+            key: Any = (
+                serialization.load_pem_private_key(data, password).public_key()
+                if private
+                else serialization.load_pem_public_key(data)
+            )
         except (OSError, ValueError, TypeError) as error:
-            raise SpecInvalid("is no public key in PEM", where=str(path)) from error
+            kind = "private key in PEM, or has another password" if private else "public key in PEM"
+            raise SpecInvalid(f"is no {kind}", where=str(path)) from error
         curve = getattr(getattr(key, "curve", None), "name", type(key).__name__)
         if curve not in CURVES:
             raise SpecInvalid("is no key that is taken here", where=str(path), got=curve, want=", ".join(CURVES))
@@ -122,6 +130,17 @@ def _cryptography() -> Any:
     except ImportError as error:
         raise Unavailable("cryptography is not installed", next="pip install 'packhouse[trust]'") from error
     return serialization
+
+
+def check_certificates(path: Path) -> None:
+    """Raises SpecInvalid: one of them can not be read."""
+    _cryptography()
+    from cryptography import x509
+
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        raise SpecInvalid("holds something that is no certificate", where=str(path)) from error
 
 
 def make_keys(folder: Path) -> tuple[Path, Path]:

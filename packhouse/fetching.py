@@ -6,17 +6,17 @@ Needs neither an orchestrator nor a runtime; boto3 only for `s3://`, cryptograph
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from packhouse.artifact import Artifact
-from packhouse.digest import digest_file, verified
+from packhouse.digest import digest_bytes, digest_file, verified
 from packhouse.errors import NotFound, Refused, ReleaseInvalid, SignatureInvalid, StoreRefusal, StoreUnavailable
 from packhouse.manifest import (
     GOLDEN,
@@ -25,17 +25,18 @@ from packhouse.manifest import (
     PROVENANCE,
     RECORD,
     SIGNATURE,
+    UNDIGESTED,
     Manifest,
-    dump,
 )
 from packhouse.releases import Found, find, read_channel
 from packhouse.signatures import Trusted, check_bytes
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import Retrying, Store, open_store
 from packhouse.store.retrying import Patience
-from packhouse.verify import read_manifest
+from packhouse.verify import manifest_bytes, parsed_manifest
 
 AT_A_TIME = 4
+_TEMPORARY = re.compile(r"\.[A-Za-z0-9._@-]+\.\d+-[0-9a-f]{8}")
 _CHANNEL = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([a-z0-9][a-z0-9-]{0,62})")
 
 
@@ -77,37 +78,56 @@ def fetch(
     release, serial = _resolved(place, reference, floor, memory)
     found = find(place, release)
     record = found.record
-    manifest = read_manifest(found, record)
+    listed = manifest_bytes(found, record)
+    manifest = parsed_manifest(listed, found, record)
     trusted = Trusted.read(trust)
     said = _said(found)
     signed_by = _signed_by(found, said, manifest, trusted) if trusted != Trusted() else ""
     wanted = _wanted(manifest, formats)
-    partial = destination if _is_it(destination, found) else destination.with_name(f".{destination.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    got = _download(found, wanted, partial)
-    for name, data in {**said, MANIFEST: dump(manifest), RECORD: found.record_bytes}.items():
-        _write(partial / name, [data])
-    if partial != destination:
-        _commit(partial, destination, found, {each.name for each in wanted})
+    documents = {**said, MANIFEST: listed, RECORD: found.record_bytes}
+    with _held(destination, found) as folder:
+        _sweep(folder, {each.name for each in manifest.artifacts} | UNDIGESTED, whole=folder != destination)
+        got = _download(found, wanted, folder)
+        for name in {PROVENANCE, SIGNATURE} - said.keys():
+            (folder / name).unlink(missing_ok=True)
+        for name, data in documents.items():
+            _write(folder / name, [data])
+        _sync(folder)
+        if folder != destination:
+            _name(folder, destination, found)
     if serial:
-        _remember(memory, reference, serial)
+        _remember(memory, _floor_name(place, reference), serial)
     return Fetched(destination, release, serial, signed_by, got, len(wanted) - got)
+
+
+def _name(folder: Path, destination: Path, found: Found) -> None:
+    """The folder gets its name. Raises Refused: something else has it meanwhile."""
+    try:
+        folder.rename(destination)
+    except OSError as error:
+        _is_it(destination, found)
+        raise Refused("can not be put here", where=str(destination), got=error.strerror or "") from error
+    _sync(destination.parent)
 
 
 def _resolved(store: Store, reference: str, floor: int, memory: Path) -> tuple[str, int]:
     """`model/id`, and the channel's serial."""
     if not (parts := _CHANNEL.fullmatch(reference)):
+        if "@" in reference or floor:
+            what = "names no channel" + (", which a floor is of" if floor else "")
+            raise NotFound(what, where=reference[:80], want="model@channel")
         return reference, 0
     model, name = parts.groups()
     channel = read_channel(store, model, name)
-    least = max(floor, _remembered(memory, reference))
+    path = memory / _floor_name(store, reference)
+    least = max(floor, _remembered(path))
     if channel.serial < least:
         raise Refused(
             "an older serial than was seen before: somebody shows an old channel",
             where=reference,
             got=f"#{channel.serial}",
             want=f"#{least} or later",
-            next=f"if the store was restored on purpose, remove {_floor_file(memory, reference)}",
+            next=f"if the store was restored on purpose, remove {path}",
         )
     return f"{model}/{channel.release}", channel.serial
 
@@ -131,6 +151,41 @@ def _is_it(destination: Path, found: Found) -> bool:
     if record.is_file() and record.read_bytes() == found.record_bytes:
         return True
     raise Refused("something else stands here", where=str(destination), next="choose another folder")
+
+
+@contextlib.contextmanager
+def _held(destination: Path, found: Found) -> Iterator[Path]:
+    """The folder to work in, by one fetch at a time: the destination where this release stands there, else one beside
+    it that is of this release alone, and where a fetch that broke off goes on.
+
+    Raises Refused: something else stands at the destination."""
+    beside = destination.with_name(f".{destination.name}.{found.record.release[:12]}.partial")
+    while True:
+        folder = destination if _is_it(destination, found) else beside
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is(folder, descriptor) or (folder == beside and destination.exists()):
+                continue  # another fetch has given it its name meanwhile
+            yield folder
+            return
+        finally:
+            os.close(descriptor)  # which also lets go of the lock
+
+
+def _is(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path, known: frozenset[str] | set[str], *, whole: bool) -> None:
+    """What fetches that were killed left behind: in a folder of ours all that is no part of the release."""
+    for path in folder.iterdir():
+        if (whole and path.name not in known) or _TEMPORARY.fullmatch(path.name):
+            path.unlink()
 
 
 def _download(found: Found, wanted: Sequence[Artifact], folder: Path) -> int:
@@ -182,22 +237,6 @@ def _write(target: Path, stream: Iterable[bytes]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _commit(partial: Path, destination: Path, found: Found, names: set[str]) -> None:
-    """The folder gets its name. Another fetch of the same release may have been first."""
-    known = names | {RECORD, MANIFEST, PROVENANCE, SIGNATURE}
-    for path in partial.iterdir():  # of another release that was fetched to here and never finished
-        if path.name not in known:
-            path.unlink()
-    _sync(partial)
-    try:
-        partial.rename(destination)
-    except OSError:
-        if not _is_it(destination, found):
-            raise
-        shutil.rmtree(partial)
-    _sync(destination.parent)
-
-
 def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -210,12 +249,12 @@ def _home() -> Path:
     return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser()
 
 
-def _floor_file(memory: Path, reference: str) -> Path:
-    return memory / f"{reference}.json"
+def _floor_name(store: Store, reference: str) -> str:
+    """Of one channel in one store."""
+    return f"{reference}-{digest_bytes(store.url.encode())[7:19]}.json"
 
 
-def _remembered(memory: Path, reference: str) -> int:
-    path = _floor_file(memory, reference)
+def _remembered(path: Path) -> int:
     try:
         return int(json.loads(path.read_bytes())["serial"])
     except FileNotFoundError:
@@ -224,7 +263,13 @@ def _remembered(memory: Path, reference: str) -> int:
         raise ReleaseInvalid("is not a remembered serial", where=str(path), next="remove it") from error
 
 
-def _remember(memory: Path, reference: str, serial: int) -> None:
-    if serial > _remembered(memory, reference):
-        memory.mkdir(parents=True, exist_ok=True)
-        _write(_floor_file(memory, reference), [json.dumps({"serial": serial}).encode() + b"\n"])
+def _remember(memory: Path, name: str, serial: int) -> None:
+    """The highest, whoever remembers at the same time."""
+    memory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(memory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if serial > _remembered(memory / name):
+            _write(memory / name, [json.dumps({"serial": serial}).encode() + b"\n"])
+    finally:
+        os.close(descriptor)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def opened_by_authority(
     with tempfile.TemporaryDirectory(prefix="packhouse-signature-") as folder:
         path = Path(folder) / "model.sig"
         path.write_bytes(bundle)
-        for verifier, signature, name in _verifiers(authorities, identities):
+        for made, signature, name in _verifiers(authorities, identities):
             try:
-                kind, payload = verifier._verify_signed_content(signature.read(path))
+                kind, payload = made()._verify_signed_content(signature.read(path))
             except Exception as error:  # the library and OpenSSL raise what they like: none of it means "signed"
                 why = squeezed(error or type(error).__name__, 160)
                 continue
@@ -43,7 +44,9 @@ def opened_by_authority(
     raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, got=why)
 
 
-def _verifiers(authorities: Sequence[Path], identities: Sequence[Identity]) -> Iterator[tuple[Any, Any, str]]:
+def _verifiers(
+    authorities: Sequence[Path], identities: Sequence[Identity]
+) -> Iterator[tuple[Callable[[], Any], Any, str]]:
     try:
         from model_signing._signing import sign_certificate, sign_sigstore, sign_sigstore_pb
     except ImportError as error:
@@ -52,7 +55,8 @@ def _verifiers(authorities: Sequence[Path], identities: Sequence[Identity]) -> I
         ) from error
     if authorities:
         names = ", ".join(path.name for path in authorities)
-        yield sign_certificate.Verifier(authorities), sign_sigstore_pb.Signature, f"a certificate of {names}"
+        made = partial(sign_certificate.Verifier, authorities)
+        yield made, sign_sigstore_pb.Signature, f"a certificate of {names}"
     for who in identities:
-        verifier = sign_sigstore.Verifier(identity=who.name, oidc_issuer=who.issuer)
-        yield verifier, sign_sigstore.Signature, f"{who.name} of {who.issuer}"
+        keyless = partial(sign_sigstore.Verifier, identity=who.name, oidc_issuer=who.issuer)
+        yield keyless, sign_sigstore.Signature, f"{who.name} of {who.issuer}"

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from packhouse.artifact import Frozen, Outcome
 from packhouse.digest import digest_bytes, short
-from packhouse.dsse import PublicKey, opened, unchecked
+from packhouse.dsse import PublicKey, check_certificates, opened, unchecked
 from packhouse.errors import NotFound, SignatureInvalid, SpecInvalid
 from packhouse.foreign_signers import Identity, opened_by_authority
-from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
+from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, load
 from packhouse.releases import Found
 
 OMS = "https://model_signing/signature/v1.0"
@@ -35,6 +35,14 @@ class SignerEntry(Frozen):
     certificates: str = ""
     identity: str = ""
     issuer: str = ""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> SignerEntry:
+        """An identity means nothing without the one who vouches for it."""
+        given = [bool(self.key), bool(self.certificates), bool(self.identity and self.issuer)]
+        if sum(given) != 1 or bool(self.identity) != bool(self.issuer):
+            raise ValueError("a signer is a key, or certificates, or an identity with its issuer")
+        return self
 
 
 class Policy(Frozen):
@@ -68,6 +76,7 @@ class Trusted:
         if path.suffix == ".toml":
             return self._with_policy(path)
         if b"-----BEGIN CERTIFICATE-----" in _bytes(path):
+            check_certificates(path)
             return Trusted(self.keys, (*self.authorities, path), self.identities, self.policies)
         return Trusted((*self.keys, PublicKey(path)), self.authorities, self.identities, self.policies)
 
@@ -129,7 +138,8 @@ def check_bytes(
 def files(record_bytes: bytes, manifest: Manifest) -> dict[str, str]:
     """Name -> digest of what a signature covers, without the provenance, which follows from these."""
     listed = {artifact.name: artifact.digest for artifact in manifest.artifacts}
-    return listed | {RECORD: digest_bytes(record_bytes), MANIFEST: digest_bytes(dump(manifest))}
+    record = load(Record, record_bytes, where=RECORD)  # whose digest of the manifest is of its bytes as they are
+    return listed | {RECORD: digest_bytes(record_bytes), MANIFEST: record.manifest}
 
 
 def unchecked_files(bundle: bytes) -> dict[str, str]:

@@ -90,13 +90,23 @@ def verify(found: Found, trusted: Trusted | None = None) -> Verified:
     )
 
 
-def read_manifest(found: Found, record: Record) -> Manifest:
-    """The manifest that the record names. Raises DigestMismatch, ReleaseInvalid."""
+def manifest_bytes(found: Found, record: Record) -> bytes:
+    """The very bytes that the record names. Raises DigestMismatch."""
     data, _ = found.store.get(f"{found.prefix}{MANIFEST}", limit=MAX_DOCUMENT_BYTES)
     if digest_bytes(data) != record.manifest or len(data) != record.manifest_size:
         raise DigestMismatch(
             "is not what the record names", where=MANIFEST, got=short(digest_bytes(data)), want=short(record.manifest)
         )
+    return data
+
+
+def read_manifest(found: Found, record: Record) -> Manifest:
+    """The manifest that the record names. Raises DigestMismatch, ReleaseInvalid."""
+    return parsed_manifest(manifest_bytes(found, record), found, record)
+
+
+def parsed_manifest(data: bytes, found: Found, record: Record) -> Manifest:
+    """Of bytes that the record names. Raises ReleaseInvalid."""
     manifest = load(Manifest, data, where=MANIFEST)
     if (manifest.model, manifest.release) != (record.model, record.release):
         raise ReleaseInvalid(

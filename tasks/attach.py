@@ -34,7 +34,9 @@ from tasks.fetch import download
 from tasks.image import SERVED
 from tasks.stage import one_line, stage
 
-OF_RECORD, PREDICATE = "dev.packhouse.record", "dev.sigstore.bundle.predicateType"
+OF_RECORD, DOCUMENT = "dev.packhouse.record", "dev.packhouse.document"
+"""Digests: of the record that the document is about, and of the document, so that a new key's hangs there too."""
+PREDICATE = "dev.sigstore.bundle.predicateType"
 
 
 @stage("attach")
@@ -55,13 +57,10 @@ def attached(record: Record) -> tuple[str, ...]:
     with one_line(record.model, "attach") as line, images.client_of(image.host, settings) as client:
         found = find(workshop().store, f"{record.model}/{record.release}")
         of = digest_bytes(found.record_bytes)
-        hanging = {
-            (each.kind, each.annotations.get(PREDICATE, ""))
-            for each in referrers.referrers(client, image)
-            if each.annotations.get(OF_RECORD) == of
-        }
-        missing = [each for each in _signed(found, of) if (each.kind, each.annotations[PREDICATE]) not in hanging]
-        if (MEDIA_TYPE, "") not in hanging:
+        hanging = [each for each in referrers.referrers(client, image) if each.annotations.get(OF_RECORD) == of]
+        there = {each.annotations.get(DOCUMENT) for each in hanging}
+        missing = [each for each in _signed(found, of) if each.annotations[DOCUMENT] not in there]
+        if MEDIA_TYPE not in {each.kind for each in hanging}:
             missing.append(Attachment(MEDIA_TYPE, _bill(found, image), MEDIA_TYPE, {OF_RECORD: of}))
         if not missing:
             line.note("stays")
@@ -118,6 +117,7 @@ def _bundle(bundle: bytes, of: str) -> Attachment:
     """As cosign lays one down. Source: https://github.com/sigstore/cosign/blob/v3.0.0/specs/BUNDLE_SPEC.md."""
     predicate = str(unchecked(bundle, where=IMAGE_BUNDLES).get("predicateType", ""))
     annotations = {"dev.sigstore.bundle.content": "dsse-envelope", PREDICATE: predicate, OF_RECORD: of}
+    annotations[DOCUMENT] = digest_bytes(bundle)
     return Attachment(BUNDLE, bundle, BUNDLE, annotations)
 
 

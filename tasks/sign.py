@@ -15,6 +15,7 @@ from infra.workshop import workshop
 from packhouse import exits
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, verified
+from packhouse.dsse import unchecked
 from packhouse.errors import KeyAbsent, NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
 from packhouse.manifest import (
     IMAGE_BUNDLES,
@@ -25,12 +26,11 @@ from packhouse.manifest import (
     SIGNATURE,
     Manifest,
     Record,
-    dump,
 )
 from packhouse.provenance import about, provenance, signed_image, statement
 from packhouse.releases import Found, find
-from packhouse.signatures import files, unchecked_files
-from packhouse.verify import read_manifest
+from packhouse.signatures import files, signed_files, unchecked_files
+from packhouse.verify import manifest_bytes, parsed_manifest
 from tasks.runs import ended, nobody_in, start
 from tasks.stage import one_line, stage
 
@@ -60,12 +60,13 @@ def sign_release(found: Found) -> str:
     if by is None:
         raise KeyAbsent("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
     record = found.record
-    manifest = read_manifest(found, record)
+    manifest_data = manifest_bytes(found, record)
+    manifest = parsed_manifest(manifest_data, found, record)
     with workshop().cache.step("sign") as folder:
         whole = folder / record.model
         whole.mkdir()
         told = provenance(record, manifest)
-        for name, data in {RECORD: found.record_bytes, MANIFEST: dump(manifest), PROVENANCE: told}.items():
+        for name, data in {RECORD: found.record_bytes, MANIFEST: manifest_data, PROVENANCE: told}.items():
             (whole / name).write_bytes(data)
         for artifact in manifest.artifacts:
             _read(found, artifact, whole / artifact.name)
@@ -77,10 +78,13 @@ def sign_release(found: Found) -> str:
 
 
 def is_signed(found: Found) -> bool:
-    """Whether there is a signature over this very record. Whose it is, is for readers to judge."""
+    """Whether there is a signature over this very record: by this worker's key, where it has one. Else whose it is, is
+    for readers to judge."""
+    by = None if workshop().settings.sign_pool else signer(workshop().settings)
     try:
         bundle, _ = found.store.get(f"{found.prefix}{SIGNATURE}", limit=MAX_DOCUMENT_BYTES)
-        return unchecked_files(bundle).get(RECORD) == digest_bytes(found.record_bytes)
+        said = by.opened(bundle) if by else unchecked(bundle, where=SIGNATURE)
+        return said is not None and signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)
     except (NotFound, SignatureInvalid):
         return False
 

@@ -17,7 +17,8 @@ from infra.registry.client import Client
 from packhouse.errors import ImageInvalid
 from packhouse.sbom import Component, debian_package, python_package
 
-STATUS = "var/lib/dpkg/status"
+STATUS = re.compile(r"var/lib/dpkg/(?:status|status\.d/[^/]+)")
+"""The second is where images without a package manager keep one file a package."""
 RELEASE = re.compile(r"(?:usr/lib|etc)/os-release")
 METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
@@ -39,11 +40,15 @@ def installed(client: Client, base: Base) -> list[Component]:
 def components(files: dict[str, bytes]) -> list[Component]:
     release = _release(files)
     found = [python_package(*each) for name, data in files.items() if METADATA.fullmatch(name) for each in _named(data)]
-    for paragraph in files.get(STATUS, b"").decode(errors="replace").split("\n\n"):
+    for paragraph in (text for name, data in files.items() if STATUS.fullmatch(name) for text in _paragraphs(data)):
         fields = HeaderParser().parsestr(paragraph)
-        if fields.get("Status", "").endswith(" installed") and fields["Package"] and fields["Version"]:
+        if fields.get("Status", " installed").endswith(" installed") and fields["Package"] and fields["Version"]:
             found.append(debian_package(fields["Package"], fields["Version"], fields["Architecture"] or "all", release))
     return found
+
+
+def _paragraphs(status: bytes) -> list[str]:
+    return status.decode(errors="replace").split("\n\n")
 
 
 def _named(metadata: bytes) -> Sequence[tuple[str, str]]:
@@ -61,7 +66,8 @@ def _release(files: dict[str, bytes]) -> str:
 
 
 def _apply(files: dict[str, bytes], layer: IO[bytes], where: str) -> None:
-    """One layer on those below it: what it holds replaces, what it marks as gone goes."""
+    """One layer on those below it: what it marks as gone goes from them, in any order; then what it holds comes."""
+    held: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=layer, mode="r|*") as archive:
             for name, data in _interesting(archive):
@@ -70,17 +76,18 @@ def _apply(files: dict[str, bytes], layer: IO[bytes], where: str) -> None:
                     _drop(files, folder)
                 elif last.startswith(WHITEOUT):
                     _drop(files, f"{folder}/{last.removeprefix(WHITEOUT)}".lstrip("/"))
-                elif len(files) < MAX_FILES:
-                    files[name] = data
+                elif len(held) < MAX_FILES:
+                    held[name] = data
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise ImageInvalid("is no layer that can be read here", where=where, got=type(error).__name__) from error
+    files |= held
 
 
 def _interesting(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     for member in archive:
         name = member.name.removeprefix("./").lstrip("/")
         gone = name.rpartition("/")[2].startswith(WHITEOUT)
-        if not gone and not (name == STATUS or RELEASE.fullmatch(name) or METADATA.fullmatch(name)):
+        if not gone and not (STATUS.fullmatch(name) or RELEASE.fullmatch(name) or METADATA.fullmatch(name)):
             continue
         if not member.isfile() or member.size > MAX_FILE_BYTES:
             continue
@@ -89,5 +96,6 @@ def _interesting(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
 
 
 def _drop(files: dict[str, bytes], path: str) -> None:
-    for name in [name for name in files if name == path or name.startswith(f"{path}/")]:
+    """All of it where the path is the image's root."""
+    for name in [name for name in files if not path or name == path or name.startswith(f"{path}/")]:
         del files[name]

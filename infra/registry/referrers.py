@@ -60,12 +60,17 @@ def attach(client: Client, image: Reference, attachments: Sequence[Attachment]) 
 
 
 def referrers(client: Client, image: Reference) -> list[Referrer]:
-    """By the API where there is one, else by the fallback tag. Raises ImageInvalid: what is listed there is no list."""
+    """By the API where there is one, else by the fallback tag. Entries that can not be read here are others'."""
     index = _by_api(client, image) or _by_tag(client, image)
     found = []
     for entry in index.get("manifests", []):
-        described = documents.descriptor(entry, where=str(image))
-        found.append(Referrer(described.digest, str(entry.get("artifactType", "")), entry.get("annotations") or {}))
+        try:
+            described = documents.descriptor(entry, where=str(image))
+        except ImageInvalid:
+            continue
+        annotations = entry.get("annotations")
+        known = annotations if isinstance(annotations, dict) else {}
+        found.append(Referrer(described.digest, str(entry.get("artifactType", "")), known))
     return found
 
 
@@ -118,18 +123,19 @@ def _push(
 
 
 def _list(client: Client, image: Reference, entries: Sequence[dict[str, Any]]) -> None:
+    """Entries of others stay as they are, whatever they are. Raises ImageInvalid: the tag is of something else."""
     wanted = {entry["digest"]: entry for entry in entries}
-    for _ in range(ATTEMPTS):
-        there = {entry["digest"]: entry for entry in _by_tag(client, image).get("manifests", [])}
-        if wanted.keys() <= there.keys():
+    for attempt in range(ATTEMPTS + 1):
+        index = _by_tag(client, image) or {"schemaVersion": 2, "mediaType": documents.INDEX, "manifests": []}
+        there = index["manifests"]
+        missing = wanted.keys() - {str(entry.get("digest")) for entry in there}
+        if not missing:
             return
-        listed = there | wanted
-        index = {
-            "schemaVersion": 2,
-            "mediaType": documents.INDEX,
-            "manifests": [listed[digest] for digest in sorted(listed)],
-        }
-        client.put_manifest(image.repository, fallback_tag(image), documents.compact(index), documents.INDEX)
+        if attempt == ATTEMPTS:
+            break
+        listed = [*there, *(wanted[digest] for digest in missing)]
+        changed = index | {"manifests": sorted(listed, key=lambda entry: str(entry.get("digest")))}
+        client.put_manifest(image.repository, fallback_tag(image), documents.compact(changed), index["mediaType"])
     raise Contention("others keep changing what hangs on this image", where=str(image), next="run it again")
 
 
@@ -144,4 +150,8 @@ def _by_tag(client: Client, image: Reference) -> dict[str, Any]:
         data, _ = client.manifest(image.repository, fallback_tag(image))
     except NotFound:
         return {}
-    return documents.read(data, where=str(image))
+    index = documents.read(data, where=str(image))
+    entries = index.get("manifests")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ImageInvalid("is no list of what hangs on an image", where=f"{image.name}:{fallback_tag(image)}")
+    return index

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from packhouse import channels
 from packhouse.channels import Answer, Stays, after_release, by_hand, change, history, rolled_back
-from packhouse.errors import Contention, NotFound, Refused
+from packhouse.digest import digest_file
+from packhouse.errors import Contention, NotFound, Refused, SpecInvalid
 from packhouse.manifest import REMEMBERED, Channel, Why, channel_key, dump, load
 from packhouse.releases import read_channel
+from packhouse.spec import SPEC_FILE
 from packhouse.store import FileStore
-from tests.packhouse.small_release import MODEL, Small
+from tests.packhouse.small_release import MODEL, Small, seal
 
 A, B, C, D = (letter * 32 for letter in "abcd")
 
@@ -150,7 +152,7 @@ def test_the_commands_move_a_channel_and_tell_its_history(release: Small, tmp_pa
     again = packhouse("promote", f"{MODEL}/{small.release}", "production", *store)
     assert (again.returncode, again.stdout) == (3, f"{MODEL}/{small.release} production#1\n")
     told = packhouse("history", f"{MODEL}@production", *store)
-    assert told.stdout.startswith(f"#1 {small.release[:12]} ")
+    assert told.stdout.startswith(f"#1 {small.release} ")
     assert told.stdout.endswith(" approval ann\n")
     back = packhouse("rollback", f"{MODEL}@production", *store)
     assert back.returncode == 1
@@ -161,18 +163,58 @@ def test_the_commands_move_a_channel_and_tell_its_history(release: Small, tmp_pa
 
 def test_a_release_that_a_person_must_approve_is_promoted_by_a_name_only(release: Small, tmp_path: Path, monkeypatch):
     """The spec's own bytes are digested, so the guard can not be edited away in the store."""
-    from packhouse.cli import spec_of
-    from packhouse.releases import find
-    from packhouse.spec import SPEC_FILE
-
     small = release.copied(tmp_path / "store")
-    found = find(FileStore(small.store), f"{MODEL}@latest")
-    assert not spec_of(found).gates.approve
-    assert channels.guarded(True, "production")
-    assert not channels.guarded(True, "latest")
-    (small.folder / SPEC_FILE).write_bytes((small.folder / SPEC_FILE).read_bytes() + b"\n")
-    with pytest.raises(Refused):
-        spec_of(found)
+    spec = small.folder / SPEC_FILE
+    text = spec.read_text()
+    assert "approve = false\n" in text or "[gates]\n" in text
+    text = text.replace("approve = false\n", "")
+    spec.write_text(text.replace("[gates]\n", "[gates]\napprove = true\n"))
+    inputs = small.manifest.inputs.model_copy(update={"spec": digest_file(spec)})
+    held = {made.format: made.tolerance for made in small.manifest.formats}
+    guarded = small.folder.rename(small.folder.with_name(inputs.release_id))
+    seal(guarded, inputs, held)
+    store, name = ["--store", str(small.store)], f"{MODEL}/{inputs.release_id}"
+    refused = packhouse("promote", name, "production", *store)
+    assert refused.returncode == 1
+    assert "a person must approve this release" in refused.stderr
+    assert packhouse("promote", name, "candidate", *store).returncode == 0
+    assert packhouse("promote", name, "production", "--by", "ann", *store).returncode == 0
+    (guarded / SPEC_FILE).write_text((guarded / SPEC_FILE).read_text().replace("approve = true", "approve = nope"))
+    edited = packhouse("promote", name, "production", "--by", "ann", *store)
+    assert edited.returncode == 1
+
+
+def test_a_rollback_never_leads_to_what_was_left_for_a_reason():
+    """B was rolled back from; what came after it goes back to A, and no further."""
+    here = back(walked(A, B))
+    forward = released(here, D)
+    assert isinstance(forward, Channel)
+    again = back(forward)
+    assert again.release == A
+    with pytest.raises(Refused, match="has no release before this one"):
+        back(again)
+
+
+def test_a_release_that_was_promoted_again_is_rolled_back_to_the_one_before_it():
+    here = walked(A, B, C)
+    once_more = by_hand(here, B, by="ann")
+    assert isinstance(once_more, Channel)
+    assert back(once_more).release == C
+
+
+def test_two_people_who_roll_back_at_once_go_one_back():
+    here = walked(A, B, C)
+    first = rolled_back(here, "", by="ann", where="x", seen=3)
+    assert isinstance(first, Channel)
+    with pytest.raises(Contention, match="was moved meanwhile"):
+        rolled_back(first, "", by="bob", where="x", seen=3)
+
+
+@pytest.mark.parametrize("name", ["Production", "a/b", "prod.1", "..", "", "x" * 64])
+def test_what_is_no_channels_name_is_refused_before_anything_is_written(tmp_path, name):
+    with pytest.raises(SpecInvalid, match="is no channel's name"):
+        change(FileStore(tmp_path), MODEL, name, lambda here: by_hand(here, A, by=""))
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_a_channels_key_is_where_readers_look(tmp_path):

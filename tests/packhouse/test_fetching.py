@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 import packhouse
 from packhouse import fetching
 from packhouse.channels import by_hand, change
-from packhouse.digest import digest_file
+from packhouse.digest import canonical_json, digest_file
 from packhouse.dsse import make_keys
 from packhouse.errors import DigestMismatch, NotFound, PackhouseError, Refused, SignatureInvalid
 from packhouse.manifest import GOLDEN, MANIFEST, PROVENANCE, RECORD, SIGNATURE, channel_key
@@ -23,7 +25,7 @@ from packhouse.replay import golden_cases
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import FileStore
 from packhouse.verify import verify
-from tests.packhouse.small_release import MODEL, Small
+from tests.packhouse.small_release import MODEL, Small, sign_off
 from tests.packhouse.test_signatures import by_key, signed
 
 LATEST = f"{MODEL}@latest"
@@ -87,6 +89,57 @@ def test_a_fetch_that_broke_off_goes_on_where_it_stopped(small, tmp_path):
     fetched = fetch(small, tmp_path / "here")
     assert fetched.kept > 0
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".here")] == []
+
+
+def test_many_fetches_at_once_leave_one_whole_folder_and_nothing_beside_it(small, tmp_path):
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(lambda _: fetch(small, tmp_path / "to" / "here"), range(12)))
+    assert {each.folder for each in done} == {tmp_path / "to" / "here"}
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {"here", "floors"}
+    assert contents(tmp_path / "to" / "here").keys() == contents(small.folder).keys() - {"report.json"}
+    assert verify(at_prefix(FileStore(tmp_path / "to" / "here"), ""))
+
+
+def test_fetches_of_two_releases_to_one_place_are_never_mixed(small, other_release, tmp_path):
+    def one(which: Small) -> str:
+        try:
+            return fetch(which, tmp_path / "here").release
+        except Refused:
+            return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(one, [small, other_release]))
+    assert sorted(map(bool, ends)) == [False, True]
+    assert verify(at_prefix(FileStore(tmp_path / "here"), "")).release == "".join(ends).partition("/")[2]
+
+
+def test_what_a_killed_fetch_left_goes_with_the_next(small, tmp_path):
+    here = fetch(small, tmp_path / "here").folder
+    (here / ".model.onnx.123-0123abcd").write_bytes(b"half")
+    (here / SIGNATURE).write_bytes(b"of another time")
+    fetch(small, here)
+    assert contents(here).keys() == contents(small.folder).keys() - {"report.json"}
+
+
+def test_a_manifest_is_kept_as_it_was_written(small, tmp_path):
+    """Canonical, and without a field that has a default: as an earlier version may have written it."""
+    document = json.loads((small.folder / MANIFEST).read_bytes())
+    assert document.pop("text") == {}
+    sign_off(small.folder, canonical_json(document), MODEL, small.release)
+    here = fetch(small, tmp_path / "here").folder
+    assert (here / MANIFEST).read_bytes() == (small.folder / MANIFEST).read_bytes()
+    assert verify(at_prefix(FileStore(here), ""))
+
+
+def test_a_floor_is_of_one_store_and_of_a_channel(small, tmp_path):
+    fetch(small, tmp_path / "here")
+    copy = small.copied(tmp_path / "other-store")
+    change(FileStore(small.store), MODEL, "latest", lambda here: by_hand(here, "f" * 32, by=""))
+    assert fetch(copy, tmp_path / "there").serial == 1
+    with pytest.raises(NotFound, match="which a floor is of"):
+        fetch(small, tmp_path / "x", reference=f"{MODEL}/{small.release}", floor=3)
+    with pytest.raises(NotFound, match="names no channel"):
+        fetch(small, tmp_path / "x", reference=f"{MODEL}@Latest")
 
 
 def test_something_else_at_the_destination_is_left_alone(small, other_release, tmp_path):

@@ -26,7 +26,7 @@ from infra.settings import Settings
 from infra.signer import Signer, signer
 from packhouse.digest import canonical_json
 from packhouse.dsse import make_keys
-from packhouse.errors import PackhouseError, SignatureInvalid, SignerUnavailable, SpecInvalid
+from packhouse.errors import KeyAbsent, PackhouseError, SignatureInvalid, SpecInvalid
 from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, REPORT_JSON, SIGNATURE, Made, dump
 from packhouse.provenance import provenance, statement
 from packhouse.releases import at_prefix, find
@@ -321,10 +321,8 @@ def test_a_key_with_a_password_signs_with_it_and_not_without(release, tmp_path):
     with_it = signer(Settings(signing_key=str(path), signing_password="horse battery"))
     assert with_it
     assert by_whom(signed(release, with_it, tmp_path / "store"), public)
-    wrong = signer(Settings(signing_key=str(path), signing_password="wrong horse"))
-    assert wrong
-    with pytest.raises(SignerUnavailable) as caught:
-        wrong.sign_folder(release.folder)
+    with pytest.raises(KeyAbsent) as caught:
+        signer(Settings(signing_key=str(path), signing_password="wrong horse"))
     assert "horse" not in str(caught.value)
 
 
@@ -359,6 +357,23 @@ def test_a_policy_that_the_release_keeps_lets_it_pass(whole, keys, tmp_path, wor
 )
 def test_a_policy_that_the_release_does_not_keep_refuses_it(whole, keys, tmp_path, words, reason):
     assert reason in refused(whole, policy(tmp_path, keys[1], words))
+
+
+@pytest.mark.parametrize(
+    "signer", ['identity = "a@b"', 'issuer = "https://x"', 'key = "k.pem"\ncertificates = "c.pem"', ""]
+)
+def test_an_identity_without_its_issuer_trusts_nobody(tmp_path, signer):
+    path = tmp_path / "policy.toml"
+    path.write_text(f"[[signer]]\n{signer}\n")
+    with pytest.raises(SpecInvalid, match="is no policy"):
+        Trusted.read([path])
+
+
+def test_a_broken_certificate_is_named(tmp_path):
+    path = tmp_path / "root.pem"
+    path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(SpecInvalid, match=r"root\.pem"):
+        Trusted.read([path])
 
 
 @pytest.mark.parametrize("words", ["source = []", "= 1", "signer = 3"])

@@ -104,6 +104,14 @@ def test_packages_are_those_of_all_layers_the_upper_ones_last(client, tmp_path):
 
 
 @pytest.mark.server
+def test_an_opaque_folder_hides_what_is_below_and_not_what_its_own_layer_holds(client, tmp_path):
+    lower = {"var/lib/dpkg/status.d/libc6": STATUS, "a/old-1.dist-info/METADATA": NUMPY.replace("numpy", "old")}
+    upper = {"a/new-1.dist-info/METADATA": NUMPY, "a/.wh..wh..opq": ""}
+    found = purls(installed(client, image_of(client, tmp_path, packed(lower), packed(upper))))
+    assert found == ["pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=debian", "pkg:pypi/numpy@2.4.6"]
+
+
+@pytest.mark.server
 def test_a_layer_that_is_no_tar_is_named(client, tmp_path):
     with pytest.raises(ImageInvalid, match="is no layer that can be read here"):
         installed(client, image_of(client, tmp_path, b"this is no tar" * 100))

@@ -15,7 +15,7 @@ from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import Reference
 from infra.registry.referrers import Attachment, attach, fallback_tag
-from packhouse.errors import NotFound, RegistryUnavailable
+from packhouse.errors import ImageInvalid, NotFound, RegistryUnavailable
 from tests.registry.conftest import USER, quick
 from tests.registry.images import push_base, small_layer
 from tests.registry.rude import Rule, rude
@@ -62,6 +62,45 @@ def test_entries_of_others_stay_as_they_are(client, image):
     assert entry in listed
     assert [each["digest"] for each in listed] == sorted(each["digest"] for each in listed)
     assert len(listed) == 2
+
+
+def test_entries_of_others_that_can_not_be_read_here_hide_nothing(client, image):
+    """A list as only another registry would take it."""
+    attach(client, image, [SBOM])
+    index = json.loads(client.manifest(image.repository, fallback_tag(image))[0])
+    index["manifests"] += [
+        {"mediaType": "a/b", "digest": "sha512:" + "0" * 128, "size": 1},
+        {"mediaType": documents.MANIFEST, "digest": "sha256:" + "0" * 64},
+        {"no": "digest"},
+        {"mediaType": "a/b", "digest": "sha256:" + "2" * 64, "size": 1, "annotations": ["a list"]},
+    ]
+    with rude(client.host) as proxy:
+        body, headers = documents.compact(index), {"Content-Type": documents.INDEX}
+        where = f"GET .*/manifests/{fallback_tag(image)}"
+        proxy.rules.append(Rule(where, answer=200, headers=headers, body=body, times=100))
+        by_proxy = Client(proxy.host, known=Credentials(), patience=quick())
+        through = Reference(proxy.host, image.repository, digest=image.digest)
+        assert kinds(by_proxy, through) == ["", SBOM.kind]
+        assert attach(by_proxy, through, [SBOM]) == 0
+        by_proxy.close()
+
+
+def test_what_stands_on_the_list_itself_stays(client, image):
+    attach(client, image, [SBOM])
+    index = json.loads(client.manifest(image.repository, fallback_tag(image))[0]) | {"annotations": {"of": "theirs"}}
+    client.put_manifest(image.repository, fallback_tag(image), documents.compact(index), documents.INDEX)
+    attach(client, image, [PROOF])
+    now = json.loads(client.manifest(image.repository, fallback_tag(image))[0])
+    assert now["annotations"] == {"of": "theirs"}
+    assert len(now["manifests"]) == 2
+
+
+def test_a_tag_of_something_else_is_not_overwritten(client, image):
+    data, _ = client.manifest(image.repository, image.digest)
+    client.put_manifest(image.repository, fallback_tag(image), data, documents.MANIFEST)
+    with pytest.raises(ImageInvalid, match="is no list of what hangs on an image"):
+        attach(client, image, [SBOM])
+    assert client.manifest(image.repository, fallback_tag(image))[0] == data
 
 
 def test_nothing_hangs_on_an_image_that_is_not_there(client, image):
