@@ -46,6 +46,14 @@ def canonical_json(document: Any) -> bytes:
     return text.encode() + b"\n"
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads: the object, where no key stands twice. Raises ValueError: one does."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return document
+
+
 def chunks(file: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
     while chunk := file.read(size):
         yield chunk

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packhouse.digest import unique
 from packhouse.errors import SignatureInvalid, SpecInvalid, Unavailable
 
 if TYPE_CHECKING:
@@ -109,18 +110,11 @@ def _envelope(bundle: dict[str, Any], where: str) -> tuple[tuple[bytes, bytes], 
 def read_unique(data: bytes, where: str) -> dict[str, Any]:
     """JSON in which no key stands twice. Raises SignatureInvalid."""
     try:
-        document = json.loads(data, object_pairs_hook=_unique)
+        document = json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise SignatureInvalid("is not JSON", where=where) from error
     if not isinstance(document, dict):
         raise SignatureInvalid("is not a JSON object", where=where)
-    return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key stands there twice")
     return document
 
 

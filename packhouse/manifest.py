@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
-from packhouse.digest import canonical_json, digest_bytes
+from packhouse.digest import canonical_json, digest_bytes, unique
 from packhouse.errors import ReleaseInvalid
 from packhouse.keys import TensorName
 from packhouse.onnxruntimes import Onnx
@@ -279,7 +279,7 @@ def dump(document: Frozen) -> bytes:
 def load(kind: type[T], data: bytes, *, where: str) -> T:
     """Raises ReleaseInvalid: not JSON, duplicate keys, not canonical, or not such a document."""
     try:
-        canonical = canonical_json(json.loads(data, object_pairs_hook=_unique))
+        canonical = canonical_json(json.loads(data, object_pairs_hook=unique))
         loaded = kind.model_validate_json(data, strict=True)
     except (ValueError, RecursionError) as error:
         first = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -287,13 +287,6 @@ def load(kind: type[T], data: bytes, *, where: str) -> T:
     if canonical != data:
         raise ReleaseInvalid("is not canonical JSON", where=where)
     return loaded
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return document
 
 
 def release_key(model: str, release: str, name: str = "") -> str:
