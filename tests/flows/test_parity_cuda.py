@@ -144,7 +144,7 @@ def test_an_api_that_does_not_answer_is_a_reason_and_no_crash(home, monkeypatch)
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
-        assert cuda_worker().startswith("Prefect's API did not say whether a GPU worker is online")
+        assert cuda_worker().startswith("Prefect's API did not say whether a worker of 'cuda' is online")
 
 
 def test_a_release_sends_its_models_together_and_a_worker_without_a_gpu_answers_not_run_for_each(home, staged, worker):
