@@ -71,8 +71,9 @@ def python_package(name: str, version: str) -> Component:
 
 
 def debian_package(name: str, version: str, architecture: str, release: str) -> Component:
-    """release: such as `debian-12`."""
-    purl = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}&distro={release}"
+    """release: such as `debian-12`; scanners look a package up by the first part of it, who made the distribution."""
+    vendor = release.partition("-")[0]
+    purl = f"pkg:deb/{quote(vendor)}/{quote(name)}@{quote(version)}?arch={architecture}&distro={release}"
     return _package(purl, name, version)
 
 

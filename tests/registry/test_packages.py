@@ -9,9 +9,11 @@ import os
 import tarfile
 
 import pytest
+import zstandard
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from infra.registry import packages
 from infra.registry.append import pull_base
 from infra.registry.client import Client
 from infra.registry.layer import layer
@@ -115,6 +117,40 @@ def test_an_opaque_folder_hides_what_is_below_and_not_what_its_own_layer_holds(c
 def test_a_layer_that_is_no_tar_is_named(client, tmp_path):
     with pytest.raises(ImageInvalid, match="is no layer that can be read here"):
         installed(client, image_of(client, tmp_path, b"this is no tar" * 100))
+
+
+@pytest.mark.server
+def test_a_layer_in_zstd_is_read_too(client, tmp_path):
+    """Images can be built on one, so a bill of materials can not stop at it after the commit."""
+    tar = gzip.decompress(packed({"a/numpy-1.dist-info/METADATA": NUMPY}))
+    base = image_of(client, tmp_path, zstandard.compress(tar[:1024]) + zstandard.compress(tar[1024:]))
+    assert purls(installed(client, base)) == ["pkg:pypi/numpy@2.4.6"]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("limit", "small"), [("MAX_KEPT_BYTES", len(NUMPY) * 2 - 1), ("MAX_FILES", 1)])
+def test_more_than_lists_of_packages_hold_is_refused_and_not_cut_short(client, tmp_path, monkeypatch, limit, small):
+    """By the sum over layers: a few kilobytes can unpack to gigabytes."""
+    base = image_of(client, tmp_path, *(packed({f"a/{n}.dist-info/METADATA": NUMPY}) for n in ("one", "two")))
+    assert len(installed(client, base)) == 2
+    monkeypatch.setattr(packages, limit, small)
+    with pytest.raises(ImageInvalid, match="holds more than lists of packages do"):
+        installed(client, base)
+
+
+@pytest.mark.server
+def test_a_header_of_megabytes_is_not_taken_whole(client, tmp_path):
+    """Python's tarfile before 3.11.10 searches it for minutes (CVE-2024-6232)."""
+    head = tarfile.TarInfo("././@PaxHeader")
+    head.type, head.size = tarfile.XHDTYPE, 3_000_000
+    tar = head.tobuf(tarfile.USTAR_FORMAT) + b"0" * (3_000_000 + -3_000_000 % 512) + bytes(1024)
+    with pytest.raises(ImageInvalid, match="is no layer that can be read here"):
+        installed(client, image_of(client, tmp_path, gzip.compress(tar)))
+
+
+def test_a_package_is_of_the_distribution_that_the_image_says():
+    files = {"var/lib/dpkg/status": STATUS.encode(), "usr/lib/os-release": b'ID=ubuntu\nVERSION_ID="24.04"\n'}
+    assert purls(components(files)) == ["pkg:deb/ubuntu/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=ubuntu-24.04"]
 
 
 def test_the_bill_of_an_image_is_valid_cyclonedx_and_the_same_each_time():
