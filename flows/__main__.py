@@ -80,22 +80,16 @@ def _started(api: PrefectApi) -> None:
 def _without_work(source: str, channel: str) -> End | None:
     """The end of a source that is unchanged, or that can not even be planned; None where there is work."""
     from flows.ends import end_of
-    from infra.settings import settings
+    from flows.promoted import promoted
     from packhouse.errors import PackhouseError
-    from tasks.commit import promote
-    from tasks.follow import follow
     from tasks.plan import plan
-    from tasks.register import register
+    from tasks.sign import to_be_signed
 
     try:
         planned = plan.fn(source)
-        if planned.record is None:
+        if planned.record is None or to_be_signed(planned.record):
             return None
-        released = promote.fn(planned.record, channel, source=source, again=True, approve=planned.spec.gates.approve)
-        if released.image:
-            follow.fn(released)
-        if settings().mlflow_uri:
-            register.fn(released, source)
+        released = promoted(planned.record, planned.spec, channel, source, again=True, plain=True)
         return end_of(source, released)
     except PackhouseError as error:
         return end_of(source, error)

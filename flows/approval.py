@@ -12,11 +12,10 @@ from prefect.runtime import deployment
 from pydantic import Field
 
 from flows.ends import End, Status, end_of
+from flows.promoted import followed
 from infra.settings import settings
 from packhouse.errors import NotApproved, PackhouseError
 from tasks.commit import approve
-from tasks.follow import follow
-from tasks.register import register
 
 
 class Approval(RunInput):
@@ -64,10 +63,7 @@ def _decided(end: End, answer: Approval | str) -> End:
             words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
         released = approve(end.model, end.release, end.channel, end.source, by=answer.by)
-        if released.image:
-            follow(released)
-        if settings().mlflow_uri:
-            register(released, end.source)
+        followed(released, end.source)
         moved = end_of(end.source, released)
     except PackhouseError as error:
         moved = end_of(end.source, error)

@@ -16,18 +16,15 @@ from flows.batches import MODELS, batches, member
 from flows.cancel import cancellable
 from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
 from flows.progress import Progress
+from flows.promoted import promoted
 from flows.talk import ENDS, talk_to_prefect
-from infra.settings import settings
 from infra.workshop import workshop
-from packhouse.manifest import ChannelName, Record
-from packhouse.spec import Spec
+from packhouse.manifest import ChannelName
 from tasks.artifacts import show
-from tasks.attach import attach, modelpack
 from tasks.canary import canary, unserved
-from tasks.commit import commit, promote
+from tasks.commit import commit
 from tasks.export import export
 from tasks.fetch import fetch
-from tasks.follow import follow
 from tasks.gate import gate
 from tasks.image import image
 from tasks.judge import judge
@@ -38,10 +35,8 @@ from tasks.plan import plan
 from tasks.publish import publish, upload
 from tasks.quantise import quantise
 from tasks.refer import refer
-from tasks.register import register
 from tasks.report import report
 from tasks.runs import leave
-from tasks.sign import sign
 from tasks.states import Judged, LeftOut, Released
 
 RESULTS = "json"
@@ -68,7 +63,7 @@ def line(source: str, channel: ChannelName) -> Released:
     started = time.monotonic()
     planned = plan(source)
     if planned.record:
-        return _promoted(planned.record, planned.spec, channel, source, again=True)
+        return promoted(planned.record, planned.spec, channel, source, again=True)
     fetched = fetch(planned)
     gated = gate(fetched)
 
@@ -96,26 +91,9 @@ def line(source: str, channel: ChannelName) -> Released:
     published = publish(packed, summary, [done.result() for done in uploads])
     proven = canary(image(published)) if planned.spec.image else unserved(published)
     record = commit(proven)
-    released = _promoted(record, planned.spec, channel, source)
+    released = promoted(record, planned.spec, channel, source)
     show(summary, packed, proven)
     return released.model_copy(update={"size": sum(artifact.size for artifact in packed.manifest.artifacts)})
-
-
-def _promoted(record: Record, spec: Spec, channel: ChannelName, source: str, *, again: bool = False) -> Released:
-    """Signed first, if it is to be; then the channel; what others see of it goes after it. A run that was killed in
-    between does it again."""
-    if workshop().settings.signs:
-        sign(record)
-    if record.image:
-        attach(record)
-    if record.image and spec.image and spec.image.modelpack:
-        modelpack(record, spec)
-    released = promote(record, channel, source=source, again=again, approve=spec.gates.approve)
-    if record.image:
-        follow(released)
-    if settings().mlflow_uri:
-        register(released, source)
-    return released
 
 
 @flow(

@@ -51,6 +51,11 @@ def sign(record: Record) -> None:
             line.note(sign_release(found))
 
 
+def to_be_signed(record: Record) -> bool:
+    """Whether a signature is asked for, and is not there."""
+    return workshop().settings.signs and not is_signed(find(workshop().store, f"{record.model}/{record.release}"))
+
+
 def sign_release(found: Found) -> str:
     """Every byte is read from the store and hashed against the manifest first; the signature is over what was read.
 

@@ -20,7 +20,7 @@ from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
 from packhouse.dsse import make_keys
 from packhouse.errors import NotFound, SignatureInvalid, Stopping
-from packhouse.manifest import SIGNATURE, release_key
+from packhouse.manifest import SIGNATURE, channel_key, release_key
 from packhouse.releases import find, read_channel
 from packhouse.signatures import Trusted
 from packhouse.store import open_store
@@ -123,6 +123,20 @@ def test_what_was_released_before_there_was_a_key_is_signed_by_a_command(home, s
     refused = packhouse("verify", "linear@latest", home=home, PACKHOUSE_TRUST=str(other))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "is not signed by anybody who is trusted here" in refused.stderr
+
+
+def test_the_command_signs_what_is_unchanged_and_was_not_signed(home, staged, keys):
+    """Also what a run left that was killed between its record and its signature: no channel moves without one."""
+    source = staged("linear")
+    (end,) = release([source])
+    (home / "store" / channel_key("linear", "latest")).unlink()
+    gone = packhouse("release", source, home=home, PACKHOUSE_SIGNING_KEY=str(home / "gone.pem"))
+    assert gone.returncode == 2, gone.stdout
+    with pytest.raises(NotFound):
+        read_channel(open_store(str(home / "store")), "linear", "latest")
+    done = packhouse("release", source, home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
+    assert done.stdout == f"released linear/{end.release} latest#1\n", done.stderr
+    assert by_whom("linear", keys[1]).startswith("key ")
 
 
 def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, staged, configured, keys, tmp_path):
