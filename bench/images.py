@@ -32,7 +32,7 @@ MB = 1_000_000
 SIZES = {10 * MB: 5, 100 * MB: 3, 400 * MB: 3}
 """Bytes of the model -> rounds."""
 FLEET, FLEET_BYTES, BY_DOCKER, THREADS = 1000, 10 * MB, 20, 2
-GOAL_LARGE, GOAL_FLEET, GOAL_FLEET_S, GOAL_MB = 5.0, 6.0, 180.0, 64
+GOAL_MB = 64
 
 
 def main(fleet: int) -> int:

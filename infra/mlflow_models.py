@@ -6,13 +6,13 @@ A version's tags are written with it, so a version that is there is whole; its f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.mlflow import SOURCE, Tracking
+from infra.mlflow import EXPERIMENTS, SOURCE, Tracking
 from infra.pyfunc.folder import Ids
 from packhouse.errors import SourceNotAllowed
 
@@ -128,8 +128,6 @@ class Models(Tracking):
 
     def _last(self, filter: str) -> list[Any]:
         """The runs of every experiment, the last that began first."""
-        from infra.mlflow import EXPERIMENTS
-
         ids = sorted(dict(self._experiments(())))
         found: list[Any] = []
         for start in range(0, len(ids), EXPERIMENTS):
@@ -138,15 +136,15 @@ class Models(Tracking):
         return sorted(found, key=lambda run: -(run.info.start_time or 0))
 
     @staticmethod
-    def _absent() -> Any:
+    @contextmanager
+    def _absent() -> Iterator[None]:
         from mlflow.exceptions import MlflowException
 
-        class Absent(suppress):
-            def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-                codes = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-                return isinstance(error, MlflowException) and error.error_code in codes
-
-        return Absent()
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
 
 
 def _quoted(text: str) -> str:

@@ -41,7 +41,7 @@ class Signer:
         from model_signing import hashing
 
         beside = [Path(name) for name in sorted(MEASURED | {SIGNATURE, IMAGE_BUNDLES})]
-        hashed = hashing.Config()  # type: ignore[no-untyped-call]
+        hashed = hashing.Config()  # type: ignore[no-untyped-call]  # the library annotates no __init__
         hashed = hashed.use_file_serialization().set_ignored_paths(paths=beside, ignore_git_paths=False)
         return self._signed(lambda config, path: config.set_hashing_config(hashed).sign(folder, path))
 
@@ -96,7 +96,7 @@ def signer(settings: Settings) -> Signer | None:
 def _new() -> Config:
     from model_signing.signing import Config
 
-    return Config()  # type: ignore[no-untyped-call]
+    return Config()  # type: ignore[no-untyped-call]  # the library annotates no __init__
 
 
 def _with_key(key: Path, password: str) -> Config:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from packhouse.errors import Contention, NotFound, Refused, SpecInvalid, printable
 from packhouse.manifest import (
+    CHANNEL,
     MAX_DOCUMENT_BYTES,
     PRODUCTION,
     REMEMBERED,
@@ -26,7 +27,6 @@ from packhouse.store import Store
 
 ATTEMPTS = 8
 MAX_NAME = 200
-CHANNEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 class Stays(StrEnum):
@@ -125,7 +125,7 @@ def change(
 
     Raises SpecInvalid: it is no channel's name. Contention: others moved it at the same time, again and again. And what
     `decide` raises."""
-    if not CHANNEL.fullmatch(channel):
+    if not re.fullmatch(CHANNEL, channel):
         raise SpecInvalid("is no channel's name", where=channel[:80], want="a-z, 0-9 and -, 63 at most")
     key = channel_key(model, channel)
     for _ in range(ATTEMPTS):

@@ -22,16 +22,16 @@ from packhouse import __version__, channels, exits
 from packhouse.digest import short
 from packhouse.dsse import make_keys
 from packhouse.errors import NotFound, Refused, ReleaseInvalid, SpecInvalid, printable
-from packhouse.fetching import fetch
+from packhouse.fetching import fetch, home
 from packhouse.latency import TIMING_HEADINGS, timing_cells
-from packhouse.manifest import MAX_DOCUMENT_BYTES, PRODUCTION, REPORT_JSON, Channel, Why, load
+from packhouse.manifest import PRODUCTION, REPORT_JSON, Channel, Why, load
 from packhouse.releases import Found, at_prefix, find, read_channel, releases
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
 from packhouse.signatures import Trusted, check_release
-from packhouse.spec import SPEC_FILE, Format, Spec, parse, read
+from packhouse.spec import SPEC_FILE, Format, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
-from packhouse.verify import read_manifest, verify
+from packhouse.verify import read_manifest, read_spec, verify
 
 TYPERS = {2: exits.USAGE, 1: exits.UNAVAILABLE}
 """What typer ends with: wrong usage, and output that nobody reads any more."""
@@ -68,10 +68,6 @@ ReleaseArgument = Annotated[str, typer.Argument(help="model@channel, model/relea
 StoredArgument = Annotated[str, typer.Argument(help="model@channel or model/release.")]
 
 
-def home() -> Path:
-    return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser().resolve()
-
-
 def the_store(url: str) -> Store:
     return Retrying(open_store(url or str(home() / "store")))
 
@@ -104,7 +100,7 @@ def stage(
     staged = stage_folder(folder, document, to=to, announce_to=announce)
     for note in staged.notes:
         talk.print(note, markup=False)
-    print(staged.url)  # noqa: T201
+    print(staged.url)
 
 
 @app.command()
@@ -125,16 +121,16 @@ def release(
 
 
 @app.command("verify")
-def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: TrustOption = []) -> None:  # noqa: B006
+def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: TrustOption = []) -> None:
     """Prove a release from its bytes alone: digests, then every format on the golden inputs, without model code. With
     --trust, also who signed it."""
-    found, trusted = resolve(release, store), Trusted.read(trust) if trust else None
+    found, trusted = resolve(release, store), Trusted.asked(trust)
     with talk.status(f"verifying {release}"):
         proven = verify(found, trusted)
     formats = " ".join(format.value for format in proven.formats)
     signed = f" signed by {proven.signed_by}" if trusted else ""
     words = f"{proven.model}/{proven.release} record {short(proven.record)} {proven.files} files {formats}{signed}"
-    print(f"verified {words}")  # noqa: T201
+    print(f"verified {words}")
 
 
 @app.command()
@@ -153,7 +149,7 @@ def keys(
 ) -> None:
     """Make a pair of keys to sign releases with: ECDSA on P-256. Never overwrites one."""
     for path in make_keys(folder):
-        print(path)  # noqa: T201
+        print(path)
 
 
 @app.command()
@@ -167,7 +163,7 @@ def show(
 ) -> None:
     """Show a release's report: formats, sizes, latency, parity, accuracy, verdicts."""
     found = resolve(release, store)
-    data, _ = found.store.get(f"{found.prefix}{REPORT_JSON}", limit=MAX_DOCUMENT_BYTES)
+    data = found.document(REPORT_JSON)
     report = load(Report, data, where=REPORT_JSON)
     manifest = read_manifest(found, found.record)
     if (report.model, report.release) != (manifest.model, manifest.release):
@@ -180,9 +176,9 @@ def show(
         return
     print_report(report)
     for artifact in manifest.artifacts:
-        print(f"{artifact.digest.removeprefix('sha256:')}  {artifact.name}  {size(artifact.size)}")  # noqa: T201
+        print(f"{artifact.digest.removeprefix('sha256:')}  {artifact.name}  {size(artifact.size)}")
     if image := found.record.image:
-        print(image.reference)  # noqa: T201
+        print(image.reference)
 
 
 @app.command()
@@ -194,7 +190,7 @@ def ls(
     listed = 0
     for entry in releases(the_store(store), model):
         listed += 1
-        print(f"{entry.model}/{entry.release} {' '.join(entry.channels)}".rstrip())  # noqa: T201
+        print(f"{entry.model}/{entry.release} {' '.join(entry.channels)}".rstrip())
     if not listed:
         talk.print(f"no releases{f' of {model}' if model else ''} in {the_store(store).url}")
         raise typer.Exit(3)
@@ -210,7 +206,7 @@ def promote(
     release: StoredArgument,
     channel: Annotated[str, typer.Argument(help="The channel that moves to it, such as production.")],
     by: Annotated[str, typer.Option("--by", help="Who does it; needed where the spec asks for approval.")] = "",
-    trust: TrustOption = [],  # noqa: B006
+    trust: TrustOption = [],
     store: StoreOption = "",
 ) -> None:
     """Move a channel to a release, with --trust to a signed one only. Where its spec says `approve = true`, moving
@@ -219,9 +215,9 @@ def promote(
     place = the_store(store)
     found = find(place, release)
     record = found.record
-    if trust:
-        check_release(found, record, read_manifest(found, record), Trusted.read(trust))
-    if channels.guarded(spec_of(found).gates.approve, channel) and not by:
+    if trusted := Trusted.asked(trust):
+        check_release(found, read_manifest(found, record), trusted)
+    if channels.guarded(read_spec(found).gates.approve, channel) and not by:
         where = f"{record.model}@{channel}"
         raise Refused("a person must approve this release", where=where, next="--by says who does")
     who = by or os.environ.get("USER", "")
@@ -251,7 +247,7 @@ def history(
     """Show a channel's moves, the latest first: serial, release, when, why and by whom."""
     model, name = channel_of(channel)
     for move in channels.history(read_channel(the_store(store), model, name)):
-        print(channels.line(move))  # noqa: T201
+        print(channels.line(move))
 
 
 @app.command("fetch")
@@ -260,11 +256,11 @@ def fetch_command(
     destination: Annotated[Path, typer.Argument(help="The folder that it becomes; not there yet, or this release.")],
     format: Annotated[
         list[str], typer.Option("--format", help="Only what a server needs of this format; may be given again.")
-    ] = [],  # noqa: B006
+    ] = [],
     floor: Annotated[
         int, typer.Option("--floor", help="The least serial that the channel may have; more is remembered.", min=0)
     ] = 0,
-    trust: TrustOption = [],  # noqa: B006
+    trust: TrustOption = [],
     store: StoreOption = "",
 ) -> None:
     """Download a release for use: every byte checked, the folder whole or not there. Prints the folder. A channel that
@@ -278,7 +274,7 @@ def fetch_command(
         formats=[Format(each) for each in format] if set(format) <= set(Format) else unknown(format),
     )
     talk.print(f"{fetched.release}: {fetched.got} files fetched, {fetched.kept} were there", markup=False)
-    print(fetched.folder)  # noqa: T201
+    print(fetched.folder)
 
 
 @app.command()
@@ -302,7 +298,7 @@ def demo(store: StoreOption = "") -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    print(__version__)  # noqa: T201
+    print(__version__)
 
 
 def channel_of(text: str) -> tuple[str, str]:
@@ -313,17 +309,11 @@ def channel_of(text: str) -> tuple[str, str]:
     return model, name
 
 
-def spec_of(found: Found) -> Spec:
-    """The spec that the release was made from, by its digest."""
-    artifact = read_manifest(found, found.record).artifact(SPEC_FILE)
-    return parse(b"".join(found.store.read(f"{found.prefix}{SPEC_FILE}", digest=artifact.digest, size=artifact.size)))
-
-
 def moved(store: Store, model: str, channel: str, decide: Callable[[Channel | None], channels.Answer]) -> None:
     """Moves it, and says where it stands. Exit status 3 where it stays."""
     here, answer = channels.change(store, model, channel, decide)
     if here:
-        print(f"{model}/{here.release} {channel}#{here.serial}")  # noqa: T201
+        print(f"{model}/{here.release} {channel}#{here.serial}")
     if isinstance(answer, channels.Stays):
         raise typer.Exit(3)
 
@@ -345,7 +335,7 @@ def print_report(report: Report) -> None:
     print_table(f"{report.model} {report.release}", HEADINGS, map(cells, report.rows))
     for row in report.rows:
         if row.onnx:
-            print(f"{row.format}: {reads(row.onnx)}")  # noqa: T201
+            print(f"{row.format}: {reads(row.onnx)}")
 
 
 def print_latency(report: Report) -> None:

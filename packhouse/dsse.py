@@ -21,6 +21,7 @@ from packhouse.errors import SignatureInvalid, SpecInvalid, Unavailable
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
+STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
@@ -83,7 +84,7 @@ def opened(bundle: bytes, key: PublicKey, *, where: str) -> dict[str, Any] | Non
     if not key.signed(payload, signature):
         raise SignatureInvalid("its signature is not of these bytes", where=where, got=str(key))
     statement = read_unique(payload, where)
-    if statement.get("_type") != "https://in-toto.io/Statement/v1":
+    if statement.get("_type") != STATEMENT:
         raise SignatureInvalid("signs something that is no statement", where=where)
     return statement
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packhouse.artifact import Artifact
-from packhouse.digest import digest_bytes, digest_file, verified
-from packhouse.errors import NotFound, Refused, ReleaseInvalid, SignatureInvalid, StoreRefusal, StoreUnavailable
+from packhouse.digest import digest_bytes, digest_file
+from packhouse.errors import NotFound, Refused, ReleaseInvalid, StoreRefusal, StoreUnavailable
 from packhouse.manifest import (
+    CHANNEL,
     GOLDEN,
     MANIFEST,
-    MAX_DOCUMENT_BYTES,
     PROVENANCE,
     RECORD,
     SIGNATURE,
@@ -29,7 +29,7 @@ from packhouse.manifest import (
     Manifest,
 )
 from packhouse.releases import Found, find, read_channel
-from packhouse.signatures import Trusted, check_bytes
+from packhouse.signatures import Trusted, check_release, said_of
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import Retrying, Store, open_store
 from packhouse.store.retrying import Patience
@@ -37,7 +37,7 @@ from packhouse.verify import manifest_bytes, parsed_manifest
 
 AT_A_TIME = 4
 _TEMPORARY = re.compile(r"\.[A-Za-z0-9._@-]+\.\d+-[0-9a-f]{8}")
-_CHANNEL = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([a-z0-9][a-z0-9-]{0,62})")
+_CHANNEL = re.compile(rf"([a-z0-9][a-z0-9-]{{0,62}})@({CHANNEL})")
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,14 @@ def fetch(
     says. Refused: a serial below the floor, or something else stands at the destination. And the store's errors.
     """
     place, destination = Retrying(open_store(store)), Path(destination).expanduser().absolute()
-    memory = Path(floors) if floors else _home() / "floors"
+    memory = Path(floors) if floors else home() / "floors"
     release, serial = _resolved(place, reference, floor, memory)
     found = find(place, release)
     record = found.record
     listed = manifest_bytes(found, record)
     manifest = parsed_manifest(listed, found, record)
-    trusted = Trusted.read(trust)
-    said = _said(found)
-    signed_by = _signed_by(found, said, manifest, trusted) if trusted != Trusted() else ""
+    trusted, said = Trusted.asked(trust), said_of(found)
+    signed_by = check_release(found, manifest, trusted, said) if trusted else ""
     wanted = _wanted(manifest, formats)
     documents = {**said, MANIFEST: listed, RECORD: found.record_bytes}
     with _held(destination, found) as folder:
@@ -198,29 +197,9 @@ def _one(found: Found, artifact: Artifact, folder: Path) -> bool:
     target = folder / artifact.name
     if target.is_file() and target.stat().st_size == artifact.size and digest_file(target) == artifact.digest:
         return False
-    key = f"{found.prefix}{artifact.name}"
-
-    def download() -> None:
-        stream = found.store.read(key, digest=artifact.digest, size=artifact.size)
-        _write(target, verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name))
-
-    Patience().again(download, after=StoreUnavailable, never=StoreRefusal)  # also where it breaks off in the middle
+    # The store's own patience ends with the first byte; here also what breaks off in the middle is begun again.
+    Patience().again(lambda: _write(target, found.read(artifact)), after=StoreUnavailable, never=StoreRefusal)
     return True
-
-
-def _said(found: Found) -> dict[str, bytes]:
-    """What is said about the record: read once, so that what is checked is what is kept."""
-    said = {}
-    for name in (PROVENANCE, SIGNATURE):
-        with contextlib.suppress(NotFound):  # only what is signed has them
-            said[name], _ = found.store.get(f"{found.prefix}{name}", limit=MAX_DOCUMENT_BYTES)
-    return said
-
-
-def _signed_by(found: Found, said: dict[str, bytes], manifest: Manifest, trusted: Trusted) -> str:
-    if missing := sorted({PROVENANCE, SIGNATURE} - said.keys()):
-        raise SignatureInvalid("is not signed", where=f"{manifest.model}/{manifest.release}: no {missing[0]}")
-    return check_bytes(said[SIGNATURE], found.record_bytes, manifest, trusted, provenance=said[PROVENANCE])
 
 
 def _write(target: Path, stream: Iterable[bytes]) -> None:
@@ -245,8 +224,9 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _home() -> Path:
-    return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser()
+def home() -> Path:
+    """Where this machine's user keeps what packhouse remembers."""
+    return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser().resolve()
 
 
 def _floor_name(store: Store, reference: str) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from packhouse.dsse import read_unique
+from packhouse.dsse import PAYLOAD, read_unique
 from packhouse.errors import SignatureInvalid, Unavailable, squeezed
 
 
@@ -39,7 +39,7 @@ def opened_by_authority(
             except Exception as error:  # the library and OpenSSL raise what they like: none of it means "signed"
                 why = squeezed(error or type(error).__name__, 160)
                 continue
-            if kind == "application/vnd.in-toto+json":
+            if kind == PAYLOAD:
                 return read_unique(payload, where), name
     raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, got=why)
 

@@ -220,7 +220,8 @@ class Record(Frozen):
         return self
 
 
-ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+CHANNEL = r"[a-z0-9][a-z0-9-]{0,62}"
+ChannelName = Annotated[str, Field(pattern=f"^{CHANNEL}$")]
 PRODUCTION = "production"
 """The channel that a spec can guard with `approve = true`."""
 

@@ -11,14 +11,13 @@ from typing import Any
 
 from packhouse.artifact import Artifact, Verdict
 from packhouse.digest import canonical_json
+from packhouse.dsse import STATEMENT
 from packhouse.manifest import MANIFEST, Inputs, Made, Manifest, Record
 from packhouse.spec import SPEC_FILE
 
-STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 SIGNED = "https://sigstore.dev/cosign/sign/v1"
 BUILD_TYPE = "urn:packhouse:release:v1"
-MEDIA_TYPE = "application/vnd.in-toto+json"
 
 
 def statement(record: Record, manifest: Manifest) -> dict[str, Any]:

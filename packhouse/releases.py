@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from packhouse.artifact import Artifact
 from packhouse.errors import NotFound
 from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, channel_key, load, release_key
 from packhouse.store import Store
@@ -25,6 +27,20 @@ class Found:
     @property
     def record(self) -> Record:
         return load(Record, self.record_bytes, where=RECORD)
+
+    def document(self, name: str) -> bytes:
+        """A small file whose digest the caller compares. Raises NotFound, LimitExceeded, and the store's errors."""
+        return self.store.get(f"{self.prefix}{name}", limit=MAX_DOCUMENT_BYTES)[0]
+
+    def read(self, artifact: Artifact) -> Iterator[bytes]:
+        """Its bytes; raises DigestMismatch at the end unless they are the named ones. NotFound, at the call."""
+        return self.store.read(f"{self.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
+
+    def save(self, artifact: Artifact, path: Path) -> None:
+        """Raises as `read`; the file may then be there in part."""
+        with path.open("wb") as file:
+            for chunk in self.read(artifact):
+                file.write(chunk)
 
 
 def find(store: Store, reference: str) -> Found:

@@ -52,6 +52,11 @@ def open_format(
 
 
 def _onnx(path: Path, text: Vocabularies, threads: int) -> Runner:
+    return onnx_runner(onnx_session(path, threads), text)
+
+
+def onnx_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """threads: of one call; 0: as ONNX Runtime thinks."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
     import onnxruntime
 
@@ -59,7 +64,7 @@ def _onnx(path: Path, text: Vocabularies, threads: int) -> Runner:
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     if threads > 1:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnx_runner(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), text)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def onnx_runner(session: onnxruntime.InferenceSession, text: Vocabularies) -> Runner:

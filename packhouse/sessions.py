@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
 from packhouse.manifest import Manifest, Processors, Release
 from packhouse.processors import has_vnni
 from packhouse.releases import at_prefix
+from packhouse.runtime import onnx_session
 from packhouse.signatures import Trusted, check_release
 from packhouse.spec import Format
 from packhouse.store import FileStore
@@ -33,15 +33,12 @@ def open_session(
     """
     place = Path(folder).expanduser().absolute()
     found = at_prefix(FileStore(place), "")
-    record = found.record
-    manifest = read_manifest(found, record)
-    trusted = Trusted.read(trust)
-    if trusted != Trusted():
-        check_release(found, record, manifest, trusted)
+    manifest = read_manifest(found, found.record)
+    if trusted := Trusted.asked(trust):
+        check_release(found, manifest, trusted)
     made = _chosen(manifest, place, format)
     for name in filter(None, (made.file, made.data)):
-        artifact = manifest.artifact(name)
-        for _ in found.store.read(name, digest=artifact.digest, size=artifact.size):
+        for _ in found.read(manifest.artifact(name)):
             pass  # the reader itself fails at the end where they are other bytes
     return _session(place / made.file, threads)
 
@@ -58,14 +55,9 @@ def _chosen(manifest: Manifest, folder: Path, format: Format | None) -> Release:
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: a thread, and a file in the home folder
     try:
-        import onnxruntime
+        return onnx_session(path, threads)
     except ImportError as error:
         raise Unavailable("onnxruntime is not installed", next="pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors have no class of their own
         raise ReleaseInvalid(f"does not load: {error}", where=path.name) from error

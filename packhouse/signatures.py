@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from packhouse.digest import digest_bytes, short
 from packhouse.dsse import PublicKey, check_certificates, opened, unchecked
 from packhouse.errors import NotFound, SignatureInvalid, SpecInvalid
 from packhouse.foreign_signers import Identity, opened_by_authority
-from packhouse.manifest import MANIFEST, MAX_DOCUMENT_BYTES, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, load
+from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, load
 from packhouse.releases import Found
 
 OMS = "https://model_signing/signature/v1.0"
@@ -72,13 +73,19 @@ class Trusted:
             trusted = trusted._with(Path(path))
         return trusted
 
+    @classmethod
+    def asked(cls, paths: Iterable[str | Path]) -> Trusted | None:
+        """None where no file is given: then no signature is asked for. Raises as `read`."""
+        given = list(paths)
+        return cls.read(given) if given else None
+
     def _with(self, path: Path) -> Trusted:
         if path.suffix == ".toml":
             return self._with_policy(path)
         if b"-----BEGIN CERTIFICATE-----" in _bytes(path):
             check_certificates(path)
-            return Trusted(self.keys, (*self.authorities, path), self.identities, self.policies)
-        return Trusted((*self.keys, PublicKey(path)), self.authorities, self.identities, self.policies)
+            return replace(self, authorities=(*self.authorities, path))
+        return replace(self, keys=(*self.keys, PublicKey(path)))
 
     def _with_policy(self, path: Path) -> Trusted:
         try:
@@ -91,8 +98,8 @@ class Trusted:
                 trusted = trusted._with(path.parent / name)
             if entry.identity or entry.issuer:
                 identity = Identity(entry.identity, entry.issuer)
-                trusted = Trusted(trusted.keys, trusted.authorities, (*trusted.identities, identity), trusted.policies)
-        return Trusted(trusted.keys, trusted.authorities, trusted.identities, (*trusted.policies, policy))
+                trusted = replace(trusted, identities=(*trusted.identities, identity))
+        return replace(trusted, policies=(*trusted.policies, policy))
 
     def open(self, bundle: bytes, *, where: str) -> tuple[dict[str, Any], str]:
         """The statement, and who signed it. Raises SignatureInvalid: nobody whom we trust."""
@@ -105,15 +112,24 @@ class Trusted:
         raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, want=known)
 
 
-def check_release(found: Found, record: Record, manifest: Manifest, trusted: Trusted) -> str:
-    """Who signed the release, for people. Raises SignatureInvalid: why it does not count; and the store's errors."""
-    where = f"{record.model}/{record.release}"
-    try:
-        bundle, _ = found.store.get(f"{found.prefix}{SIGNATURE}", limit=MAX_DOCUMENT_BYTES)
-        provenance, _ = found.store.get(f"{found.prefix}{PROVENANCE}", limit=MAX_DOCUMENT_BYTES)
-    except NotFound as error:
-        raise SignatureInvalid("is not signed", where=where, next="`packhouse sign` signs what is there") from error
-    return check_bytes(bundle, found.record_bytes, manifest, trusted, provenance=provenance)
+def said_of(found: Found) -> dict[str, bytes]:
+    """Name -> bytes of what is said about the record; only what is signed has them. Raises the store's errors."""
+    said = {}
+    for name in (PROVENANCE, SIGNATURE):
+        with suppress(NotFound):
+            said[name] = found.document(name)
+    return said
+
+
+def check_release(found: Found, manifest: Manifest, trusted: Trusted, said: Mapping[str, bytes] | None = None) -> str:
+    """Who signed the release, for people. said: where the caller has read it, so that what is checked is what it has.
+
+    Raises SignatureInvalid: why it does not count; and the store's errors."""
+    said = said_of(found) if said is None else said
+    if missing := sorted({PROVENANCE, SIGNATURE} - said.keys()):
+        where, next = f"{manifest.model}/{manifest.release}: no {missing[0]}", "`packhouse sign` signs what is there"
+        raise SignatureInvalid("is not signed", where=where, next=next)
+    return check_bytes(said[SIGNATURE], found.record_bytes, manifest, trusted, provenance=said[PROVENANCE])
 
 
 def check_bytes(
@@ -167,7 +183,7 @@ def signed_files(statement: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def _insist(policy: Policy, record_bytes: bytes, manifest: Manifest) -> None:
-    record, where = Record.model_validate_json(record_bytes), f"{manifest.model}/{manifest.release}"
+    record, where = load(Record, record_bytes, where=RECORD), f"{manifest.model}/{manifest.release}"
     source = record.provenance.source if record.provenance else ""
     builder = record.provenance.builder if record.provenance else ""
     if policy.sources and not any(f"{source}/".startswith(f"{each.rstrip('/')}/") for each in policy.sources):

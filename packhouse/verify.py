@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from packhouse.digest import digest_bytes, short, verified
+from packhouse.digest import digest_bytes, short
 from packhouse.errors import DigestMismatch, LimitExceeded, ReleaseInvalid, Unavailable
 from packhouse.manifest import (
     GOLDEN,
     MANIFEST,
-    MAX_DOCUMENT_BYTES,
     UNDIGESTED,
     Manifest,
     Record,
@@ -30,7 +29,7 @@ from packhouse.manifest import (
 )
 from packhouse.releases import Found
 from packhouse.signatures import Trusted, check_release
-from packhouse.spec import SPEC_FILE, Format
+from packhouse.spec import SPEC_FILE, Format, Spec, parse
 
 REPLAY_TIMEOUT_S = 1800
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -64,17 +63,14 @@ def verify(found: Found, trusted: Trusted | None = None) -> Verified:
     errors."""
     record = found.record
     manifest = read_manifest(found, record)
-    signed_by = check_release(found, record, manifest, trusted) if trusted else ""
+    signed_by = check_release(found, manifest, trusted) if trusted else ""
     _check_names(found, manifest)
     _check_runtimes(manifest)
     with tempfile.TemporaryDirectory(prefix="packhouse-verify-") as name:
         folder = Path(name)
         (folder / MANIFEST).write_bytes(dump(manifest))
         for artifact in manifest.artifacts:
-            stream = found.store.read(f"{found.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
-            with (folder / artifact.name).open("wb") as file:
-                for chunk in verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name):
-                    file.write(chunk)
+            found.save(artifact, folder / artifact.name)
         replayed = _replayed(folder, f"{record.model}/{record.release}")
         for made in manifest.formats:
             if refusal := replayed.get(made.format.value, "nobody ran it"):
@@ -92,7 +88,7 @@ def verify(found: Found, trusted: Trusted | None = None) -> Verified:
 
 def manifest_bytes(found: Found, record: Record) -> bytes:
     """The very bytes that the record names. Raises DigestMismatch."""
-    data, _ = found.store.get(f"{found.prefix}{MANIFEST}", limit=MAX_DOCUMENT_BYTES)
+    data = found.document(MANIFEST)
     if digest_bytes(data) != record.manifest or len(data) != record.manifest_size:
         raise DigestMismatch(
             "is not what the record names", where=MANIFEST, got=short(digest_bytes(data)), want=short(record.manifest)
@@ -103,6 +99,11 @@ def manifest_bytes(found: Found, record: Record) -> bytes:
 def read_manifest(found: Found, record: Record) -> Manifest:
     """The manifest that the record names. Raises DigestMismatch, ReleaseInvalid."""
     return parsed_manifest(manifest_bytes(found, record), found, record)
+
+
+def read_spec(found: Found) -> Spec:
+    """The spec that the release was made from, by its digest. Raises as `read_manifest`; SpecInvalid."""
+    return parse(b"".join(found.read(read_manifest(found, found.record).artifact(SPEC_FILE))))
 
 
 def parsed_manifest(data: bytes, found: Found, record: Record) -> Manifest:

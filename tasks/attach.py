@@ -19,7 +19,6 @@ from packhouse.errors import NotFound
 from packhouse.manifest import (
     IMAGE_BUNDLES,
     MANIFEST,
-    MAX_DOCUMENT_BYTES,
     PROVENANCE,
     RECORD,
     SIGNATURE,
@@ -99,15 +98,14 @@ def _files(found: Found) -> list[tuple[Artifact, Path]]:
         download(found.store, f"{found.prefix}{artifact.name}", artifact)
     for name in (RECORD, MANIFEST, PROVENANCE, SIGNATURE):
         with suppress(NotFound):  # only what is signed has the last two
-            data, _ = found.store.get(f"{found.prefix}{name}", limit=MAX_DOCUMENT_BYTES)
-            artifacts.append(cache.write(data, name=name, media_type="application/json"))
+            artifacts.append(cache.write(found.document(name), name=name, media_type="application/json"))
     return [(artifact, cache.path(artifact)) for artifact in sorted(artifacts, key=lambda each: each.name)]
 
 
 def _signed(found: Found, of: str) -> list[Attachment]:
     """The bundles that the signer left in the release's folder; none where nobody signs."""
     try:
-        data, _ = found.store.get(f"{found.prefix}{IMAGE_BUNDLES}", limit=MAX_DOCUMENT_BYTES)
+        data = found.document(IMAGE_BUNDLES)
     except NotFound:
         return []
     return [_bundle(line, of) for line in data.splitlines()]

@@ -19,11 +19,7 @@ from packhouse.digest import digest_bytes
 from packhouse.errors import Contention, Refused, SpecInvalid, Unavailable
 from packhouse.manifest import (
     GOLDEN,
-    MAX_DOCUMENT_BYTES,
-    Manifest,
     Record,
-    load,
-    release_key,
 )
 from packhouse.manifest import MANIFEST as MANIFEST_FILE
 from packhouse.manifest import RECORD as RECORD_FILE
@@ -31,13 +27,14 @@ from packhouse.releases import Found, find, read_channel
 from packhouse.replay import golden_cases
 from packhouse.runtime import as_text
 from packhouse.sources import checked_source
-from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Format, Spec, parse
+from packhouse.spec import SPEC_FILE, Format, Spec, parse
+from packhouse.verify import manifest_bytes, parsed_manifest, read_spec
 from tasks.fetch import download
+from tasks.image import SERVED
 from tasks.stage import one_line, stage
 from tasks.states import Released
 
 ATTEMPTS = 8
-SERVED = (Format.ONNX, Format.ONNX_INT8)
 
 
 def check_asked(spec: Spec) -> None:
@@ -94,8 +91,7 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
 
 def _name(model: str, release: str) -> str:
     """Of the registered model, where the release's spec or the worker asks for one."""
-    data, _ = workshop().store.get(release_key(model, release, SPEC_FILE), limit=MAX_SPEC_BYTES)
-    spec = parse(data)
+    spec = read_spec(find(workshop().store, f"{model}/{release}"))
     return spec.mlflow.name if spec.mlflow else (model if settings().mlflow_register else "")
 
 
@@ -138,18 +134,18 @@ def _tags(record: Record, data: bytes) -> dict[str, str]:
 def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 - frozen
     """The release as a folder that MLflow loads, below `folder`. Each byte is fetched from the store by its digest."""
     record = found.record
-    data, _ = found.store.get(f"{found.prefix}{MANIFEST_FILE}", limit=MAX_DOCUMENT_BYTES)
+    listed = manifest_bytes(found, record)
+    manifest = parsed_manifest(listed, found, record)
     release = folder / FOLDER
     release.mkdir()
-    _put(found, Artifact(name=MANIFEST_FILE, digest=record.manifest, size=record.manifest_size, media_type=""), release)
-    manifest = load(Manifest, data, where=MANIFEST_FILE)
     served = [made for made in manifest.formats if made.format in SERVED]
     if Format.ONNX not in {made.format for made in served}:
         raise SpecInvalid("has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
     names = [SPEC_FILE, GOLDEN, *(name for made in served for name in (made.file, made.data) if name)]
     for name in names:
         _put(found, manifest.artifact(name), release)
-    (release / RECORD_FILE).write_bytes(found.record_bytes)
+    for name, data in {MANIFEST_FILE: listed, RECORD_FILE: found.record_bytes}.items():
+        (release / name).write_bytes(data)
     spec = parse((release / SPEC_FILE).read_bytes())
     cases = golden_cases(release / GOLDEN)
     case = next((case for case in cases if case.real), cases[0])

@@ -13,14 +13,12 @@ from pathlib import Path
 from infra.signer import Signer, signer
 from infra.workshop import workshop
 from packhouse import exits
-from packhouse.artifact import Artifact
-from packhouse.digest import digest_bytes, verified
+from packhouse.digest import digest_bytes
 from packhouse.dsse import unchecked
 from packhouse.errors import KeyAbsent, NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
 from packhouse.manifest import (
     IMAGE_BUNDLES,
     MANIFEST,
-    MAX_DOCUMENT_BYTES,
     PROVENANCE,
     RECORD,
     SIGNATURE,
@@ -74,7 +72,7 @@ def sign_release(found: Found) -> str:
         for name, data in {RECORD: found.record_bytes, MANIFEST: manifest_data, PROVENANCE: told}.items():
             (whole / name).write_bytes(data)
         for artifact in manifest.artifacts:
-            _read(found, artifact, whole / artifact.name)
+            found.save(artifact, whole / artifact.name)
         bundle = _signed(by, whole, found, manifest)
     made = _about_image(by, record, manifest) | {PROVENANCE: told, SIGNATURE: bundle}
     for name, data in made.items():
@@ -87,7 +85,7 @@ def is_signed(found: Found) -> bool:
     for readers to judge."""
     by = None if workshop().settings.sign_pool else signer(workshop().settings)
     try:
-        bundle, _ = found.store.get(f"{found.prefix}{SIGNATURE}", limit=MAX_DOCUMENT_BYTES)
+        bundle = found.document(SIGNATURE)
         said = by.opened(bundle) if by else unchecked(bundle, where=SIGNATURE)
         return said is not None and signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)
     except (NotFound, SignatureInvalid):
@@ -111,13 +109,6 @@ def _about_image(by: Signer, record: Record, manifest: Manifest) -> dict[str, by
     name, digest = record.image.repository, record.image.digest
     said = [signed_image(name, digest), about(statement(record, manifest), name, digest)]
     return {IMAGE_BUNDLES: b"\n".join(by.sign_statement(each) for each in said) + b"\n"}
-
-
-def _read(found: Found, artifact: Artifact, to: Path) -> None:
-    stream = found.store.read(f"{found.prefix}{artifact.name}", digest=artifact.digest, size=artifact.size)
-    with to.open("wb") as file:
-        for chunk in verified(stream, digest=artifact.digest, size=artifact.size, where=artifact.name):
-            file.write(chunk)
 
 
 def _sent(release: str) -> str:

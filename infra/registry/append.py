@@ -107,12 +107,8 @@ def append(
             origin = source or client
             client.upload(repository, entry.digest, entry.size, _copying(origin, base, entry))
             uploaded += 1
-        if not client.has_blob(repository, layer.digest):
-            client.upload(repository, layer.digest, layer.size, layer.stream)
-            uploaded += 1
-        if not client.has_blob(repository, config_entry.digest):
-            client.upload(repository, config_entry.digest, config_entry.size, lambda: iter([config]))
-            uploaded += 1
+        uploaded += client.ensure(repository, layer.digest, layer.size, layer.stream)
+        uploaded += client.ensure_document(repository, config)
         client.put_manifest(repository, digest, manifest, documents.MANIFEST)
     if (there := client.has_manifest(repository, digest)) != digest:
         raise DigestMismatch("is not in the registry after the push", where=where, got=there, want=digest)

@@ -195,6 +195,16 @@ class Client:
                 if not upload.got_further_than(reached):
                     raise
 
+    def ensure(self, repository: str, digest: str, size: int, body: Body) -> bool:
+        """Sends a blob, unless it is there; whether it was sent."""
+        if self.has_blob(repository, digest):
+            return False
+        self.upload(repository, digest, size, body)
+        return True
+
+    def ensure_document(self, repository: str, data: bytes) -> bool:
+        return self.ensure(repository, digest_bytes(data), len(data), lambda: iter([data]))
+
     def ask(
         self,
         method: str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from infra.registry import documents
@@ -17,6 +18,7 @@ from infra.registry.documents import Descriptor
 from infra.registry.reference import Reference
 from packhouse.artifact import Artifact
 from packhouse.digest import chunks, digest_bytes
+from packhouse.manifest import GOLDEN
 
 KIND = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
@@ -74,7 +76,7 @@ class Pack:
 
 
 def kind(name: str) -> str:
-    if name == "golden.safetensors":
+    if name == GOLDEN:
         return DATASET
     return next((found for ending, found in TYPES.items() if name.endswith(ending)), WEIGHT_CONFIG)
 
@@ -84,10 +86,8 @@ def push(client: Client, target: Reference, pack: Pack) -> Reference:
     config, manifest = pack.config(), pack.manifest()
     repository = target.repository
     for artifact, path in pack.files:
-        if not client.has_blob(repository, artifact.digest):
-            client.upload(repository, artifact.digest, artifact.size, lambda path=path: _read(path))  # type: ignore[misc]
-    if not client.has_blob(repository, digest_bytes(config)):
-        client.upload(repository, digest_bytes(config), len(config), lambda: iter([config]))
+        client.ensure(repository, artifact.digest, artifact.size, partial(_read, path))
+    client.ensure_document(repository, config)
     client.put_manifest(repository, digest_bytes(manifest), manifest, documents.MANIFEST)
     return target.at(digest_bytes(manifest))
 

@@ -97,10 +97,8 @@ def _push(
     client: Client, image: Reference, subject: dict[str, Any], attachment: Attachment
 ) -> tuple[dict[str, Any], bool]:
     """Its entry in an index, and whether the registry lists it by itself."""
-    blobs = {digest_bytes(data): data for data in (EMPTY, attachment.data)}
-    for digest, data in blobs.items():
-        if not client.has_blob(image.repository, digest):
-            client.upload(image.repository, digest, len(data), lambda data=data: iter([data]))  # type: ignore[misc]
+    for data in (EMPTY, attachment.data):
+        client.ensure_document(image.repository, data)
     annotations = dict(attachment.annotations)
     config = Descriptor(mediaType=EMPTY_TYPE, digest=digest_bytes(EMPTY), size=len(EMPTY))
     layer = Descriptor(mediaType=attachment.media_type, digest=digest_bytes(attachment.data), size=len(attachment.data))

@@ -79,8 +79,7 @@ def small(whole: Small, tmp_path: Path) -> Small:
 def by_whom(small: Small, *trust: Path) -> str:
     """Without running the formats."""
     found = at_prefix(FileStore(small.folder), "")
-    record = found.record
-    return check_release(found, record, read_manifest(found, record), Trusted.read(trust))
+    return check_release(found, read_manifest(found, found.record), Trusted.read(trust))
 
 
 def refused(small: Small, *trust: Path) -> str:
