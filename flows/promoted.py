@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Task
 
+from infra.settings import settings
 from infra.workshop import workshop
 from packhouse.manifest import ChannelName, Record
 from packhouse.spec import Spec
@@ -42,7 +43,7 @@ def followed(released: Released, source: str, *, plain: bool = False) -> None:
     """What follows a channel: its image's tag, its alias in MLflow."""
     if released.image:
         _call(follow, plain)(released)
-    if workshop().settings.mlflow_uri:
+    if settings().mlflow_uri:
         _call(register, plain)(released, source)
 
 
