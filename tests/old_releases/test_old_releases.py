@@ -14,6 +14,7 @@ from packhouse.releases import at_prefix
 from packhouse.signatures import Trusted
 from packhouse.store import FileStore
 from packhouse.verify import verify
+from tests.packhouse.small_release import flip
 
 HERE = Path(__file__).resolve().parent
 KEPT = sorted(path.parent for path in HERE.glob("*/*/record.json"))
@@ -56,9 +57,7 @@ def test_it_is_fetched_and_opened(kept, tmp_path):
 @pytest.mark.parametrize("path", FILES)
 def test_one_changed_byte_is_refused(path, tmp_path):
     copy = Path(shutil.copytree(path.parent, tmp_path / "copy"))
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / path.name).write_bytes(data)
+    flip(copy / path.name)
     with pytest.raises(PackhouseError):
         verify(at_prefix(FileStore(copy), ""), trusted(path.parent))
 

@@ -161,5 +161,12 @@ def reseal(small: Small, **changes: Any) -> Manifest:
     return seal(small.folder, manifest.inputs, tolerances, **changes)
 
 
+def flip(path: Path, position: int | None = None) -> None:
+    """One bit of the file; of its middle, where no position is given."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if position is None else position] ^= 1
+    path.write_bytes(data)
+
+
 def _put(store: Path, key: str, data: bytes) -> None:
     FileStore(store).put(key, data, digest=digest_bytes(data))

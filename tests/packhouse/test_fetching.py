@@ -25,7 +25,7 @@ from packhouse.replay import golden_cases
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import FileStore
 from packhouse.verify import verify
-from tests.packhouse.small_release import MODEL, Small, sign_off
+from tests.packhouse.small_release import MODEL, Small, flip, sign_off
 from tests.packhouse.test_signatures import by_key, signed
 
 LATEST = f"{MODEL}@latest"
@@ -71,10 +71,7 @@ def test_only_what_a_server_needs(small, tmp_path):
 
 @pytest.mark.parametrize("name", ["model.onnx", GOLDEN, MANIFEST, RECORD])
 def test_one_changed_byte_in_the_store_leaves_nothing_behind(small, tmp_path, name):
-    path = small.folder / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(small.folder / name)
     with pytest.raises(PackhouseError):
         fetch(small, tmp_path / "here")
     assert not (tmp_path / "here").exists()

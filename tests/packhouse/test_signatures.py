@@ -33,7 +33,7 @@ from packhouse.releases import at_prefix, find
 from packhouse.signatures import Trusted, check_release
 from packhouse.store import FileStore
 from packhouse.verify import read_manifest, verify
-from tests.packhouse.small_release import MODEL, Small
+from tests.packhouse.small_release import MODEL, Small, flip
 
 MADE = Made(source="s3://models/sources/linear/run-1", builder="urn:acme:workers", version="0.1.0")
 
@@ -123,10 +123,7 @@ def names() -> list[str]:
 
 @pytest.mark.parametrize("name", names())
 def test_one_changed_byte_of_any_file_is_refused_by_both(small, keys, name):
-    path = small.folder / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(small.folder / name)
     with pytest.raises(PackhouseError):
         verify(at_prefix(FileStore(small.folder), ""), Trusted.read([keys[1]]))
     assert not openssf(small, "key", "--public_key", str(keys[1]))

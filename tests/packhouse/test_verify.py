@@ -26,7 +26,7 @@ from packhouse.replay import replay
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import FileStore
 from packhouse.verify import verify
-from tests.packhouse.small_release import FORMATS, MODEL, Small, reseal, sign_off
+from tests.packhouse.small_release import FORMATS, MODEL, Small, flip, reseal, sign_off
 
 FILES = (GOLDEN, "model.int8.ts", "model.onnx", "model.pt2", "model.ts", SPEC_FILE, "weights.safetensors")
 DOCUMENTS = (MANIFEST, RECORD)
@@ -47,12 +47,6 @@ def refusal(small: Small) -> PackhouseError:
         proven(small)
     assert "\n" not in str(caught.value)
     return caught.value
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
 
 
 def test_a_release_verifies_by_channel_and_as_a_plain_folder(release, tmp_path):
