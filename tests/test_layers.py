@@ -73,6 +73,15 @@ def test_what_runs_in_the_sandbox_knows_no_orchestrator_and_the_worker_no_torch(
     assert not {name for name in parents if name.split(".")[0] in ("torch", "onnx", "onnxruntime", "safetensors")}
 
 
+@pytest.mark.parametrize("flow", ["release", "nightly", "audit", "watch", "parity_cuda", "sign"])
+def test_a_run_begins_without_what_few_runs_need(flow):
+    """Each run is a process of its own, which pays for all that it imports."""
+    heavy = ("mlflow", "pandas", "torch", "onnx", "onnxruntime", "model_signing")
+    program = f"import flows.{flow}, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
 def test_nobody_imports_a_module_that_unpickles():
     allowed = {ROOT / "packhouse" / "pickles.py"}  # walks opcodes, never loads
     for layer in OURS:

@@ -1,7 +1,8 @@
 """A release as a folder that MLflow can load: the loader, the release's own bytes, signature, example, requirements.
 
 The release's bytes are the manifest's; all else is a function of them and of the installed versions, but for the ids
-that MLflow gave the model. Nothing in it says where it was made.
+that MLflow gave the model. Nothing in it says where it was made. The loader imports MLflow, which takes a second and
+100 MB: it is imported where a folder is made, and not by every run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from infra.pyfunc import loader
 from packhouse.judge import Array
 from packhouse.manifest import Manifest
 from packhouse.spec import Spec, Tensor
@@ -49,6 +49,8 @@ def write(
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # or a uv.lock of the working directory goes in
     import mlflow
 
+    from infra.pyfunc import loader
+
     assert release.name == RELEASE
     model = mlflow.models.Model(
         model_id=ids.model or None, artifact_path=ids.place or None, run_id=ids.run, utc_time_created=MADE
@@ -72,6 +74,8 @@ def write(
 def signature(spec: Spec, manifest: Manifest) -> Any:
     """Columns where inputs are features of a table, and else tensors."""
     from mlflow.models import ModelSignature
+
+    from infra.pyfunc import loader
 
     inputs, outputs = _tables(spec, manifest)
     if not inputs:
@@ -102,6 +106,8 @@ def frame(table: Mapping[str, list[str]], inputs: Mapping[str, Array]) -> Any:
 
 
 def _tables(spec: Spec, manifest: Manifest) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    from infra.pyfunc import loader
+
     return loader.tables(spec.model_dump(mode="json"), manifest.text)
 
 
