@@ -82,12 +82,14 @@ def _without_work(source: str, channel: str) -> End | None:
     from flows.ends import end_of
     from flows.promoted import promoted
     from packhouse.errors import PackhouseError
+    from tasks import sign, sign_channel
     from tasks.plan import plan
-    from tasks.sign import to_be_signed
 
     try:
         planned = plan.fn(source)
-        if planned.record is None or to_be_signed(planned.record):
+        if planned.record is None or sign.to_be_signed(planned.record):
+            return None
+        if sign_channel.to_be_signed(planned.record, channel):
             return None
         released = promoted(planned.record, planned.spec, channel, source, again=True, plain=True)
         return end_of(source, released)

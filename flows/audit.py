@@ -12,10 +12,12 @@ from pydantic import Field
 from flows.cancel import cancellable
 from flows.ends import audit_state
 from flows.talk import talk_to_prefect
+from infra.settings import settings
 from packhouse.errors import squeezed
 from packhouse.spec import ModelName
 from tasks.audit import Audited, audited, pointed_at, show_audit
 from tasks.mend import mend, show_mended
+from tasks.sign_channel import look_at_signatures, show_channels
 
 AT_A_TIME = 2
 """Releases that are verified at the same time."""
@@ -33,7 +35,8 @@ def audit(
 ) -> State[Any]:
     """Prove again every release that a channel points at: each digest, each format on its golden inputs, in a clean
     process without the model's class. What does not verify any more is named. Then each channel's tag of its image and
-    its alias in MLflow are made to point where the channel points, and what was mended is named.
+    its alias in MLflow are made to point where the channel points, and what was mended is named. A channel that is not
+    signed as it stands, or whose signature nobody renews, is named too, where this worker signs.
 
     Args:
         models: Only these models; nothing means every model there is.
@@ -45,12 +48,16 @@ def audit(
         show_audit(audits)
         mended = mend(models)
         show_mended(mended)
+        standing = look_at_signatures(models) if settings().signs else []
+        show_channels(standing)
+    behind = [f"{each.channel}: {each.reason}" for each in mended if each.reason]
+    behind += [f"{each.channel}: {each.reason}" for each in standing if each.reason]
     unasked = {each.release: each.reason for each in audits if not each.asked}
     return audit_state(
         {each.release: each.reason for each in audits if each.asked},
         unasked,
         mended={each.channel: ", ".join(each.done) for each in mended if each.done},
-        behind={each.channel: each.reason for each in mended if each.reason},
+        behind=behind,
     )
 
 

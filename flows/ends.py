@@ -132,27 +132,33 @@ def run_state(ends: Sequence[End], others: Mapping[Status, int] = MappingProxyTy
     return Failed(name=name, message=f"{_counted(found)}: {named}", data=data)
 
 
-def night_state(ends: Sequence[End], *, unchanged: int) -> State[Any]:
-    """The state of a night: of its runs, and of the models that needed none."""
-    return run_state(ends, {Status.UNCHANGED: unchanged})
+def night_state(ends: Sequence[End], *, unchanged: int, late: Sequence[str] = ()) -> State[Any]:
+    """The state of a night: of its runs, and of the models that needed none. late: lines, a channel each, of why
+    somebody should look after its signature."""
+    state = run_state(ends, {Status.UNCHANGED: unchanged})
+    if not late:
+        return state
+    named = "; ".join(late[:5])
+    name = "Late" if state.is_completed() else state.name
+    return Failed(name=name, message=f"{state.message}; {len(late)} channels: {named}", data=state.data)
 
 
 def audit_state(
     reasons: Mapping[str, str],
     unasked: Mapping[str, str],
     mended: Mapping[str, str] = MappingProxyType({}),
-    behind: Mapping[str, str] = MappingProxyType({}),
+    behind: Sequence[str] = (),
 ) -> State[Any]:
     """reasons: for each release why it does not verify, or nothing. unasked: of those that could not be asked, why.
-    mended: of channels that something did not follow, what follows now. behind: what still does not, and why."""
+    mended: of channels that something did not follow, what follows now. behind: lines, a channel each, of what still
+    does not follow it, or is not signed as it stands, and why."""
     bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
     away = [f"{release}: {reason}" for release, reason in unasked.items()]
     total = len(reasons) + len(away)
-    late = [f"{channel}: {reason}" for channel, reason in behind.items()]
-    if bad or away or late:
-        named = "; ".join([*bad, *away, *late][:5])
+    if bad or away or behind:
+        named = "; ".join([*bad, *away, *behind][:5])
         counts = f"{len(bad)} of {total} do not verify" + (f", {len(away)} could not be asked" if away else "")
-        counts += f", {len(late)} channels are not followed" if late else ""
+        counts += f", {len(behind)} channels are not followed, or not signed as they stand" if behind else ""
         return Failed(name="Rotten" if bad else "Unavailable", message=f"{counts}: {named}")
     followed = "; ".join(f"{channel} mended: {done}" for channel, done in list(mended.items())[:5])
     return Completed(name="Verified", message="; ".join(filter(None, [f"{total} releases verify", followed])))

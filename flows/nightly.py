@@ -20,6 +20,7 @@ from packhouse.manifest import ChannelName
 from tasks.mend import mend, show_mended
 from tasks.night import Work, night, shards
 from tasks.runs import call, taken
+from tasks.sign_channel import renew, show_channels
 from tasks.sweep import sweep
 from tasks.tonight import show_night
 
@@ -83,6 +84,9 @@ def nightly(
         ends = [*bad, *(end for run in waiting for end in run.result())]
         if settings().mlflow_uri:  # what an earlier run could not register; its model is unchanged tonight
             show_mended(mend([], tags=False))
+        standing = renew() if settings().signs else []
+        show_channels(standing)
         show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
         sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
-    return night_state(ends, unchanged=planned.unchanged)
+    late = [f"{each.channel}: {each.reason}" for each in standing if each.reason]
+    return night_state(ends, unchanged=planned.unchanged, late=late)

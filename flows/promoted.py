@@ -17,6 +17,7 @@ from tasks.commit import promote
 from tasks.follow import follow
 from tasks.register import register
 from tasks.sign import sign
+from tasks.sign_channel import sign_channel
 from tasks.states import Released
 
 P = ParamSpec("P")
@@ -40,7 +41,9 @@ def promoted(
 
 
 def followed(released: Released, source: str, *, plain: bool = False) -> None:
-    """What follows a channel: its image's tag, its alias in MLflow."""
+    """What follows a channel: its signature, its image's tag, its alias in MLflow."""
+    if workshop().settings.signs:
+        _call(sign_channel, plain)(released)
     if released.image:
         _call(follow, plain)(released)
     if settings().mlflow_uri:

@@ -1,7 +1,11 @@
-"""Sign: the flow of the workers that hold the key, and that run no model."""
+"""Sign: the flow of the workers that hold the key, and that run no model; and the same as a command."""
 
 from __future__ import annotations
 
+import argparse
+import re
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from prefect import State, flow, task
@@ -11,38 +15,115 @@ from pydantic import Field
 
 from flows.cancel import cancellable
 from flows.talk import talk_to_prefect
+from infra.signer import signer
 from infra.workshop import workshop
-from packhouse.errors import Refused
+from packhouse import exits
+from packhouse.errors import NotFound, PackhouseError, Refused
 from packhouse.releases import find
-from tasks.sign import sign_release
+from tasks.sign import is_signed, sign_release
+from tasks.sign_channel import Standing, channel_signed, renewed
+from tasks.sign_pool import sent
 from tasks.stage import one_line
 
-ReleaseName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}[/@][A-Za-z0-9._-]{1,120}$")]
+REFERENCE = r"^[a-z0-9][a-z0-9-]{0,62}(@[a-z0-9][a-z0-9-]{0,62})?(/[A-Za-z0-9][A-Za-z0-9._-]{0,119})?$"
+Reference = Annotated[str, Field(pattern=REFERENCE)]
 
 
-@task(name="sign release", task_run_name="sign {release}", persist_result=False, cache_policy=NO_CACHE)
-def signed(release: str) -> str:
+def signed(reference: str) -> str:
+    """Signs what is named, here; words for a log. `model/release`: the release. `model@channel`: the release that it
+    points at, and the channel as it stands, whoever moved it. `model@channel/release`: the channel, if it points there.
+
+    Raises NotFound, KeyAbsent, SignerUnavailable, DigestMismatch, ReleaseInvalid, Refused."""
+    if not re.fullmatch(REFERENCE, reference) or not set("@/") & set(reference):
+        raise NotFound("names no release and no channel", where=reference[:80], want="model@channel or model/release")
+    named, _, wanted = reference.partition("/")
+    model, _, channel = named.partition("@")
+    found = find(workshop().store, f"{model}/{wanted}" if wanted else named)
+    words = [] if channel and wanted and is_signed(found) else [sign_release(found)]
+    if channel:
+        words.append(f"{channel} {channel_signed(model, channel, found.record.release)}")
+    return ", ".join(words)
+
+
+@task(name="sign release", task_run_name="sign {reference}", persist_result=False, cache_policy=NO_CACHE)
+def attempted(reference: str) -> str:
     """Why it is not signed; empty where it is now. Raises Unavailable."""
-    with one_line(release.partition("/")[0], "sign") as line:
+    with one_line(re.split("[/@]", reference)[0], f"sign {reference}") as line:
         try:
-            line.note(sign_release(find(workshop().store, release)))
+            line.note(signed(reference))
         except Refused as error:
             line.note(str(error))
             return str(error)
     return ""
 
 
+@task(name="renew channels", persist_result=False, cache_policy=NO_CACHE)
+def looked_after() -> list[Standing]:
+    """Raises Unavailable."""
+    with one_line("channels", "renew") as line:
+        found = renewed()
+        line.note(f"{len(found)} channels, {sum(each.renewed for each in found)} renewed")
+    return found
+
+
 @flow(name="sign", flow_run_name="sign", persist_result=False, result_serializer="json")
-def sign(releases: Annotated[list[ReleaseName], Field(min_length=1, max_length=1000)]) -> State[Any]:
-    """Sign releases that are committed: each byte is hashed against the manifest, then all are signed together.
+def sign(
+    releases: Annotated[list[Reference], Field(max_length=1000)] = [],  # noqa: B006 - Prefect's form wants a list
+    renew: bool = False,
+) -> State[Any]:
+    """Sign releases that are committed, each byte of them hashed against the manifest first, and channels.
 
     Args:
-        releases: `model/release`, or `model@channel`. What is signed already is signed again, by this worker's key.
+        releases: `model/release`; or `model@channel`: the release that it points at, and the channel as it stands. What
+            is signed already is signed again, by this worker's key.
+        renew: Also sign again every channel whose signature is due, where it stands as it was signed.
     """
     talk_to_prefect()
     with cancellable():
-        reasons = {release: signed(release) for release in releases}
-    bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
+        reasons = {reference: attempted(reference) for reference in releases}
+        standing = looked_after() if renew else []
+    bad = [f"{reference}: {reason}" for reference, reason in reasons.items() if reason]
+    late = [f"{each.channel}: {each.reason}" for each in standing if each.reason]
     if bad:
         return Failed(name="Refused", message=f"{len(bad)} of {len(reasons)} are not signed: {'; '.join(bad[:5])}")
-    return Completed(name="Signed", message=f"{len(reasons)} releases are signed")
+    done = f"{len(reasons)} signed, {sum(each.renewed for each in standing)} channels renewed"
+    if late:
+        return Completed(name="Signed", message=f"{done}; not signed as they stand: {'; '.join(late[:5])}")
+    return Completed(name="Signed", message=done)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`packhouse sign`: a line for each that is signed now; where this process has no key, by the pool of signers. A
+    channel that can not be renewed is named, and makes it 1."""
+    parser = argparse.ArgumentParser(prog="packhouse sign")
+    parser.add_argument("--renew", action="store_true")
+    parser.add_argument("references", nargs="*")
+    options = parser.parse_args(arguments)
+    try:
+        settings = workshop().settings
+        elsewhere = bool(settings.sign_pool) and signer(settings) is None
+        for reference in options.references:
+            say(f"signed {reference}: {sent([reference]) if elsewhere else signed(reference)}")
+        if options.renew and elsewhere:
+            say(f"renewed {sent([], renew=True)}")
+        return _told(renewed()) if options.renew and not elsewhere else 0
+    except PackhouseError as error:
+        return exits.said(error, verbose=False)
+
+
+def _told(found: Sequence[Standing]) -> int:
+    for each in found:
+        if each.renewed:
+            say(f"renewed {each.channel}")
+    late = [f"{each.channel}: {each.reason}\n" for each in found if each.reason]
+    sys.stderr.write("".join(late))
+    return 1 if late else 0
+
+
+def say(words: str) -> None:
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

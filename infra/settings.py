@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     canary is a container of it.
     signing_key: a private key in PEM, signing_password: of it; signing_certificates: its own certificate first, then
     those above; signing_keyless: by the identity of the environment instead. sign_pool: the work pool whose workers
-    sign, where this one does not; sign_wait_s: how long a release waits for them. builder: the name of these workers
+    sign, where this one does not; sign_wait_s: how long a release waits for them. channel_expires_s: how long a
+    channel's signature counts; channel_renew_s: after how long it is late. builder: the name of these workers
     in the provenance, a URI; worker_image: what they run in, by digest."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
@@ -77,6 +78,8 @@ class Settings(BaseSettings):
     signing_keyless: bool = False
     sign_pool: str = ""
     sign_wait_s: Annotated[float, Field(gt=0)] = 1800.0
+    channel_expires_s: Annotated[float, Field(gt=0, le=1e10)] = 14 * 24 * 3600.0
+    channel_renew_s: Annotated[float, Field(gt=0, le=1e10)] = 36 * 3600.0
     builder: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*:\S{1,250}$")] = "urn:packhouse:worker"
     worker_image: str = ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from infra.settings import Settings
 from packhouse.dsse import PublicKey, opened, unchecked
 from packhouse.errors import KeyAbsent, SignerUnavailable, SpecInvalid, squeezed
 from packhouse.manifest import IMAGE_BUNDLES, MEASURED, SIGNATURE
+from packhouse.signatures import Trusted
 
 if TYPE_CHECKING:
     from model_signing.signing import Config
@@ -27,14 +28,23 @@ class Signer:
     """config: makes what signs, each time anew: an identity's token does not last. Raises SignerUnavailable: there is
     no such key, it can not be read, or the service that vouches for an identity does not."""
 
-    def __init__(self, config: Callable[[], Config], own: PublicKey | None = None) -> None:
+    def __init__(
+        self, config: Callable[[], Config], own: PublicKey | None = None, authorities: Sequence[Path] = ()
+    ) -> None:
         self._config, self._own = config, own
+        mine = Trusted(keys=(own,) if own else (), authorities=tuple(authorities))
+        self._mine = mine if own or authorities else None
 
     def opened(self, bundle: bytes) -> dict[str, Any] | None:
         """The statement of a signature that this signer made, or nothing; of signers other than keys, of any.
 
         Raises SignatureInvalid: it is no bundle."""
         return opened(bundle, self._own, where=SIGNATURE) if self._own else unchecked(bundle, where=SIGNATURE)
+
+    def recognised(self, bundle: bytes) -> dict[str, Any] | None:
+        """The statement, where this signer can know that it is its own: an identity's token knows nothing of that, and
+        signs anew when it is told to. Raises SignatureInvalid: it is of another signer, or no bundle."""
+        return self._mine.open(bundle, where="its signature")[0] if self._mine else None
 
     def sign_folder(self, folder: Path) -> bytes:
         """A signature over the names and the bytes of every file but the measured ones, all read here."""
@@ -85,12 +95,19 @@ def signer(settings: Settings) -> Signer | None:
         want = "a key without a password: model-signing takes none beside certificates"
         raise KeyAbsent("can not be read", where="PACKHOUSE_SIGNING_KEY with PACKHOUSE_SIGNING_CERTIFICATES", want=want)
     if chain:
-        return Signer(lambda: _with_certificate(key, chain))
+        return Signer(lambda: _with_certificate(key, chain), authorities=chain[1:] or chain)
     try:
         own = PublicKey(key, private=True, password=password.encode() or None)
     except SpecInvalid as error:
         raise KeyAbsent(error.what, where="PACKHOUSE_SIGNING_KEY") from error
     return Signer(lambda: _with_key(key, password), own)
+
+
+def own_signer(settings: Settings) -> Signer:
+    """Of this process. Raises KeyAbsent: it has none."""
+    if by := signer(settings):
+        return by
+    raise KeyAbsent("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
 
 
 def _new() -> Config:

@@ -74,6 +74,14 @@ def by_hand(here: Channel | None, release: str, *, by: str, why: Why = Why.PROMO
     return Stays.SAME if here and here.release == release else moved(here, release, by=by, why=why, staged_at=staged_at)
 
 
+def anew(release: str, *, after: int, by: str) -> Channel:
+    """A channel whose file was lost, or that somebody wrote into: it starts without a history, behind `after`."""
+    first = moved(None, release, by=by, why=Why.PROMOTE)
+    (move,) = first.moves
+    serial = after + 1
+    return first.model_copy(update={"serial": serial, "moves": (move.model_copy(update={"serial": serial}),)})
+
+
 def rolled_back(here: Channel | None, to: str, *, by: str, where: str, seen: int = 0) -> Answer:
     """Back to `to`, or to the release before this one: a new serial, and the release that was left counts as seen, so
     no run moves the channel there again. seen: the serial that whoever decides has looked at; 0: any.
@@ -119,9 +127,10 @@ def moved(here: Channel | None, release: str, *, by: str, why: Why, staged_at: f
 
 
 def change(
-    store: Store, model: str, channel: str, decide: Callable[[Channel | None], Answer]
+    store: Store, model: str, channel: str, decide: Callable[[Channel | None], Answer], *, whatever: bool = False
 ) -> tuple[Channel | None, Answer]:
-    """Where the channel stands now, and what was decided; asked again whenever another writer was first.
+    """Where the channel stands now, and what was decided; asked again whenever another writer was first. whatever: what
+    stands there is replaced unread.
 
     Raises SpecInvalid: it is no channel's name. Contention: others moved it at the same time, again and again. And what
     `decide` raises."""
@@ -129,7 +138,7 @@ def change(
         raise SpecInvalid("is no channel's name", where=channel[:80], want="a-z, 0-9 and -, 63 at most")
     key = channel_key(model, channel)
     for _ in range(ATTEMPTS):
-        here, version = _read(store, key)
+        here, version = _read(store, key, parse=not whatever)
         answer = decide(here)
         if isinstance(answer, Stays):
             return here, answer
@@ -160,9 +169,9 @@ def line(move: Move) -> str:
     return printable(f"#{move.serial} {move.release} {move.moved_at or '-'} {move.why} {move.by or '-'}")
 
 
-def _read(store: Store, key: str) -> tuple[Channel | None, str | None]:
+def _read(store: Store, key: str, *, parse: bool) -> tuple[Channel | None, str | None]:
     try:
         data, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
     except NotFound:
         return None, None
-    return load(Channel, data, where=key), version
+    return load(Channel, data, where=key) if parse else None, version

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,13 +22,16 @@ from rich.text import Text
 from packhouse import __version__, channels, exits
 from packhouse.digest import short
 from packhouse.dsse import make_keys
-from packhouse.errors import NotFound, Refused, ReleaseInvalid, SpecInvalid, printable
+from packhouse.errors import NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
 from packhouse.fetching import fetch, home
 from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import PRODUCTION, REPORT_JSON, Channel, Why, load
-from packhouse.releases import Found, at_prefix, find, read_channel, releases
+from packhouse.releases import Found, at_prefix, named_channel, read_channel, releases
+from packhouse.releases import channels as named_channels
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
 from packhouse.signatures import Trusted, check_release
+from packhouse.signed_channels import behind as reason_behind
+from packhouse.signed_channels import find_trusted, standing
 from packhouse.spec import SPEC_FILE, Format, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
@@ -35,6 +39,8 @@ from packhouse.verify import read_manifest, read_spec, verify
 
 TYPERS = {2: exits.USAGE, 1: exits.UNAVAILABLE}
 """What typer ends with: wrong usage, and output that nobody reads any more."""
+SIGNING = ("PACKHOUSE_SIGNING_KEY", "PACKHOUSE_SIGNING_KEYLESS", "PACKHOUSE_SIGN_POOL")
+"""Where one is set, there is a key to sign with, here or in a pool."""
 app = typer.Typer(
     name="packhouse",
     help="From trained PyTorch weights to a verified release.",
@@ -124,7 +130,8 @@ def release(
 def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: TrustOption = []) -> None:
     """Prove a release from its bytes alone: digests, then every format on the golden inputs, without model code. With
     --trust, also who signed it."""
-    found, trusted = resolve(release, store), Trusted.asked(trust)
+    trusted = Trusted.asked(trust)
+    found = resolve(release, store, trusted)
     with talk.status(f"verifying {release}"):
         proven = verify(found, trusted)
     formats = " ".join(format.value for format in proven.formats)
@@ -135,12 +142,17 @@ def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: Tru
 
 @app.command()
 def sign(
-    releases: Annotated[list[str], typer.Argument(help="model@channel or model/release.")],
+    releases: Annotated[
+        list[str], typer.Argument(help="model/release; or model@channel: the release there, and the channel itself.")
+    ] = [],
+    renew: Annotated[bool, typer.Option("--renew", help="Also every channel whose signature is due.")] = False,
     store: StoreOption = "",
 ) -> None:
-    """Sign releases that are in the store, by the key of PACKHOUSE_SIGNING_KEY: after its digests were checked, also
-    what is signed already."""
-    worker(["-m", "tasks.sign", "--", *releases], store)
+    """Sign releases that are in the store, and channels as they stand, by the key of PACKHOUSE_SIGNING_KEY: after all
+    digests were checked, also what is signed already."""
+    if not (releases or renew):
+        raise typer.BadParameter("name a release or a channel, or say --renew")
+    worker(["-m", "flows.sign", *(["--renew"] if renew else []), "--", *releases], store)
 
 
 @app.command()
@@ -206,23 +218,35 @@ def promote(
     release: StoredArgument,
     channel: Annotated[str, typer.Argument(help="The channel that moves to it, such as production.")],
     by: Annotated[str, typer.Option("--by", help="Who does it; needed where the spec asks for approval.")] = "",
+    after: Annotated[
+        int,
+        typer.Option(
+            "--after", min=0, help="Start the channel anew behind this serial: its file was lost, or written into."
+        ),
+    ] = 0,
     trust: TrustOption = [],
     store: StoreOption = "",
 ) -> None:
     """Move a channel to a release, with --trust to a signed one only. Where its spec says `approve = true`, moving
-    `production` so is the approval, and --by says whose. The image's tag and MLflow's alias follow with the next run or
-    audit."""
-    place = the_store(store)
-    found = find(place, release)
+    `production` so is the approval, and --by says whose. Where there is a key to sign with, the channel is signed. The
+    image's tag and MLflow's alias follow with the next run or audit."""
+    place, trusted = the_store(store), Trusted.asked(trust)
+    found = find_trusted(place, release, trusted)
     record = found.record
-    if trusted := Trusted.asked(trust):
+    if trusted:
         check_release(found, read_manifest(found, record), trusted)
     if channels.guarded(read_spec(found).gates.approve, channel) and not by:
         where = f"{record.model}@{channel}"
         raise Refused("a person must approve this release", where=where, next="--by says who does")
     who = by or os.environ.get("USER", "")
     why = Why.APPROVAL if by and channel == PRODUCTION else Why.PROMOTE
-    moved(place, record.model, channel, lambda here: channels.by_hand(here, record.release, by=who, why=why))
+
+    def decide(here: Channel | None) -> channels.Answer:
+        if after:
+            return channels.anew(record.release, after=after, by=who)
+        return channels.by_hand(here, record.release, by=who, why=why)
+
+    moved(store, record.model, channel, decide, whatever=bool(after))
 
 
 @app.command()
@@ -234,9 +258,8 @@ def rollback(
 ) -> None:
     """Move a channel back to a release that it pointed at before. No run moves it to the one that it left again."""
     model, name = channel_of(channel)
-    place = the_store(store)
-    seen = read_channel(place, model, name).serial
-    moved(place, model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel, seen=seen))
+    seen = read_channel(the_store(store), model, name).serial
+    moved(store, model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel, seen=seen))
 
 
 @app.command()
@@ -248,6 +271,32 @@ def history(
     model, name = channel_of(channel)
     for move in channels.history(read_channel(the_store(store), model, name)):
         print(channels.line(move))
+
+
+@app.command("channels")
+def channels_command(
+    model: Annotated[str, typer.Argument(help="Only this model's channels.")] = "",
+    trust: TrustOption = [],
+    store: StoreOption = "",
+) -> None:
+    """List channels: where each points, and until when its signature counts. With --trust, exit status 1 where any is
+    not signed as it stands by somebody trusted, has expired, or was to be renewed and is not: for your monitoring."""
+    place, trusted, now, behind = the_store(store), Trusted.asked(trust), datetime.now(UTC), 0
+    opened = (lambda bundle: trusted.open(bundle, where="its signature")[0]) if trusted else None
+    listed = named_channels(place, model)
+    for owner, name in listed:
+        here = read_channel(place, owner, name)
+        pointer, _ = standing(place, owner, name, opened)
+        until = f"signed until {pointer.expires:%Y-%m-%dT%H:%MZ}" if pointer else "not signed"
+        print(f"{owner}@{name}#{here.serial} {here.release} {until}")
+        if (pointer or trusted) and (why := reason_behind(here, pointer, name=f"{owner}@{name}", now=now)):
+            talk.print(f"{owner}@{name}: {why}", markup=False)
+            behind += 1
+    if not listed:
+        talk.print(f"no channels{f' of {model}' if model else ''} in {place.url}")
+        raise typer.Exit(3)
+    if behind and trusted:
+        raise SignatureInvalid("are not signed as they stand", where=f"{behind} of {len(listed)} channels")
 
 
 @app.command("fetch")
@@ -274,6 +323,8 @@ def fetch_command(
         formats=[Format(each) for each in format] if set(format) <= set(Format) else unknown(format),
     )
     talk.print(f"{fetched.release}: {fetched.got} files fetched, {fetched.kept} were there", markup=False)
+    if fetched.late:
+        talk.print(f"{release}: {fetched.late}", markup=False)
     print(fetched.folder)
 
 
@@ -303,32 +354,47 @@ def version() -> None:
 
 def channel_of(text: str) -> tuple[str, str]:
     """Raises NotFound: it names no channel."""
-    model, sign, name = text.partition("@")
-    if not sign or not name or not model:
-        raise NotFound("names no channel", where=text[:80], want="model@channel")
-    return model, name
+    if named := named_channel(text):
+        return named
+    raise NotFound("names no channel", where=text[:80], want="model@channel")
 
 
-def moved(store: Store, model: str, channel: str, decide: Callable[[Channel | None], channels.Answer]) -> None:
-    """Moves it, and says where it stands. Exit status 3 where it stays."""
-    here, answer = channels.change(store, model, channel, decide)
-    if here:
-        print(f"{model}/{here.release} {channel}#{here.serial}")
-    if isinstance(answer, channels.Stays):
-        raise typer.Exit(3)
+def moved(
+    store: str,
+    model: str,
+    channel: str,
+    decide: Callable[[Channel | None], channels.Answer],
+    *,
+    whatever: bool = False,
+) -> NoReturn:
+    """Moves it, says where it stands, and has it signed where there is a key. Exit status 3 where it stays."""
+    place, signs = the_store(store), any(os.environ.get(name, "") not in ("", "0", "false") for name in SIGNING)
+    if signs:
+        worker_root()  # which fails before anything has moved
+    here, answer = channels.change(place, model, channel, decide, whatever=whatever)
+    assert here
+    print(f"{model}/{here.release} {channel}#{here.serial}")
+    pointer, _ = standing(place, model, channel)
+    current = pointer is not None and pointer.is_of(here)
+    if signs and not current:
+        worker(["-m", "flows.sign", "--", f"{model}@{channel}/{here.release}"], store)
+    if pointer and not current:
+        name = f"{model}@{channel}"
+        talk.print(f"{name}: who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`")
+    raise typer.Exit(3 if isinstance(answer, channels.Stays) else 0)
 
 
 def unknown(formats: Sequence[str]) -> NoReturn:
     raise SpecInvalid("no such format", where=", ".join(formats), want=", ".join(Format))
 
 
-def resolve(reference: str, store: str) -> Found:
+def resolve(reference: str, store: str, trusted: Trusted | None = None) -> Found:
     """A folder or URL that holds record.json, else a name in the store."""
     is_folder = os.path.isdir(reference)  # noqa: PTH112 - Path.is_dir raises where a name is too long for a folder
     if "://" in reference or reference.startswith((".", "/", "~")) or is_folder:
         url = reference if "://" in reference else str(Path(reference).expanduser())
         return at_prefix(Retrying(open_store(url)), "")
-    return find(the_store(store), reference)
+    return find_trusted(the_store(store), reference, trusted)
 
 
 def print_report(report: Report) -> None:

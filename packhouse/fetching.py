@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from packhouse.artifact import Artifact
-from packhouse.digest import digest_bytes, digest_file
-from packhouse.errors import NotFound, Refused, ReleaseInvalid, StoreRefusal, StoreUnavailable
+from packhouse.digest import digest_file
+from packhouse.errors import NotFound, Refused, StoreRefusal, StoreUnavailable
+from packhouse.floors import Floors
 from packhouse.manifest import (
-    CHANNEL,
     GOLDEN,
     MANIFEST,
     PROVENANCE,
@@ -28,8 +28,9 @@ from packhouse.manifest import (
     UNDIGESTED,
     Manifest,
 )
-from packhouse.releases import Found, find, read_channel
+from packhouse.releases import Found, find, named_channel, read_channel
 from packhouse.signatures import Trusted, check_release, said_of
+from packhouse.signed_channels import pointed
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import Retrying, Store, open_store
 from packhouse.store.retrying import Patience
@@ -37,13 +38,13 @@ from packhouse.verify import manifest_bytes, parsed_manifest
 
 AT_A_TIME = 4
 _TEMPORARY = re.compile(r"\.[A-Za-z0-9._@-]+\.\d+-[0-9a-f]{8}")
-_CHANNEL = re.compile(rf"([a-z0-9][a-z0-9-]{{0,62}})@({CHANNEL})")
 
 
 @dataclass(frozen=True)
 class Fetched:
     """release: `model/id`. serial: of the channel, 0 where a release was named. signed_by: empty where nobody was asked
-    for. got, kept: files that came over the wire, and that were there already."""
+    for. got, kept: files that came over the wire, and that were there already. late: why to look after the channel's
+    signature, which was to be renewed; else empty."""
 
     folder: Path
     release: str
@@ -51,6 +52,7 @@ class Fetched:
     signed_by: str
     got: int
     kept: int
+    late: str = ""
 
 
 def fetch(
@@ -66,21 +68,21 @@ def fetch(
     """Downloads a release.
 
     reference: `model@channel` or `model/release`. destination: the folder that it becomes. store: a folder, `file://`
-    or `s3://`. trust: public keys, certificates or policies, of which one must have signed it. floor: the least serial
-    that the channel may have; the highest one seen is remembered in the folder `floors` ($PACKHOUSE_HOME/floors), and a
-    lower one is refused: somebody shows an old channel. formats: only what a server needs of these.
+    or `s3://`. trust: public keys, certificates or policies, of which one must have signed it, and the channel too; the
+    signed channel is followed then, and not its file. floor: the least serial that the channel may have; the highest
+    one seen is remembered in the folder `floors` ($PACKHOUSE_HOME/floors), and a lower one is refused: somebody shows
+    an old channel. formats: only what a server needs of these.
 
     Raises NotFound: no such channel or release. SignatureInvalid, DigestMismatch, ReleaseInvalid: it is not what it
-    says. Refused: a serial below the floor, or something else stands at the destination. And the store's errors.
+    says, or the channel's signature has expired. Refused: a serial below the floor, or something else stands at the
+    destination. And the store's errors.
     """
     place, destination = Retrying(open_store(store)), Path(destination).expanduser().absolute()
-    memory = Path(floors) if floors else home() / "floors"
-    release, serial = _resolved(place, reference, floor, memory)
-    found = find(place, release)
-    record = found.record
+    memory, trusted = Floors(Path(floors) if floors else home() / "floors"), Trusted.asked(trust)
+    found, serial, late = _resolved(place, reference, trusted, floor, memory)
+    record, said = found.record, said_of(found)
     listed = manifest_bytes(found, record)
     manifest = parsed_manifest(listed, found, record)
-    trusted, said = Trusted.asked(trust), said_of(found)
     signed_by = check_release(found, manifest, trusted, said) if trusted else ""
     wanted = _wanted(manifest, formats)
     documents = {**said, MANIFEST: listed, RECORD: found.record_bytes}
@@ -95,8 +97,8 @@ def fetch(
         if folder != destination:
             _name(folder, destination, found)
     if serial:
-        _remember(memory, _floor_name(place, reference), serial)
-    return Fetched(destination, release, serial, signed_by, got, len(wanted) - got)
+        memory.remember(place.url, reference, serial)
+    return Fetched(destination, found.name, serial, signed_by, got, len(wanted) - got, late)
 
 
 def _name(folder: Path, destination: Path, found: Found) -> None:
@@ -109,26 +111,31 @@ def _name(folder: Path, destination: Path, found: Found) -> None:
     _sync(destination.parent)
 
 
-def _resolved(store: Store, reference: str, floor: int, memory: Path) -> tuple[str, int]:
-    """`model/id`, and the channel's serial."""
-    if not (parts := _CHANNEL.fullmatch(reference)):
+def _resolved(
+    store: Store, reference: str, trusted: Trusted | None, floor: int, memory: Floors
+) -> tuple[Found, int, str]:
+    """The release, the channel's serial, and whether its signature is late."""
+    if not (channel := named_channel(reference)):
         if "@" in reference or floor:
             what = "names no channel" + (", which a floor is of" if floor else "")
             raise NotFound(what, where=reference[:80], want="model@channel")
-        return reference, 0
-    model, name = parts.groups()
-    channel = read_channel(store, model, name)
-    path = memory / _floor_name(store, reference)
-    least = max(floor, _remembered(path))
-    if channel.serial < least:
+        return find(store, reference), 0, ""
+    if trusted:
+        signed = pointed(store, *channel, trusted)
+        found, serial, late = signed.found, signed.pointer.serial, signed.pointer.late(datetime.now(UTC))
+    else:
+        here = read_channel(store, *channel)
+        found, serial, late = find(store, f"{channel[0]}/{here.release}"), here.serial, ""
+    least = max(floor, memory.least(store.url, reference))
+    if serial < least:
         raise Refused(
             "an older serial than was seen before: somebody shows an old channel",
             where=reference,
-            got=f"#{channel.serial}",
+            got=f"#{serial}",
             want=f"#{least} or later",
-            next=f"if the store was restored on purpose, remove {path}",
+            next=f"if the store was restored on purpose, remove {memory.path(store.url, reference)}",
         )
-    return f"{model}/{channel.release}", channel.serial
+    return found, serial, late
 
 
 def _wanted(manifest: Manifest, formats: Sequence[Format]) -> list[Artifact]:
@@ -227,29 +234,3 @@ def _sync(folder: Path) -> None:
 def home() -> Path:
     """Where this machine's user keeps what packhouse remembers."""
     return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser().resolve()
-
-
-def _floor_name(store: Store, reference: str) -> str:
-    """Of one channel in one store."""
-    return f"{reference}-{digest_bytes(store.url.encode())[7:19]}.json"
-
-
-def _remembered(path: Path) -> int:
-    try:
-        return int(json.loads(path.read_bytes())["serial"])
-    except FileNotFoundError:
-        return 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseInvalid("is not a remembered serial", where=str(path), next="remove it") from error
-
-
-def _remember(memory: Path, name: str, serial: int) -> None:
-    """The highest, whoever remembers at the same time."""
-    memory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(memory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if serial > _remembered(memory / name):
-            _write(memory / name, [json.dumps({"serial": serial}).encode() + b"\n"])
-    finally:
-        os.close(descriptor)

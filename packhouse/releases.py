@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from packhouse.artifact import Artifact
 from packhouse.errors import NotFound
-from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, channel_key, load, release_key
+from packhouse.manifest import CHANNEL, MAX_DOCUMENT_BYTES, RECORD, Channel, Record, channel_key, load, release_key
 from packhouse.store import Store
 
 _MODEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_REFERENCE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})([@/])([A-Za-z0-9][A-Za-z0-9._-]{0,119})")
+_RELEASE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})/([A-Za-z0-9][A-Za-z0-9._-]{0,119})")
+_CHANNEL = re.compile(rf"([a-z0-9][a-z0-9-]{{0,62}})@({CHANNEL})")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Found:
     @property
     def record(self) -> Record:
         return load(Record, self.record_bytes, where=RECORD)
+
+    @property
+    def name(self) -> str:
+        """`model/id`."""
+        return f"{self.record.model}/{self.record.release}"
 
     def document(self, name: str) -> bytes:
         """A small file whose digest the caller compares. Raises NotFound, LimitExceeded, and the store's errors."""
@@ -45,11 +51,17 @@ class Found:
 
 def find(store: Store, reference: str) -> Found:
     """`model@channel`, or `model/id`. Raises NotFound: no such channel, or no record."""
-    if not (parts := _REFERENCE.fullmatch(reference)):
-        raise NotFound("names no release", where=reference[:80], want="model@channel or model/release")
-    model, sign, name = parts.groups()
-    release = read_channel(store, model, name).release if sign == "@" else name
-    return at_prefix(store, release_key(model, release))
+    if channel := named_channel(reference):
+        return at_prefix(store, release_key(channel[0], read_channel(store, *channel).release))
+    if parts := _RELEASE.fullmatch(reference):
+        return at_prefix(store, release_key(parts[1], parts[2]))
+    raise NotFound("names no release", where=reference[:80], want="model@channel or model/release")
+
+
+def named_channel(reference: str) -> tuple[str, str] | None:
+    """(model, channel) of `model@channel`; None where it names no channel."""
+    parts = _CHANNEL.fullmatch(reference)
+    return (parts[1], parts[2]) if parts else None
 
 
 def at_prefix(store: Store, prefix: str) -> Found:
@@ -85,17 +97,28 @@ class Entry:
     channels: tuple[str, ...]
 
 
+def channels(store: Store, model: str = "") -> list[tuple[str, str]]:
+    """(model, channel) of all there are, of one model or of every model, by name."""
+    if model and not _MODEL.fullmatch(model):
+        return []
+    return list(_channels(stat.key for stat in store.list(f"{model}/" if model else "")))
+
+
+def _channels(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for parts in (key.split("/") for key in keys):
+        if len(parts) == 3 and parts[1] == "channels" and parts[2].endswith(".json"):
+            yield parts[0], parts[2].removesuffix(".json")
+
+
 def releases(store: Store, model: str = "") -> Iterator[Entry]:
     """All that exist, of one model or of every model, by name."""
     if model and not _MODEL.fullmatch(model):
         return
-    keys = [stat.key.split("/") for stat in store.list(f"{model}/" if model else "")]
+    keys = [stat.key for stat in store.list(f"{model}/" if model else "")]
     pointed: dict[tuple[str, str], list[str]] = {}
-    for parts in keys:
-        if len(parts) == 3 and parts[1] == "channels" and parts[2].endswith(".json"):
-            name = parts[2].removesuffix(".json")
-            channel = read_channel(store, parts[0], name)
-            pointed.setdefault((parts[0], channel.release), []).append(f"{name}#{channel.serial}")
-    for parts in keys:
+    for owner, name in _channels(keys):
+        channel = read_channel(store, owner, name)
+        pointed.setdefault((owner, channel.release), []).append(f"{name}#{channel.serial}")
+    for parts in (key.split("/") for key in keys):
         if len(parts) == 4 and parts[1] == "releases" and parts[3] == RECORD:
             yield Entry(parts[0], parts[2], tuple(pointed.get((parts[0], parts[2]), ())))

@@ -6,16 +6,13 @@ from before there was one. No channel moves to a release that is to be signed an
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from infra.signer import Signer, signer
+from infra.signer import Signer, own_signer, signer
 from infra.workshop import workshop
-from packhouse import exits
 from packhouse.digest import digest_bytes
 from packhouse.dsse import unchecked
-from packhouse.errors import KeyAbsent, NotFound, PackhouseError, SignatureInvalid, SignerUnavailable
+from packhouse.errors import NotFound, SignatureInvalid, SignerUnavailable
 from packhouse.manifest import (
     IMAGE_BUNDLES,
     MANIFEST,
@@ -29,10 +26,8 @@ from packhouse.provenance import about, provenance, signed_image, statement
 from packhouse.releases import Found, find
 from packhouse.signatures import files, signed_files, unchecked_files
 from packhouse.verify import manifest_bytes, parsed_manifest
-from tasks.runs import ended, nobody_in, start
+from tasks.sign_pool import sent
 from tasks.stage import one_line, stage
-
-DEPLOYMENT = "sign/sign"
 
 
 @stage("sign")
@@ -44,7 +39,7 @@ def sign(record: Record) -> None:
         if is_signed(found):
             line.note("signed already")
         elif workshop().settings.sign_pool:
-            line.note(_sent(where))
+            line.note(sent([where], done=lambda: is_signed(find(workshop().store, where))))
         else:
             line.note(sign_release(found))
 
@@ -59,9 +54,7 @@ def sign_release(found: Found) -> str:
 
     Raises KeyAbsent: this process has no key. DigestMismatch, ReleaseInvalid: the release is not what its
     record says; then it is not signed."""
-    by = signer(workshop().settings)
-    if by is None:
-        raise KeyAbsent("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
+    by = own_signer(workshop().settings)
     record = found.record
     manifest_data = manifest_bytes(found, record)
     manifest = parsed_manifest(manifest_data, found, record)
@@ -109,32 +102,3 @@ def _about_image(by: Signer, record: Record, manifest: Manifest) -> dict[str, by
     name, digest = record.image.repository, record.image.digest
     said = [signed_image(name, digest), about(statement(record, manifest), name, digest)]
     return {IMAGE_BUNDLES: b"\n".join(by.sign_statement(each) for each in said) + b"\n"}
-
-
-def _sent(release: str) -> str:
-    """A worker of the pool of signers does it. Raises SpecInvalid: there is no such deployment; RunLost; and
-    SignerUnavailable: its run ended, and the release is still not signed."""
-    run = start(DEPLOYMENT, {"releases": [release]}, once=None, name=f"sign {release}")
-    state = ended(
-        run, within_s=workshop().settings.sign_wait_s, hopeless=lambda: nobody_in(workshop().settings.sign_pool)
-    )
-    if not is_signed(find(workshop().store, release)):
-        raise SignerUnavailable(
-            "was not signed", where=release, got=f"flow run {run.id}: {state.name}: {state.message}"
-        )
-    return f"by flow run {run.id}"
-
-
-def main(releases: Sequence[str]) -> int:
-    """`packhouse sign`: one line for each release that is signed now."""
-    for release in releases:
-        try:
-            words = sign_release(find(workshop().store, release))
-        except PackhouseError as error:
-            return exits.said(error, verbose=False)
-        sys.stdout.write(f"signed {release}: {words}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main([argument for argument in sys.argv[1:] if argument != "--"]))

@@ -18,14 +18,20 @@ from flows.sign import sign as sign_flow
 from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
+from packhouse import fetching
+from packhouse.channels import by_hand, change
 from packhouse.dsse import make_keys
 from packhouse.errors import NotFound, SignatureInvalid, Stopping
 from packhouse.manifest import SIGNATURE, channel_key, release_key
-from packhouse.releases import find, read_channel
+from packhouse.releases import at_prefix, find, read_channel
 from packhouse.signatures import Trusted
-from packhouse.store import open_store
+from packhouse.signed_channels import signature_key
+from packhouse.store import FileStore, open_store
 from packhouse.verify import verify
 from tasks import sign as tasks_sign
+from tasks import sign_channel as tasks_sign_channel
+from tasks.night import plan_night
+from tasks.sign_channel import renew, renewed, standings
 from tests.flows.cluster import deploy, pool, worker
 from tests.flows.test_bad_input import packhouse
 
@@ -139,15 +145,153 @@ def test_the_command_signs_what_is_unchanged_and_was_not_signed(home, staged, ke
     assert by_whom("linear", keys[1]).startswith("key ")
 
 
+def followed(home: Path, public: Path, to: Path, channel: str = "latest") -> int:
+    """The serial that a consumer sees who asks for signatures."""
+    options = {"store": str(home / "store"), "trust": [public], "floors": to.parent / "floors"}
+    return fetching.fetch(f"linear@{channel}", to / channel, **options).serial
+
+
+def test_a_channel_is_signed_where_a_run_moved_it_and_once(home, staged, configured, keys, tmp_path):
+    configured(signing_key=keys[0])
+    source = staged("linear")
+    release([source])
+    assert followed(home, keys[1], tmp_path / "to") == 1
+    path = home / "store" / signature_key("linear", "latest")
+    first = path.read_bytes()
+    assert release([source])[0].status is Status.UNCHANGED
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("how", ["run", "command", "night"])
+def test_a_run_that_was_killed_before_it_signed_its_channel_is_completed(
+    home, staged, configured, keys, monkeypatch, tmp_path, how
+):
+    configured(signing_key=keys[0])
+    source = staged("linear")
+
+    def killed(*_: object) -> str:
+        raise Stopping("the worker was killed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tasks_sign_channel, "channel_signed", killed)
+        assert release([source])[0].status is Status.UNAVAILABLE
+    assert read_channel(workshop().store, "linear", "latest").serial == 1
+    with pytest.raises(SignatureInvalid, match="linear@latest: is not signed"):
+        followed(home, keys[1], tmp_path / "to")
+    match how:
+        case "run":
+            release([source])
+        case "command":
+            done = packhouse("release", source, home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
+            assert done.returncode == 3, done.stderr
+        case "night":
+            night = plan_night([source.rpartition("/")[0]], "latest")
+            (work,) = night.work
+            release([work.source])
+    assert followed(home, keys[1], tmp_path / "to") == 1
+    assert plan_night([source.rpartition("/")[0]], "latest").work == ()
+
+
+def test_what_somebody_else_wrote_into_a_channel_is_signed_by_no_run_and_named(
+    home, staged, configured, keys, tmp_path
+):
+    """Who can write the store, and has no key, leads nobody who asks for signatures."""
+    configured(signing_key=keys[0], channel_renew_s=1e-6)
+    source = staged("linear")
+    (end,) = release([source])
+    change(workshop().store, "linear", "latest", lambda here: by_hand(here, "f" * 32, by="a stranger"))
+    assert release([source])[0].points_at == "f" * 32
+    (found,) = renewed()
+    assert not found.renewed
+    assert found.reason.startswith("stands at #2 ffff")
+    assert followed(home, keys[1], tmp_path / "to") == 1
+    assert at_prefix(FileStore(tmp_path / "to" / "latest"), "").record.release == end.release
+
+
+def test_a_channel_that_goes_back_is_not_signed_even_where_its_signature_is_gone(home, staged, configured, keys):
+    """The signer remembers what it signed; and says how the channel is started anew."""
+    configured(signing_key=keys[0])
+    source = staged("linear")
+    (end,) = release([source])
+    name, store = f"linear/{end.release}", workshop().store
+    by_the_key = {"home": home, "PACKHOUSE_SIGNING_KEY": str(keys[0])}
+    assert packhouse("sign", "linear@latest", **by_the_key).returncode == 0
+    for _ in range(2):
+        change(store, "linear", "latest", lambda here: by_hand(here, "f" * 32, by="x"))
+        assert packhouse("promote", name, "latest", **by_the_key).returncode == 0
+    for key in (channel_key("linear", "latest"), signature_key("linear", "latest")):
+        (home / "store" / key).unlink()
+    (again,) = release([source])
+    assert again.status is Status.REFUSED
+    assert "went back behind what was signed; got #1" in again.reason
+    assert "`packhouse promote RELEASE latest --after 5` starts it anew" in again.reason
+    anew = packhouse("promote", name, "latest", "--after", "5", **by_the_key)
+    assert anew.returncode == 0, anew.stderr
+    assert anew.stdout.splitlines()[0] == f"{name} latest#6"
+    assert followed(home, keys[1], home / "to") == 6
+
+
+def test_signatures_are_renewed_when_they_are_due_and_named_when_they_are_not(home, staged, configured, keys, tmp_path):
+    configured(signing_key=keys[0])
+    release([staged("linear")])
+    path = home / "store" / signature_key("linear", "latest")
+    first = path.read_bytes()
+    assert [(each.channel, each.renewed, each.reason) for each in renewed()] == [("linear@latest", False, "")]
+    configured(channel_renew_s=1e-3, channel_expires_s=2e-3)
+    packhouse("sign", "linear@latest", home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
+    (late,) = standings()
+    assert late.reason.startswith("expired ")
+    with pytest.raises(SignatureInvalid, match="expired"):
+        followed(home, keys[1], tmp_path / "to")
+    watched = packhouse("channels", home=home, PACKHOUSE_TRUST=str(keys[1]))
+    assert (watched.returncode, watched.stderr[:23]) == (1, "linear@latest: expired "), watched.stderr
+    configured(channel_renew_s=3600, channel_expires_s=7200)
+    done = packhouse("sign", "--renew", home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
+    assert (done.returncode, done.stdout) == (0, "renewed linear@latest\n"), done.stderr
+    assert path.read_bytes() != first
+    assert followed(home, keys[1], tmp_path / "to") == 1
+    assert packhouse("channels", home=home, PACKHOUSE_TRUST=str(keys[1])).returncode == 0
+    other = packhouse("channels", "linear", home=home, PACKHOUSE_TRUST=str(make_keys(tmp_path / "other")[1]))
+    assert other.returncode == 1
+    assert "linear@latest: is not signed" in other.stderr
+
+
+def test_people_move_signed_channels_with_the_key_and_are_told_where_they_have_none(
+    home, staged, configured, keys, tmp_path
+):
+    configured(signing_key=keys[0])
+    (end,) = release([staged("linear")])
+    name, key = f"linear/{end.release}", {"PACKHOUSE_SIGNING_KEY": str(keys[0])}
+    done = packhouse("promote", "linear@latest", "production", "--trust", str(keys[1]), home=home, **key)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"{name} production#1"
+    assert done.stdout.splitlines()[1].startswith(f"signed linear@production/{end.release}: production #1 until ")
+    assert packhouse("promote", name, "production", home=home, **key).returncode == 3
+    change(workshop().store, "linear", "production", lambda here: by_hand(here, "f" * 32, by="x"))
+    without = packhouse("rollback", "linear@production", home=home, PACKHOUSE_SIGNING_KEY="")
+    assert (without.returncode, without.stdout) == (0, f"{name} production#3\n"), without.stderr
+    assert "who asks for signatures stays at #1 until `packhouse sign linear@production`" in without.stderr
+    assert followed(home, keys[1], tmp_path / "to", "production") == 1
+    again = packhouse("promote", name, "production", home=home, **key)
+    assert again.returncode == 0, again.stderr
+    assert followed(home, keys[1], tmp_path / "to", "production") == 3
+
+
 def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, staged, configured, keys, tmp_path):
     """The pool's worker has the key in its environment; this one, which runs the model, has only the pool's name."""
     signers = pool(f"sign-{os.getpid()}-{time.monotonic_ns()}")
     deploy(sign_flow, signers)
     configured(sign_pool=signers)
-    with worker(signers, {"PACKHOUSE_SIGNING_KEY": str(keys[0]), "PACKHOUSE_SIGN_POOL": ""}, tmp_path / "signer.log"):
+    its = {"PACKHOUSE_SIGNING_KEY": str(keys[0]), "PACKHOUSE_SIGN_POOL": "", "PACKHOUSE_CHANNEL_RENEW_S": "3"}
+    with worker(signers, its, tmp_path / "signer.log"):
         (end,) = release([staged("linear")])
-    assert end.status is Status.RELEASED, (end, (tmp_path / "signer.log").read_text())
-    assert by_whom("linear", keys[1]).startswith("key ")
+        assert end.status is Status.RELEASED, (end, (tmp_path / "signer.log").read_text())
+        assert by_whom("linear", keys[1]).startswith("key ")
+        assert followed(home, keys[1], tmp_path / "to") == 1
+        path = home / "store" / signature_key("linear", "latest")
+        first = path.read_bytes()
+        assert [each.channel for each in renew.fn()] == ["linear@latest"]
+        assert path.read_bytes() != first, (tmp_path / "signer.log").read_text()
 
 
 def test_a_signer_that_is_away_leaves_the_channel_where_it_was(home, staged, configured):
@@ -162,7 +306,7 @@ def test_a_signer_that_is_away_leaves_the_channel_where_it_was(home, staged, con
 
 def test_the_worker_module_that_signs_says_what_it_did_on_stdout_alone(home, staged, keys):
     release([staged("linear")])
-    command = [sys.executable, "-m", "tasks.sign", "linear@latest"]
+    command = [sys.executable, "-m", "flows.sign", "linear@latest"]
     environment = os.environ | {"PACKHOUSE_HOME": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -167,12 +167,15 @@ def test_an_older_serial_than_was_seen_is_refused_and_a_rollback_by_its_owner_is
 def test_a_signature_is_asked_for_before_anything_is_downloaded(release, tmp_path):
     secret, public = make_keys(tmp_path / "keys")
     whole = signed(release, by_key(secret), tmp_path / "signed")
-    fetched = fetch(whole, tmp_path / "here", trust=[public])
+    named = f"{MODEL}/{whole.release}"
+    with pytest.raises(SignatureInvalid, match="latest: is not signed"):
+        fetch(whole, tmp_path / "here", trust=[public])
+    fetched = fetch(whole, tmp_path / "here", reference=named, trust=[public])
     assert fetched.signed_by.startswith("key ")
     assert {SIGNATURE, PROVENANCE} <= contents(fetched.folder).keys()
     other = make_keys(tmp_path / "other")[1]
     with pytest.raises(SignatureInvalid):
-        fetch(whole, tmp_path / "there", trust=[other])
+        fetch(whole, tmp_path / "there", reference=named, trust=[other])
     assert not (tmp_path / ".there.partial").exists()
     with pytest.raises(SignatureInvalid):
         packhouse.open_session(fetched.folder, trust=[other])

@@ -1,0 +1,211 @@
+"""Signed channels: beside a channel lies a statement of where it points, who says so, and until when.
+
+Who asks for signatures follows the statement and not the channel's own file: an older channel, a channel that somebody
+else moved, and one that is frozen, are seen. It is what the timestamp role is in The Update Framework: small, of short
+life, and its serial never goes back. Source: https://theupdateframework.github.io/specification/v1.0.33/#update-timestamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from packhouse.artifact import Frozen
+from packhouse.digest import canonical_json, digest_bytes, short
+from packhouse.dsse import STATEMENT, unchecked
+from packhouse.errors import NotFound, Refused, SignatureInvalid
+from packhouse.manifest import (
+    MAX_DOCUMENT_BYTES,
+    RECORD,
+    REMEMBERED,
+    Channel,
+    ChannelName,
+    ReleaseId,
+    channel_key,
+    release_key,
+)
+from packhouse.releases import Found, at_prefix, find, named_channel
+from packhouse.signatures import Trusted
+from packhouse.spec import ModelName
+from packhouse.store import Store
+
+KIND = "urn:packhouse:channel:v1"
+MAX_STEP = REMEMBERED
+"""Serials from one signature to the next. More is no way that a channel went: somebody wrote into it."""
+
+KEPT = "nobody renews it, or somebody keeps the renewals from here"
+
+
+class Pointer(Frozen):
+    """What a statement says. renew_by: when the next one is due; expires: when this one counts no more."""
+
+    model: ModelName
+    channel: ChannelName
+    release: ReleaseId
+    serial: Annotated[int, Field(ge=1, lt=2**53)]
+    signed_at: AwareDatetime
+    renew_by: AwareDatetime
+    expires: AwareDatetime
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.channel}"
+
+    def is_of(self, here: Channel) -> bool:
+        return (self.release, self.serial) == (here.release, here.serial)
+
+    def late(self, now: datetime) -> str:
+        """Why somebody should look; empty where it was renewed in time."""
+        until = f"was to be renewed by {_text(self.renew_by)}, and expires {_text(self.expires)}"
+        return f"{until}: {KEPT}" if now >= self.renew_by else ""
+
+    def due(self, now: datetime) -> bool:
+        """Whether to renew it: once a third of its time is over, so that a job that runs each day is never late."""
+        return not self.signed_at <= now < self.signed_at + (self.renew_by - self.signed_at) / 3
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """A release that is followed by a signed channel."""
+
+    found: Found
+    pointer: Pointer
+
+
+def signature_key(model: str, channel: str) -> str:
+    return channel_key(model, channel).removesuffix(".json") + ".sig"
+
+
+def statement(pointer: Pointer, record_bytes: bytes) -> dict[str, Any]:
+    """Its subject is the release's record. The serial is text: some libraries make floats of all numbers in JSON."""
+    predicate = pointer.model_dump(mode="json") | {"serial": str(pointer.serial)}
+    digest = {"sha256": digest_bytes(record_bytes).removeprefix("sha256:")}
+    subject = [{"name": release_key(pointer.model, pointer.release, RECORD), "digest": digest}]
+    return {"_type": STATEMENT, "subject": subject, "predicateType": KIND, "predicate": predicate}
+
+
+def parsed(said: Mapping[str, Any], *, model: str, channel: str, where: str) -> tuple[Pointer, str]:
+    """The pointer, and the digest of the record that it is about. Raises SignatureInvalid: it is no statement about
+    this channel."""
+    try:
+        (subject,) = said["subject"]
+        digest = f"sha256:{subject['digest']['sha256']}"
+        pointer = Pointer.model_validate_json(canonical_json(said["predicate"]))
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise SignatureInvalid("is no statement about a channel", where=where) from error
+    kind = said.get("predicateType")
+    if kind != KIND or subject.get("name") != release_key(pointer.model, pointer.release, RECORD):
+        raise SignatureInvalid("is no statement about a channel", where=where, got=str(kind)[:80])
+    if (pointer.model, pointer.channel) != (model, channel):
+        raise SignatureInvalid("is about another channel", where=where, got=pointer.name, want=f"{model}@{channel}")
+    return pointer, digest
+
+
+def pointed(store: Store, model: str, channel: str, trusted: Trusted, *, now: datetime | None = None) -> Pointed:
+    """Where the channel points, by somebody who is trusted.
+
+    Raises SignatureInvalid: nobody says so, it has expired, or another record stands where it points. NotFound: there
+    is no such channel, or the release is gone. And the store's errors."""
+    where = f"{model}@{channel}"
+    try:
+        bundle, _ = store.get(signature_key(model, channel), limit=MAX_DOCUMENT_BYTES)
+    except NotFound as error:
+        if store.stat(channel_key(model, channel)) is None:
+            raise NotFound("no such channel", where=where, next=f"`packhouse ls {model}` shows them") from error
+        raise SignatureInvalid("is not signed", where=where, next=f"`packhouse sign {where}` signs it") from error
+    said, _ = trusted.open(bundle, where=where)
+    pointer, digest = parsed(said, model=model, channel=channel, where=where)
+    if (now or datetime.now(UTC)) >= pointer.expires:
+        next = f"where the key is, `packhouse sign {where}` renews it; {model}/{pointer.release} can be had by its name"
+        raise SignatureInvalid(f"expired {_text(pointer.expires)}: {KEPT}", where=where, next=next)
+    found = at_prefix(store, release_key(model, pointer.release))
+    if (got := digest_bytes(found.record_bytes)) != digest:
+        here = f"{model}/{pointer.release}: {RECORD}"
+        raise SignatureInvalid(f"is not what {where} points at", where=here, got=short(got), want=short(digest))
+    return Pointed(found, pointer)
+
+
+def find_trusted(store: Store, reference: str, trusted: Trusted | None) -> Found:
+    """As `releases.find`; where signatures are asked for, a channel is followed by its signed statement."""
+    if trusted and (channel := named_channel(reference)):
+        return pointed(store, *channel, trusted).found
+    return find(store, reference)
+
+
+Opened = Callable[[bytes], Mapping[str, Any] | None]
+"""The statement of a bundle; None where it does not count. May raise SignatureInvalid, which means the same."""
+
+
+def standing(store: Store, model: str, channel: str, opened: Opened | None = None) -> tuple[Pointer | None, str | None]:
+    """What lies beside the channel, and its version in the store: None where nothing does that counts. opened: whose
+    statements count; by default anybody's, which proves nothing."""
+    key = signature_key(model, channel)
+    try:
+        bundle, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return None, None
+    try:
+        said = opened(bundle) if opened else unchecked(bundle, where=key)
+        return (parsed(said, model=model, channel=channel, where=key)[0] if said else None), version
+    except SignatureInvalid:
+        return None, version
+
+
+def behind(here: Channel, pointer: Pointer | None, *, name: str, now: datetime) -> str:
+    """Why those who ask for signatures do not see the channel as it stands; empty where they do."""
+    sign = f"whoever moved it signs it: `packhouse sign {name}`"
+    if pointer is None:
+        return f"is not signed; {sign}"
+    if not pointer.is_of(here):
+        return f"stands at #{here.serial} {here.release}, signed is #{pointer.serial} {pointer.release}; {sign}"
+    if now >= pointer.expires:
+        return f"expired {_text(pointer.expires)}; `packhouse sign {name}` renews it"
+    return pointer.late(now)
+
+
+def following(
+    here: Channel,
+    before: Pointer | None,
+    *,
+    model: str,
+    channel: str,
+    least: int = 0,
+    now: datetime,
+    renew_s: float,
+    expires_s: float,
+) -> Pointer:
+    """What to sign for a channel as it stands. before: what was signed last; least: the highest serial that was ever
+    signed here, as far as that is known.
+
+    Raises Refused: the channel went back, or further than it can have gone by moves."""
+    last = max(least, before.serial if before else 0)
+    where, anew = f"{model}@{channel}", f"`packhouse promote RELEASE {channel} --after {last}` starts it anew"
+    other = before and here.serial == before.serial and here.release != before.release
+    if here.serial < last or other:
+        got = f"#{here.serial} {here.release}"
+        raise Refused("went back behind what was signed", where=where, got=got, want=f"after #{last}", next=anew)
+    if last and here.serial > last + MAX_STEP:
+        raise Refused(
+            "jumped: no moves lead there",
+            where=where,
+            got=f"#{here.serial}",
+            want=f"#{last + MAX_STEP} or less",
+            next=anew,
+        )
+    return Pointer(
+        model=model,
+        channel=channel,
+        release=here.release,
+        serial=here.serial,
+        signed_at=now,
+        renew_by=now + timedelta(seconds=renew_s),
+        expires=now + timedelta(seconds=expires_s),
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
