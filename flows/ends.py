@@ -142,18 +142,22 @@ def audit_state(
     unasked: Mapping[str, str],
     mended: Mapping[str, str] = MappingProxyType({}),
     behind: Mapping[str, str] = MappingProxyType({}),
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> State[Any]:
     """reasons: for each release why it does not verify, or nothing. unasked: of those that could not be asked, why.
-    mended: of channels that something did not follow, what follows now. behind: what still does not, and why."""
+    mended: of channels that something did not follow, what follows now. behind: what still does not, and why. lost: of
+    channels whose image is not whole any more, what is missing."""
     bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
     away = [f"{release}: {reason}" for release, reason in unasked.items()]
     total = len(reasons) + len(away)
     late = [f"{channel}: {reason}" for channel, reason in behind.items()]
-    if bad or away or late:
-        named = "; ".join([*bad, *away, *late][:5])
+    gone = [f"{channel}: {reason}" for channel, reason in lost.items()]
+    if bad or away or late or gone:
+        named = "; ".join([*bad, *gone, *away, *late][:5])
         counts = f"{len(bad)} of {total} do not verify" + (f", {len(away)} could not be asked" if away else "")
+        counts += f", {len(gone)} channels have no whole image" if gone else ""
         counts += f", {len(late)} channels are not followed" if late else ""
-        return Failed(name="Rotten" if bad else "Unavailable", message=f"{counts}: {named}")
+        return Failed(name="Rotten" if bad or gone else "Unavailable", message=f"{counts}: {named}")
     followed = "; ".join(f"{channel} mended: {done}" for channel, done in list(mended.items())[:5])
     return Completed(name="Verified", message="; ".join(filter(None, [f"{total} releases verify", followed])))
 

@@ -83,7 +83,6 @@ class Appender:
     def _client(self, host: str) -> Client:
         return client_of(host, self._settings)
 
-
     def missing(self, image: Reference) -> tuple[str, ...]:
         """In words, what of the image its registry lost."""
         with self._client(image.host) as client:

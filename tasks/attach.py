@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra import images
-from infra.registry import referrers
+from infra.registry import referrers, whole
 from infra.registry.append import tag
 from infra.registry.modelpack import Pack, push
 from infra.registry.reference import Reference, parse
@@ -72,14 +72,14 @@ def attached(record: Record) -> tuple[str, ...]:
 
 @stage("modelpack")
 def modelpack(record: Record, spec: Spec) -> None:
-    """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, it was
-    pushed before. Raises as `attach`."""
+    """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, and
+    all that it names, it was pushed before. Raises as `attach`."""
     assert record.image is not None
     settings, image = workshop().settings, parse(record.image.reference)
     images.allowed(image.name, record.model, settings)
     name = f"{record.release}-model"
     with one_line(record.model, "modelpack") as line, images.client_of(image.host, settings) as client:
-        if client.has_manifest(image.repository, name):
+        if not whole.missing(client, Reference(image.host, image.repository, tag=name), settings.platform):
             line.note("stays")
             return
         found = find(workshop().store, f"{record.model}/{record.release}")

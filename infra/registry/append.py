@@ -101,7 +101,13 @@ def append(
     manifest = documents.appended_manifest(base.manifest, config_entry, layer, annotations=annotations, where=where)
     digest = digest_bytes(manifest)
     if known and digest != known:
-        raise DigestMismatch("comes to another image", where=where, got=short(digest), want=short(known))
+        raise DigestMismatch(
+            "what it is made of comes to another image",
+            where=where,
+            got=short(digest),
+            want=short(known),
+            next="an engine made it, or another packhouse: bring it back from a backup, or make another release",
+        )
     mounted = uploaded = 0
     for entry in base.layers:
         if client.has_blob(repository, entry.digest):

@@ -195,8 +195,8 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
 
     honest = stage.files
 
-    def swapped(published):
-        files = honest(published)
+    def swapped(manifest, kept):
+        files = honest(manifest, kept)
         other = files["model.onnx"].parent / "swapped.onnx"
         other.write_bytes(files["model.onnx"].read_bytes()[:-1] + b"!")
         return files | {"model.onnx": other}

@@ -57,9 +57,7 @@ def test_whole_image_lacks_nothing_and_costs_one_read_and_a_head_for_each_blob(b
     assert asked == ["GET", "HEAD", "HEAD", "HEAD"]
 
 
-@pytest.mark.parametrize(
-    ("lost", "words"), [("manifest", "manifest"), ("config", "config"), ("layer", "layer 2 of 2")]
-)
+@pytest.mark.parametrize(("lost", "words"), [("manifest", "manifest"), ("config", "config"), ("layer", "layer 2 of 2")])
 def test_what_a_registry_lost_is_named_and_a_push_makes_the_same_image_whole(
     open_registry, client, parts, tmp_path, lost, words
 ):
@@ -109,8 +107,8 @@ def test_of_an_index_only_what_it_lists_for_our_platform_counts(open_registry, c
     image, other = put(client, parts), put(client, parts, labels={"a": "arm"})
     listed = {"amd64": image.digest, "arm64": other.digest}
     entries = [
-        {"mediaType": documents.MANIFEST, "digest": digest, "size": 1, "platform": {"os": "linux", "architecture": name}}
-        for name, digest in listed.items()
+        {"mediaType": documents.MANIFEST, "digest": digest, "size": 1, "platform": {"os": "linux", "architecture": on}}
+        for on, digest in listed.items()
     ]
     data = documents.compact({"schemaVersion": 2, "mediaType": documents.INDEX, "manifests": entries})
     client.put_manifest(image.repository, "both", data, documents.INDEX)
