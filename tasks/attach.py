@@ -56,7 +56,8 @@ def attached(record: Record) -> tuple[str, ...]:
     with one_line(record.model, "attach") as line, images.client_of(image.host, settings) as client:
         found = find(workshop().store, f"{record.model}/{record.release}")
         of = digest_bytes(found.record_bytes)
-        hanging = [each for each in referrers.referrers(client, image) if each.annotations.get(OF_RECORD) == of]
+        listed = [each for each in referrers.referrers(client, image) if each.annotations.get(OF_RECORD) == of]
+        hanging = [each for each in listed if client.has_manifest(image.repository, each.digest)]  # a list outlives it
         there = {each.annotations.get(DOCUMENT) for each in hanging}
         missing = [each for each in _signed(found, of) if each.annotations[DOCUMENT] not in there]
         if MEDIA_TYPE not in {each.kind for each in hanging}:

@@ -12,7 +12,7 @@ import pytest
 from flows.audit import audit
 from flows.ends import Status, audit_state
 from flows.release import released as release
-from infra.registry import documents
+from infra.registry import documents, referrers
 from infra.registry.client import Client
 from infra.registry.reference import Reference, parse
 from infra.registry.whole import missing
@@ -87,6 +87,12 @@ def test_a_release_of_the_unchanged_source_pushes_again_what_the_registry_lost(
     assert pulled(image, tmp_path / "pulled") == set(digests.values())
     assert registry.has_manifest(image.repository, "latest") == image.digest
     assert (record_of(), read_channel(workshop().store, "linear", "latest")) == (record, channel)
+
+    (bill,) = referrers.referrers(registry, image)
+    lose(open_registry, bill.digest)
+    assert release([source])[0].status is Status.UNCHANGED
+    assert referrers.referrers(registry, image) == [bill]
+    assert missing(registry, image.at(bill.digest), "linux/amd64") == ()
 
     pack = Reference(image.host, image.repository, tag=f"{record.release}-model")
     whole = parts(registry, pack)
