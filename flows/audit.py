@@ -34,9 +34,10 @@ def audit(
     models: Annotated[list[ModelName], Field(max_length=1000)] = [],  # noqa: B006 - Prefect's form wants a list
 ) -> State[Any]:
     """Prove again every release that a channel points at: each digest, each format on its golden inputs, in a clean
-    process without the model's class. What does not verify any more is named. Then each channel's tag of its image and
-    its alias in MLflow are made to point where the channel points, and what was mended is named. A channel that is not
-    signed as it stands, or whose signature nobody renews, is named too, where this worker signs.
+    process without the model's class. What does not verify any more is named. Then each channel's image is looked up
+    in its registry, and pushed again where that lost it or a part of it; its tag and the channel's alias in MLflow are
+    made to point where the channel points, and what was mended is named. A channel that is not signed as it stands, or
+    whose signature nobody renews, is named too, where this worker signs.
 
     Args:
         models: Only these models; nothing means every model there is.
@@ -58,6 +59,7 @@ def audit(
         unasked,
         mended={each.channel: ", ".join(each.done) for each in mended if each.done},
         behind=behind,
+        lost={each.channel: each.lost for each in mended if each.lost},
     )
 
 

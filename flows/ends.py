@@ -148,18 +148,22 @@ def audit_state(
     unasked: Mapping[str, str],
     mended: Mapping[str, str] = MappingProxyType({}),
     behind: Sequence[str] = (),
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> State[Any]:
     """reasons: for each release why it does not verify, or nothing. unasked: of those that could not be asked, why.
     mended: of channels that something did not follow, what follows now. behind: lines, a channel each, of what still
-    does not follow it, or is not signed as it stands, and why."""
+    does not follow it, or is not signed as it stands, and why. lost: of channels whose image is not whole any more,
+    what is missing."""
     bad = [f"{release}: {reason}" for release, reason in reasons.items() if reason]
     away = [f"{release}: {reason}" for release, reason in unasked.items()]
     total = len(reasons) + len(away)
-    if bad or away or behind:
-        named = "; ".join([*bad, *away, *behind][:5])
+    gone = [f"{channel}: {reason}" for channel, reason in lost.items()]
+    if bad or away or behind or gone:
+        named = "; ".join([*bad, *gone, *away, *behind][:5])
         counts = f"{len(bad)} of {total} do not verify" + (f", {len(away)} could not be asked" if away else "")
+        counts += f", {len(gone)} channels have no whole image" if gone else ""
         counts += f", {len(behind)} channels are not followed, or not signed as they stand" if behind else ""
-        return Failed(name="Rotten" if bad else "Unavailable", message=f"{counts}: {named}")
+        return Failed(name="Rotten" if bad or gone else "Unavailable", message=f"{counts}: {named}")
     followed = "; ".join(f"{channel} mended: {done}" for channel, done in list(mended.items())[:5])
     return Completed(name="Verified", message="; ".join(filter(None, [f"{total} releases verify", followed])))
 

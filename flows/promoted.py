@@ -16,6 +16,7 @@ from tasks.attach import attach, modelpack
 from tasks.commit import promote
 from tasks.follow import follow
 from tasks.register import register
+from tasks.restore import restore
 from tasks.sign import sign
 from tasks.sign_channel import sign_channel
 from tasks.states import Released
@@ -28,7 +29,10 @@ def promoted(
     record: Record, spec: Spec, channel: ChannelName, source: str, *, again: bool = False, plain: bool = False
 ) -> Released:
     """Signed first, if it is to be; then the channel; what others see of it goes after it. A run that was killed in
-    between does it again. plain: outside of any run, as plain functions."""
+    between does it again. again: of a release that stands already; its registry may have lost its image since. plain:
+    outside of any run, as plain functions."""
+    if record.image and again:
+        _call(restore, plain)(record)
     if workshop().settings.signs:
         _call(sign, plain)(record)
     if record.image:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from infra.engine import build_and_push
 from infra.registry import append as appending
+from infra.registry import whole
 from infra.registry.auth import is_loopback
 from infra.registry.client import Client
 from infra.registry.layer import layer
@@ -58,7 +59,8 @@ class Appender:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def push(self, image: ModelImage) -> Pushed:
+    def push(self, image: ModelImage, *, known: str = "") -> Pushed:
+        """known: the digest that it must come to. Raises DigestMismatch: another one, and nothing was sent."""
         with self._client(image.target.host) as client, self._client(image.base.host) as origin:
             base = _base(image.base, self._settings)
             made = layer({f"{MODELS}/{name}": path for name, path in image.files.items()}, modified=base.epoch)
@@ -71,6 +73,7 @@ class Appender:
                 labels=image.labels,
                 environment=image.environment,
                 source=origin if elsewhere else None,
+                known=known,
             )
 
     def tag(self, image: Reference, name: str) -> bool:
@@ -79,6 +82,11 @@ class Appender:
 
     def _client(self, host: str) -> Client:
         return client_of(host, self._settings)
+
+    def missing(self, image: Reference) -> tuple[str, ...]:
+        """In words, what of the image its registry lost."""
+        with self._client(image.host) as client:
+            return whole.missing(client, image, self._settings.platform)
 
 
 class Builder:

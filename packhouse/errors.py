@@ -106,6 +106,10 @@ class ImageInvalid(Refused):
     """An image, its manifest or its name is not what it must be, or a registry does not take it."""
 
 
+class ImageLost(Refused):
+    """A registry lost all or a part of an image that a record names, and the same bytes can not be pushed again."""
+
+
 class NotFound(Refused):
     """The named object, source, release or channel does not exist."""
 

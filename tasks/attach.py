@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra import images
-from infra.registry import referrers
+from infra.registry import referrers, whole
 from infra.registry.append import tag
 from infra.registry.modelpack import Pack, push
 from infra.registry.reference import Reference, parse
@@ -56,7 +56,8 @@ def attached(record: Record) -> tuple[str, ...]:
     with one_line(record.model, "attach") as line, images.client_of(image.host, settings) as client:
         found = find(workshop().store, f"{record.model}/{record.release}")
         of = digest_bytes(found.record_bytes)
-        hanging = [each for each in referrers.referrers(client, image) if each.annotations.get(OF_RECORD) == of]
+        listed = [each for each in referrers.referrers(client, image) if each.annotations.get(OF_RECORD) == of]
+        hanging = [each for each in listed if client.has_manifest(image.repository, each.digest)]  # a list outlives it
         there = {each.annotations.get(DOCUMENT) for each in hanging}
         missing = [each for each in _signed(found, of) if each.annotations[DOCUMENT] not in there]
         if MEDIA_TYPE not in {each.kind for each in hanging}:
@@ -72,14 +73,14 @@ def attached(record: Record) -> tuple[str, ...]:
 
 @stage("modelpack")
 def modelpack(record: Record, spec: Spec) -> None:
-    """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, it was
-    pushed before. Raises as `attach`."""
+    """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, and
+    all that it names, it was pushed before. Raises as `attach`."""
     assert record.image is not None
     settings, image = workshop().settings, parse(record.image.reference)
     images.allowed(image.name, record.model, settings)
     name = f"{record.release}-model"
     with one_line(record.model, "modelpack") as line, images.client_of(image.host, settings) as client:
-        if client.has_manifest(image.repository, name):
+        if not whole.missing(client, Reference(image.host, image.repository, tag=name), settings.platform):
             line.note("stays")
             return
         found = find(workshop().store, f"{record.model}/{record.release}")

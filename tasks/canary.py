@@ -73,7 +73,7 @@ def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ..
         with workshop().turn("canary") as folder:
             answered = places.in_child(
                 folder,
-                files(published),
+                files(published.packed.manifest, published.manifest),
                 environment,
                 published.packed.manifest,
                 cases,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra import images
+from infra.registry.reference import Reference
 from infra.workshop import workshop
 from packhouse.artifact import Artifact
 from packhouse.digest import short
-from packhouse.manifest import GOLDEN, MANIFEST, ReleasedImage
+from packhouse.manifest import GOLDEN, Manifest, ReleasedImage
 from packhouse.spec import SPEC_FILE, Format
 from tasks.stage import one_line, stage
 from tasks.states import Imaged, Published
@@ -28,15 +29,9 @@ def image(published: Published) -> Imaged:
     if not settings.engine:
         images.check_server(base, settings)
     with one_line(planned.model, "image") as line:
-        pushed = images.builder(settings).push(
-            images.ModelImage(
-                files=files(published),
-                base=base,
-                target=target,
-                labels=labels(published),
-                environment={"MODEL_DIR": f"/{images.MODELS}", "PACKHOUSE_MANIFEST_DIGEST": published.manifest.digest},
-            )
-        )
+        description = planned.spec.model.description
+        made = model_image(published.packed.manifest, published.manifest, description, base=base, target=target)
+        pushed = images.builder(settings).push(made)
         line.note(f"{short(pushed.image.digest)}, {pushed.mounted} layers mounted, {pushed.sent:,} bytes sent")
     return Imaged(
         published=published,
@@ -53,25 +48,39 @@ def image(published: Published) -> Imaged:
     )
 
 
-def files(published: Published) -> dict[str, Path]:
-    """What the server needs of the release, by name: what proves it, and the formats that it runs."""
-    manifest = published.packed.manifest
-    served = {made.file for made in manifest.formats if made.format in SERVED}
-    data = {artifact.name for artifact in manifest.artifacts if artifact.name.removesuffix(".data") in served}
-    names = sorted({SPEC_FILE, GOLDEN} | served | data)
-    taken: list[Artifact] = [manifest.artifact(name) for name in names]
-    cache = workshop().cache
-    return {artifact.name: cache.path(artifact) for artifact in taken} | {MANIFEST: cache.path(published.manifest)}
+def model_image(
+    manifest: Manifest, kept: Artifact, description: str, *, base: Reference, target: Reference
+) -> images.ModelImage:
+    """All that decides the image's bytes, from the release and the runtime image alone: so it can be made again.
+
+    kept: the manifest as a file. Its artifacts are in the local cache."""
+    return images.ModelImage(
+        files=files(manifest, kept),
+        base=base,
+        target=target,
+        labels=_labels(manifest, kept, description),
+        environment={"MODEL_DIR": f"/{images.MODELS}", "PACKHOUSE_MANIFEST_DIGEST": kept.digest},
+    )
 
 
-def labels(published: Published) -> dict[str, str]:
+def files(manifest: Manifest, kept: Artifact) -> dict[str, Path]:
+    """What the server needs of the release, by name."""
+    return {artifact.name: workshop().cache.path(artifact) for artifact in (*served(manifest), kept)}
+
+
+def served(manifest: Manifest) -> list[Artifact]:
+    """What proves the release, and the formats that the server runs."""
+    formats = {made.file for made in manifest.formats if made.format in SERVED}
+    data = {artifact.name for artifact in manifest.artifacts if artifact.name.removesuffix(".data") in formats}
+    return [manifest.artifact(name) for name in sorted({SPEC_FILE, GOLDEN} | formats | data)]
+
+
+def _labels(manifest: Manifest, kept: Artifact, description: str) -> dict[str, str]:
     """Of the image: facts that follow from the release, and no clock. Source of the first names:
     https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md."""
-    planned = published.packed.planned
     return {
-        "org.opencontainers.image.title": planned.model,
-        "org.opencontainers.image.version": planned.release,
-        "org.opencontainers.image.description": planned.spec.model.description
-        or f"packhouse release of {planned.model}",
-        "dev.packhouse.manifest": published.manifest.digest,
+        "org.opencontainers.image.title": manifest.model,
+        "org.opencontainers.image.version": manifest.release,
+        "org.opencontainers.image.description": description or f"packhouse release of {manifest.model}",
+        "dev.packhouse.manifest": kept.digest,
     }

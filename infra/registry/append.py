@@ -14,7 +14,7 @@ from infra.registry.documents import Descriptor
 from infra.registry.layer import Layer
 from infra.registry.reference import Reference
 from infra.registry.upload import Body
-from packhouse.digest import digest_bytes
+from packhouse.digest import digest_bytes, short
 from packhouse.errors import DigestMismatch, ImageInvalid
 
 
@@ -83,11 +83,15 @@ def append(
     labels: Mapping[str, str],
     environment: Mapping[str, str],
     source: Client | None = None,
+    known: str = "",
 ) -> Pushed:
-    """Pushes `base` with `layer` on it to the repository of `target`, under its digest.
+    """Pushes `base` with `layer` on it to the repository of `target`, under its digest. Whatever of it the registry
+    lacks is sent, also where its manifest is there already: a registry can lose one blob.
 
-    source: the client of the base's registry where that is another one; its layers are then copied once.
-    Raises RegistryUnavailable, RegistryRefusal, ImageInvalid, DigestMismatch.
+    source: the client of the base's registry where that is another one; its layers are then copied once. known: the
+    digest that it must come to.
+    Raises RegistryUnavailable, RegistryRefusal, ImageInvalid; NotFound: the base lost a layer; DigestMismatch: it comes
+    to another digest than the known one, and nothing was sent.
     """
     started, before = time.monotonic(), client.sent
     where, repository = target.name, target.repository
@@ -96,19 +100,27 @@ def append(
     annotations = {"org.opencontainers.image.base.digest": base.digest} | dict(labels)
     manifest = documents.appended_manifest(base.manifest, config_entry, layer, annotations=annotations, where=where)
     digest = digest_bytes(manifest)
+    if known and digest != known:
+        raise DigestMismatch(
+            "what it is made of comes to another image",
+            where=where,
+            got=short(digest),
+            want=short(known),
+            next="an engine made it, or another packhouse: bring it back from a backup, or make another release",
+        )
     mounted = uploaded = 0
+    for entry in base.layers:
+        if client.has_blob(repository, entry.digest):
+            continue
+        if source is None and client.mount(repository, entry.digest, base.where.repository):
+            mounted += 1
+            continue
+        origin = source or client
+        client.upload(repository, entry.digest, entry.size, _copying(origin, base, entry))
+        uploaded += 1
+    uploaded += client.ensure(repository, layer.digest, layer.size, layer.stream)
+    uploaded += client.ensure_document(repository, config)
     if not client.has_manifest(repository, digest):
-        for entry in base.layers:
-            if client.has_blob(repository, entry.digest):
-                continue
-            if source is None and client.mount(repository, entry.digest, base.where.repository):
-                mounted += 1
-                continue
-            origin = source or client
-            client.upload(repository, entry.digest, entry.size, _copying(origin, base, entry))
-            uploaded += 1
-        uploaded += client.ensure(repository, layer.digest, layer.size, layer.stream)
-        uploaded += client.ensure_document(repository, config)
         client.put_manifest(repository, digest, manifest, documents.MANIFEST)
     if (there := client.has_manifest(repository, digest)) != digest:
         raise DigestMismatch("is not in the registry after the push", where=where, got=there, want=digest)

@@ -24,6 +24,7 @@ from infra.workshop import Workshop, use, workshop
 from packhouse.errors import EngineUnavailable, ImageInvalid, RegistryUnavailable, Unavailable
 from packhouse.releases import find
 from tests.registry.conftest import open_registry
+from tests.registry.images import blob_file
 from tests.servers.engine import Engine, as_image, engine
 from tests.servers.fixtures import or_skip
 from tests.servers.place import CannotRunError, installed
@@ -124,6 +125,25 @@ def test_model_image_of_either_builder_answers_as_a_container(docker, worker, op
         assert ended["State"]["ExitCode"] == 0
     finally:
         docker.docker("rm", "-f", name)
+
+
+@pytest.mark.parametrize("builder", ["registry", "docker"])
+def test_only_what_the_registry_builder_made_can_be_pushed_again(worker, open_registry, staged, builder):
+    """An engine never makes the same bytes twice; so nothing else takes the place of what it made."""
+    worker(builder)
+    source = staged(image=f"{open_registry.host}/e/lost-{builder}-{os.urandom(3).hex()}/linear")
+    assert release([source])[0].status is Status.RELEASED
+    record = find(workshop().store, "linear@latest").record
+    assert record.image is not None
+    image = parse(record.image.reference)
+    blob_file(open_registry, image.digest).unlink()
+    (end,) = release([source])
+    there = Client(open_registry.host, known=Credentials()).has_manifest(image.repository, image.digest)
+    if builder == "registry":
+        assert (end.status, there) == (Status.UNCHANGED, image.digest), end.line()
+    else:
+        assert (end.status, there) == (Status.REFUSED, "")
+        assert "comes to another image" in end.reason
 
 
 def health(docker: Engine, name: str) -> str:

@@ -32,31 +32,14 @@ from packhouse.verify import verify
 from tasks.attach import PREDICATE
 from tasks.mend import mend
 from tasks.sign import sign_release
+from tests.flows.imaging import registry, repository
 from tests.registry.conftest import open_registry
 from tests.registry.images import push_base, small_layer
 from tests.registry.rude import Rule, rude
 
-__all__ = ["open_registry"]
+__all__ = ["open_registry", "registry", "repository"]
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
-
-
-@pytest.fixture
-def registry(home, tmp_path, open_registry, monkeypatch, sandbox):
-    """A worker that may push there, and has something to build on."""
-    client = Client(open_registry.host, known=Credentials())
-    made = small_layer(tmp_path, "bin/server", os.urandom(1000))
-    base = push_base(client, f"f/{os.urandom(4).hex()}/runtime", made)
-    monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
-    settings.cache_clear()
-    use(Workshop(settings(), sandbox))
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def repository(registry) -> str:
-    return f"{registry.host}/f/{os.urandom(4).hex()}/linear"
 
 
 def tags(client: Client, repository: str) -> list[str]:
@@ -195,8 +178,8 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
 
     honest = stage.files
 
-    def swapped(published):
-        files = honest(published)
+    def swapped(manifest, kept):
+        files = honest(manifest, kept)
         other = files["model.onnx"].parent / "swapped.onnx"
         other.write_bytes(files["model.onnx"].read_bytes()[:-1] + b"!")
         return files | {"model.onnx": other}

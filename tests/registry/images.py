@@ -11,6 +11,7 @@ from infra.registry.client import Client
 from infra.registry.layer import Layer, layer
 from infra.registry.reference import Reference
 from packhouse.digest import digest_bytes
+from tests.servers.registry import TestRegistry
 
 CREATED = "2025-01-01T00:00:00Z"
 
@@ -19,6 +20,12 @@ def small_layer(folder: Path, name: str, content: bytes) -> Layer:
     path = folder / digest_bytes(content)[7:19]
     path.write_bytes(content)
     return layer({name: path}, modified=1_735_689_600)
+
+
+def blob_file(registry: TestRegistry, digest: str) -> Path:
+    """Where the registry keeps a blob or a manifest: to be lost, or to rot."""
+    plain = digest.removeprefix("sha256:")
+    return registry.folder / "data/docker/registry/v2/blobs/sha256" / plain[:2] / plain / "data"
 
 
 def push_base(client: Client, repository: str, made: Layer, config: dict[str, Any] | None = None) -> Reference:
