@@ -296,7 +296,7 @@ def channels_command(
         talk.print(f"no channels{f' of {model}' if model else ''} in {place.url}")
         raise typer.Exit(3)
     if behind and trusted:
-        raise SignatureInvalid("are not signed as they stand", where=f"{behind} of {len(listed)} channels")
+        raise SignatureInvalid(f"{behind} of {len(listed)} channels are not signed as they stand")
 
 
 @app.command("fetch")

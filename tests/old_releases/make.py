@@ -1,7 +1,7 @@
 """Keeps a release as this version makes it, for every later version to verify: `python -m tests.old_releases.make`.
 
 Releases the demo's churn model, which takes text, signed by a key that is thrown away afterwards, and puts
-its folder and the public key into tests/old_releases/VERSION. Measured files are left out. Run once for each version,
+its folder, its signed channel and the public key into tests/old_releases/VERSION. Measured files are left out. Run once for each version,
 before it is published; what is there is never made again.
 """
 
@@ -35,6 +35,7 @@ def main() -> int:
         try:
             subprocess.run([sys.executable, "-m", "packhouse", "demo"], env=environment, check=True)
             (made,) = (HOME / "store" / MODEL / "releases").iterdir()
+            shutil.copytree(HOME / "store" / MODEL / "channels", folder / "channels")
             shutil.copytree(made, folder / MODEL, ignore=shutil.ignore_patterns(*MEASURED))
         finally:
             shutil.rmtree(HOME, ignore_errors=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import packhouse
-from packhouse.errors import PackhouseError
-from packhouse.manifest import release_key
-from packhouse.releases import at_prefix
+from packhouse.errors import PackhouseError, SignatureInvalid
+from packhouse.manifest import channel_key, release_key
+from packhouse.releases import at_prefix, read_channel
 from packhouse.signatures import Trusted
+from packhouse.signed_channels import pointed, standing
 from packhouse.store import FileStore
 from packhouse.verify import verify
 from tests.packhouse.small_release import flip
@@ -52,6 +53,21 @@ def test_it_is_fetched_and_opened(kept, tmp_path):
         floors=tmp_path,
     )
     assert packhouse.open_session(fetched.folder).get_outputs()
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.parent.name)
+def test_its_signed_channel_still_leads_to_it(kept, tmp_path):
+    """At the time when it was signed; today it has expired, as it should."""
+    found = at_prefix(FileStore(kept), "")
+    shutil.copytree(kept, tmp_path / release_key(kept.name, found.record.release))
+    shutil.copytree(kept.parent / "channels", (tmp_path / channel_key(kept.name, "latest")).parent)
+    pointer, _ = standing(FileStore(tmp_path), kept.name, "latest")
+    assert pointer
+    led = pointed(FileStore(tmp_path), kept.name, "latest", trusted(kept), now=pointer.signed_at)
+    assert led.found.record == found.record
+    assert pointer.is_of(read_channel(FileStore(tmp_path), kept.name, "latest"))
+    with pytest.raises(SignatureInvalid, match="expired"):
+        pointed(FileStore(tmp_path), kept.name, "latest", trusted(kept), now=pointer.expires)
 
 
 @pytest.mark.parametrize("path", FILES)
