@@ -22,9 +22,18 @@ from flows.ends import Status
 from flows.release import released as release
 from infra.mlflow import SOURCE
 from infra.mlflow_models import MODEL, RELEASE
+from infra.pyfunc.folder import ROWS
 from infra.settings import settings
 from packhouse.errors import Unavailable
+from packhouse.judge import Case
+from packhouse.manifest import GOLDEN, Processors, Release
 from packhouse.preprocessing import Concatenate, Standard, from_sklearn
+from packhouse.processors import has_vnni
+from packhouse.releases import find
+from packhouse.replay import compare, golden_cases
+from packhouse.spec import Format
+from packhouse.store import open_store
+from packhouse.verify import read_manifest
 from tasks.register import registered
 from tests.servers.place import free_ports
 
@@ -44,6 +53,15 @@ def mlflow_of_ours(home, mlflow_server, monkeypatch):
 
     yield MlflowClient(mlflow_server)
     settings.cache_clear()
+
+
+@pytest.fixture
+def load_model(mlflow_server, monkeypatch):
+    """MLflow's function, which takes no server's URL."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    from mlflow.pyfunc import load_model
+
+    return load_model
 
 
 @contextmanager
@@ -162,7 +180,9 @@ def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_on
     assert mlflow_of_ours.get_model_version_by_alias("away", "channel-latest").tags[MODEL] == "away"
 
 
-def test_runs_that_register_one_release_at_once_leave_one_version_and_the_alias_at_it(mlflow_of_ours, staged):
+def test_runs_that_register_one_release_at_once_leave_one_version_that_the_alias_points_at_and_that_answers(
+    mlflow_of_ours, load_model, staged, home
+):
     """As runs do it: what MLflow's database can not take at once, with SQLite, is asked again."""
     (end,) = release([staged("linear", "crowd")])
     (threads, start) = (6, threading.Barrier(6))
@@ -180,6 +200,38 @@ def test_runs_that_register_one_release_at_once_leave_one_version_and_the_alias_
     assert mlflow_of_ours.get_model_version_by_alias("crowd", "channel-latest").version == version.version
     (logged,) = mlflow_of_ours.search_logged_models([made_in(mlflow_of_ours)], "tags.`packhouse.model` = 'crowd'")
     assert version.source == f"models:/{logged.model_id}"
+    formats, cases = golden_of(home, "crowd")
+    model = load_model("models:/crowd@channel-latest", model_config={"format": "onnx"})
+    answers = [model.predict(case.inputs["x"]) for case in cases]  # an only input needs no name
+    assert compare(cases, answers, formats[Format.ONNX].tolerance).refusal == ""
+
+
+def test_a_model_of_several_tensors_answers_the_golden_cases_in_fp32_and_in_int8(
+    mlflow_of_ours, load_model, encoder, home
+):
+    """Loaded back from MLflow, and held to what `packhouse verify` holds the release to."""
+    with register_all():
+        (end,) = release([encoder])
+    assert end.status is Status.RELEASED, end.reason
+    formats, cases = golden_of(home, "encoder")
+    fp32, int8 = formats[Format.ONNX], formats[Format.ONNX_INT8]
+    best = int8 if int8.processors is Processors.ANY or has_vnni() else fp32
+    for config, made in (({}, best), ({"format": "onnx"}, fp32)):
+        model = load_model("models:/encoder@channel-latest", model_config=config)
+        assert model.unwrap_python_model().format == made.format, config
+        answers = [model.predict(dict(case.inputs)) for case in cases]
+        assert compare(cases, answers, made.tolerance).refusal == ""
+    assert model.metadata.get_input_schema().input_names() == ["input_ids", "attention_mask"]
+    real = next(case for case in cases if case.real)
+    first = model.predict({name: rows[:ROWS] for name, rows in real.inputs.items()})
+    np.testing.assert_array_equal(model.predict(model.input_example)["hidden"], first["hidden"])
+
+
+def golden_of(home: Path, model: str) -> tuple[dict[Format, Release], tuple[Case, ...]]:
+    found = find(open_store(str(home / "store")), f"{model}@latest")
+    manifest = read_manifest(found, found.record)
+    cases = golden_cases(home / "store" / model / "releases" / manifest.release / GOLDEN)
+    return {made.format: made for made in manifest.formats}, cases
 
 
 def made_in(client) -> str:
