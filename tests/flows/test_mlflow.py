@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from flows.__main__ import _without_work
 from flows.audit import audit
 from flows.ends import Status
+from flows.nightly import nightly
 from flows.release import released as release
 from infra.mlflow import SOURCE
 from infra.mlflow_models import MODEL, RELEASE
@@ -154,6 +155,10 @@ def test_a_run_that_died_is_completed_and_a_deleted_version_comes_back(mlflow_of
     assert mlflow_of_ours.get_model_version_by_alias("killed", "somebodys").version == first
     mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
     assert _without_work(source, "latest").status is Status.UNCHANGED, "nor does the command leave it"
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == first
+    mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
+    night = nightly([str(Path(source.removeprefix("file://")).parent)], return_state=True)
+    assert night.name == "Unchanged", night.message
     assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == first
     mlflow_of_ours.delete_model_version("killed", first)
     state = audit(["killed"], return_state=True)
