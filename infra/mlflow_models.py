@@ -6,7 +6,7 @@ A version's tags are written with it, so a version that is there is whole; its f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,18 +43,34 @@ class Origin:
 class Models(Tracking):
     """Raises of all: Unavailable: MLflow does not answer, or not to us."""
 
-    def version_of(self, name: str, release: str) -> str:
-        """The first version with this tag; empty where there is none."""
+    def versions_of(self, name: str, release: str) -> list[str]:
+        """The versions with this tag, the first one first. Two runs that registered one release at once make two."""
         with self._errors(f"search the versions of {name}"):
             found = self._client.search_model_versions(f"name={_quoted(name)} and tags.`{RELEASE}`={_quoted(release)}")
-            return min((str(each.version) for each in found), key=int, default="")
+            return sorted((str(each.version) for each in found), key=int)
 
-    def alias(self, name: str, alias: str) -> tuple[str, str]:
-        """Version and release that the alias points at; empty where it does not, or the version is none of ours."""
+    def keep(self, name: str, version: str, others: Sequence[str]) -> None:
+        """Deletes the others, and their logged models; their aliases move to the version. Whoever else does it at the
+        same time keeps the same one: what is made later has a higher number, and its maker looks again."""
+        with self._errors(f"delete versions of {name}"):
+            kept = self._client.get_model_version(name, version)
+            for other in others:
+                with self._absent():  # somebody else was faster
+                    self._merge(name, str(kept.version), str(kept.source), self._client.get_model_version(name, other))
+
+    def _merge(self, name: str, version: str, source: str, other: Any) -> None:
+        for alias in other.aliases:
+            self._client.set_registered_model_alias(name, alias, version)
+        if other.source != source:
+            with self._absent():
+                self._client.delete_logged_model(str(other.source).removeprefix("models:/"))
+        self._client.delete_model_version(name, str(other.version))
+
+    def alias(self, name: str, alias: str) -> str:
+        """The version that the alias points at; empty where there is none."""
         with self._errors(f"read the alias {alias} of {name}"), self._absent():
-            found = self._client.get_model_version_by_alias(name, alias)
-            return str(found.version), str(found.tags.get(RELEASE, ""))
-        return "", ""
+            return str(self._client.get_model_version_by_alias(name, alias).version)
+        return ""
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         with self._errors(f"set the alias {alias} of {name}"):
@@ -71,12 +87,22 @@ class Models(Tracking):
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                self._client.create_registered_model(name, tags={MODEL: model})
-                return
+                owner = self._made(name, model)
         if owner != model:
             got, next = owner or "no tag", f"set its tag {MODEL} to {model}, or name another one in [mlflow]"
             what = "this registered model of MLflow is not this model's"
             raise SourceNotAllowed(what, where=f"{name} for {model}", got=got, want=f"{MODEL}={model}", next=next)
+
+    def _made(self, name: str, model: str) -> str:
+        """Whose it is now: another run may have been faster."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.create_registered_model(name, tags={MODEL: model}).tags.get(MODEL, ""))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(self._client.get_registered_model(name).tags.get(MODEL, ""))
 
     def origin(self, release: str, matches: Callable[[str], bool], hint: str) -> Origin:
         """The run that is tagged with the release, or the last one whose source matches. hint: what stands in every
@@ -88,8 +114,19 @@ class Models(Tracking):
                 for run in self._last(filter):
                     if filter is filters[0] or matches(run.data.tags.get(SOURCE, "")):
                         return Origin(run.info.experiment_id, run.info.run_id)
-            found = self._client.get_experiment_by_name(EXPERIMENT)
-            return Origin(found.experiment_id if found else self._client.create_experiment(EXPERIMENT))
+            return Origin(self._experiment())
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if found := self._client.get_experiment_by_name(EXPERIMENT):
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(EXPERIMENT))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return self._experiment()  # another run was faster
 
     def register(
         self,
@@ -124,7 +161,8 @@ class Models(Tracking):
         """A logged model whose files are up, of a run that was ended before it became a version."""
         filter = f"tags.`{RELEASE}` = {_quoted(release)}"
         found = self._client.search_logged_models([origin.experiment], filter)
-        return next((str(each.model_id) for each in found if str(each.status) == "READY"), "")
+        ready = [(each.creation_timestamp, str(each.model_id)) for each in found if str(each.status) == "READY"]
+        return min(ready, default=(0, ""))[1]
 
     def _last(self, filter: str) -> list[Any]:
         """The runs of every experiment, the last that began first."""

@@ -48,8 +48,8 @@ def check_asked(spec: Spec) -> None:
 
 @stage("register")
 def register(released: Released, source: str = "") -> tuple[str, ...]:
-    """What was done, in words; nothing where all stands already, which costs a few small reads and one request. source:
-    where it was made from, to find the training run.
+    """What was done, in words; nothing where all stands already, which costs a few small reads and two requests.
+    source: where it was made from, to find the training run.
 
     Raises Unavailable, SourceNotAllowed: and says that the release stands."""
     try:
@@ -71,10 +71,9 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
     with one_line(model, "register") as line:
         for _ in range(ATTEMPTS if moves else 0):
             pointed = read_channel(store, model, channel)
-            version, there = models.alias(name, alias_of(channel))
-            if there != f"{model}/{pointed.release}":
+            version = _version(models, name, model, pointed.release, source, done)
+            if models.alias(name, alias_of(channel)) != version:
                 models.claim(name, model)
-                version = _version(models, name, model, pointed.release, source, done)
                 models.set_alias(name, alias_of(channel), version)
                 done.append(f"alias {name}@{alias_of(channel)} on version {version}")
             if read_channel(store, model, channel).serial == pointed.serial:
@@ -83,7 +82,6 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
             if moves:
                 raise Contention("others keep moving this channel", where=f"{model}@{channel}", next="run it again")
         if not moves or pointed.release != release:
-            models.claim(name, model)
             _version(models, name, model, release, source, done)
         line.note(", ".join(done) or "stands")
     return tuple(done)
@@ -96,17 +94,32 @@ def _name(model: str, release: str) -> str:
 
 
 def _version(models: Models, name: str, model: str, release: str, source: str, done: list[str]) -> str:
-    """The release's version: the one there is, or a new one."""
-    if there := models.version_of(name, f"{model}/{release}"):
-        return there
+    """The release's only version: the one there is, or a new one. A run beside this one may make one too, so whoever
+    made one looks again; what a run that was killed before it looked has left, the next one finds."""
+    there = models.versions_of(name, f"{model}/{release}")
+    if not there:
+        models.claim(name, model)
+        done.append(_new(models, name, model, release, source))
+        there = models.versions_of(name, f"{model}/{release}")
+        if not there:
+            raise Contention("somebody deletes what was registered", where=f"{name} in MLflow", next="run it again")
+    version, *others = there
+    if others:
+        models.claim(name, model)
+        models.keep(name, version, others)
+        done.append(f"version {', '.join(others)} of {name} deleted: {version} is of the same release")
+    return version
+
+
+def _new(models: Models, name: str, model: str, release: str, source: str) -> str:
+    """A version, in words."""
     found = find(workshop().store, f"{model}/{release}")
     origin = _origin(models, f"{model}/{release}", source)
     with workshop().cache.step("pyfunc") as folder:
         version = models.register(
             name, model, _tags(found.record, found.record_bytes), origin, lambda ids: pyfunc(found, folder, ids)
         )
-    done.append(f"version {version} of {name}" + (f" from run {origin.run}" if origin.run else ""))
-    return version
+    return f"version {version} of {name}" + (f" from run {origin.run}" if origin.run else "")
 
 
 def _origin(models: Models, release: str, source: str) -> Origin:

@@ -51,10 +51,15 @@ PLACES = {
     "runtime_image": "",
     "registries": "[]",
     "mlflow_uri": "",
+    "sign_pool": "",
+    "sign_wait_s": "1800",
+    "builder": "urn:packhouse:worker",
+    "worker_image": "",
 }
 """What a pool's template leaves open until it is applied. Nobody who starts a run can change it.
-cuda_image: of the pool `cuda`, where it is another one than `image`. store, sources, trusted_programs, runtime_image,
-registries, mlflow_uri: what a container is told as PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap.
+cuda_image: of the pool `cuda`, where it is another one than `image`. All from store on: what a container is told as
+PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. sign_pool: never a key. worker_image: where it is not
+said, the pool's image, if that is named by digest.
 credentials_volume: with AWS's shared file `credentials` and Docker's `config.json`, which Docker mounts, since whoever
 may read a pool may read its variables."""
 
@@ -85,6 +90,7 @@ def template(kind: str, pool: str, places: Mapping[str, str]) -> dict[str, Any]:
         raise Refused("needs the worker's image", where=f"pool {pool}", next="give --image, by digest")
     if kind == "docker" and not values["store"]:
         raise Refused("needs the store", where=f"pool {pool}", next="give --store, and --sources as JSON")
+    values["worker_image"] = values["worker_image"] or (values["image"] if "@sha256:" in values["image"] else "")
     filled: dict[str, Any] = _filled(json.loads(path.read_text()), values)
     return filled
 

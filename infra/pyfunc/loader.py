@@ -44,6 +44,7 @@ class Release(PythonModel):
         manifest = checked(folder, str(config.get("manifest") or ""))
         spec = tomllib.loads((folder / "package.toml").read_text("utf-8"))
         made = chosen(manifest, str(config.get("format") or "auto"))
+        self.format = made["format"]
         self.session = _session(folder / made["file"], int(config.get("threads") or 0))
         self.inputs = {entry.name: entry.type for entry in self.session.get_inputs()}
         self.declared = {entry["name"]: entry for entry in spec["inputs"]}

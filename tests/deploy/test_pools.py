@@ -17,6 +17,7 @@ from prefect_docker.worker import DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from infra.deploy.apply import POOLS, main, template
+from infra.settings import Settings
 from packhouse.errors import Refused
 from tests.deploy.kinds import wrong
 
@@ -176,6 +177,35 @@ def test_a_container_builds_no_images_unless_it_is_told_on_what_and_where_to():
         environment = template("docker", "cpu", places)["job_configuration"]["env"]
         assert (environment["PACKHOUSE_RUNTIME_IMAGE"], environment["PACKHOUSE_REGISTRIES"]) == want
         assert environment["DOCKER_CONFIG"] == "/run/packhouse"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_container_is_told_who_signs_and_what_it_runs_in_and_never_a_key(pool):
+    """By the names that settings have; what is not said is what settings have without it."""
+    unsaid = told_settings(pool, {"image": IMAGE, **TOLD})
+    assert (unsaid.sign_pool, unsaid.builder, unsaid.signs) == ("", Settings().builder, False)
+    assert unsaid.sign_wait_s == Settings().sign_wait_s
+    assert unsaid.worker_image == IMAGE
+    told = {"sign_pool": "sign", "builder": "urn:acme:packhouse", "sign_wait_s": "60", "worker_image": "w@sha256:1"}
+    said = told_settings(pool, {"image": IMAGE, **TOLD, **told})
+    assert (said.sign_pool, said.builder, said.sign_wait_s, said.worker_image) == (
+        "sign",
+        "urn:acme:packhouse",
+        60,
+        "w@sha256:1",
+    )
+    by_tag = told_settings(pool, {"image": "worker:cpu", **TOLD})
+    assert by_tag.worker_image == "", "a tag says nothing of what ran"
+
+
+def told_settings(pool: str, places: dict[str, str]) -> Settings:
+    """As a run in the container reads them."""
+    environment = template("docker", pool, places)["job_configuration"]["env"]
+    assert not [name for name in environment if "KEY" in name or "PASSWORD" in name]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return Settings()
 
 
 def test_a_run_of_the_pool_that_pushes_images_finds_its_login_where_it_is_told_and_no_other_run_gets_it():

@@ -6,6 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +19,23 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from flows.__main__ import _without_work
 from flows.audit import audit
 from flows.ends import Status
+from flows.nightly import nightly
 from flows.release import released as release
 from infra.mlflow import SOURCE
 from infra.mlflow_models import MODEL, RELEASE
+from infra.pyfunc.folder import ROWS
 from infra.settings import settings
+from packhouse.errors import Unavailable
+from packhouse.judge import Case
+from packhouse.manifest import GOLDEN, Processors, Release
 from packhouse.preprocessing import Concatenate, Standard, from_sklearn
+from packhouse.processors import has_vnni
+from packhouse.releases import find
+from packhouse.replay import compare, golden_cases
+from packhouse.spec import Format
+from packhouse.store import open_store
+from packhouse.verify import read_manifest
+from tasks.register import registered
 from tests.servers.place import free_ports
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
@@ -37,6 +53,25 @@ def mlflow_of_ours(home, mlflow_server, monkeypatch):
     from mlflow import MlflowClient
 
     yield MlflowClient(mlflow_server)
+    settings.cache_clear()
+
+
+@pytest.fixture
+def load_model(mlflow_server, monkeypatch):
+    """MLflow's function, which takes no server's URL."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    from mlflow.pyfunc import load_model
+
+    return load_model
+
+
+@contextmanager
+def register_all() -> Iterator[None]:
+    """From here on the worker registers every release, with [mlflow] in its spec or without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PACKHOUSE_MLFLOW_REGISTER", "true")
+        settings.cache_clear()
+        yield
     settings.cache_clear()
 
 
@@ -103,21 +138,33 @@ def asked(folder: Path, rows: dict[str, list]) -> np.ndarray:
     return session.run(None, {"numbers": numbers, **text})[0]
 
 
-def test_a_run_that_died_before_the_alias_is_completed_and_a_deleted_version_comes_back(mlflow_of_ours, staged):
+def test_a_run_that_died_is_completed_and_a_deleted_version_comes_back(mlflow_of_ours, staged):
+    """It died before the alias; or before it saw that another run had made a version of the same release."""
     source = staged("linear", "killed", mlflow="killed")
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
     mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
     assert release([source])[0].status is Status.UNCHANGED
-    first = mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version
+    kept = mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest")
+    first = kept.version
+    made = kept.source.removeprefix("models:/")
+    twin = mlflow_of_ours.create_model_version("killed", kept.source, tags=kept.tags, model_id=made).version
+    mlflow_of_ours.set_registered_model_alias("killed", "somebodys", twin)
+    assert release([source])[0].status is Status.UNCHANGED
+    assert [each.version for each in mlflow_of_ours.search_model_versions("name='killed'")] == [first]
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "somebodys").version == first
     mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
     assert _without_work(source, "latest").status is Status.UNCHANGED, "nor does the command leave it"
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == first
+    mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
+    night = nightly([str(Path(source.removeprefix("file://")).parent)], return_state=True)
+    assert night.name == "Unchanged", night.message
     assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == first
     mlflow_of_ours.delete_model_version("killed", first)
     state = audit(["killed"], return_state=True)
     assert state.name == "Verified", state.message
-    assert "killed@latest mended: version 2 of killed, alias killed@channel-latest on version 2" in state.message
-    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == "2"
+    assert "killed@latest mended: version 3 of killed, alias killed@channel-latest on version 3" in state.message
+    assert mlflow_of_ours.get_model_version_by_alias("killed", "channel-latest").version == "3"
     assert "mended" not in audit(["killed"], return_state=True).message
 
 
@@ -136,6 +183,64 @@ def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_on
     settings.cache_clear()
     assert release([source])[0].status is Status.UNCHANGED
     assert mlflow_of_ours.get_model_version_by_alias("away", "channel-latest").tags[MODEL] == "away"
+
+
+def test_runs_that_register_one_release_at_once_leave_one_version_that_the_alias_points_at_and_that_answers(
+    mlflow_of_ours, load_model, staged, home
+):
+    """As runs do it: what MLflow's database can not take at once, with SQLite, is asked again."""
+    (end,) = release([staged("linear", "crowd")])
+    (threads, start) = (6, threading.Barrier(6))
+
+    def one(_: int) -> tuple[str, ...]:
+        start.wait()
+        while True:
+            with suppress(Unavailable):
+                return registered("crowd", end.release, "latest")
+
+    with register_all(), ThreadPoolExecutor(threads) as pool:
+        said = [words for done in pool.map(one, range(threads)) for words in done]
+    assert any("deleted" in words for words in said), said
+    (version,) = mlflow_of_ours.search_model_versions("name='crowd'")
+    assert mlflow_of_ours.get_model_version_by_alias("crowd", "channel-latest").version == version.version
+    (logged,) = mlflow_of_ours.search_logged_models([made_in(mlflow_of_ours)], "tags.`packhouse.model` = 'crowd'")
+    assert version.source == f"models:/{logged.model_id}"
+    formats, cases = golden_of(home, "crowd")
+    model = load_model("models:/crowd@channel-latest", model_config={"format": "onnx"})
+    answers = [model.predict(case.inputs["x"]) for case in cases]  # an only input needs no name
+    assert compare(cases, answers, formats[Format.ONNX].tolerance).refusal == ""
+
+
+def test_a_model_of_several_tensors_answers_the_golden_cases_in_fp32_and_in_int8(
+    mlflow_of_ours, load_model, encoder, home
+):
+    """Loaded back from MLflow, and held to what `packhouse verify` holds the release to."""
+    with register_all():
+        (end,) = release([encoder])
+    assert end.status is Status.RELEASED, end.reason
+    formats, cases = golden_of(home, "encoder")
+    fp32, int8 = formats[Format.ONNX], formats[Format.ONNX_INT8]
+    best = int8 if int8.processors is Processors.ANY or has_vnni() else fp32
+    for config, made in (({}, best), ({"format": "onnx"}, fp32)):
+        model = load_model("models:/encoder@channel-latest", model_config=config)
+        assert model.unwrap_python_model().format == made.format, config
+        answers = [model.predict(dict(case.inputs)) for case in cases]
+        assert compare(cases, answers, made.tolerance).refusal == ""
+    assert model.metadata.get_input_schema().input_names() == ["input_ids", "attention_mask"]
+    real = next(case for case in cases if case.real)
+    first = model.predict({name: rows[:ROWS] for name, rows in real.inputs.items()})
+    np.testing.assert_array_equal(model.predict(model.input_example)["hidden"], first["hidden"])
+
+
+def golden_of(home: Path, model: str) -> tuple[dict[Format, Release], tuple[Case, ...]]:
+    found = find(open_store(str(home / "store")), f"{model}@latest")
+    manifest = read_manifest(found, found.record)
+    cases = golden_cases(home / "store" / model / "releases" / manifest.release / GOLDEN)
+    return {made.format: made for made in manifest.formats}, cases
+
+
+def made_in(client) -> str:
+    return client.get_experiment_by_name("packhouse").experiment_id
 
 
 def test_a_registered_model_of_others_is_not_taken_over(mlflow_of_ours, staged):

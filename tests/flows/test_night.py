@@ -191,8 +191,19 @@ def decide(identity: Any, **answer: Any) -> None:
         api.resume_flow_run(identity, run_input={"comment": "", **answer})
 
 
-def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, staged, workers):
-    source = staged("linear", gates={"approve": True})
+@pytest.fixture
+def mlflow_client(mlflow_server, monkeypatch):
+    """Of the MLflow that the workers register in; they are started after it."""
+    monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_server)
+    from mlflow import MlflowClient
+
+    return MlflowClient(mlflow_server)
+
+
+@pytest.mark.server
+def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, mlflow_client, staged, workers):
+    """So does its alias in MLflow; the version is there before."""
+    source = staged("linear", gates={"approve": True}, mlflow="approved")
     store = open_store(str(home / "store"))
     identity = start("release/release", sources=[source], channel="production")
     decide(identity, approve=False, by="Ada", comment="not on a Friday")
@@ -201,12 +212,15 @@ def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, s
     assert "Ada said no: not on a Friday" in run.state.message
     with pytest.raises(NotFound, match="no such channel"):
         find(store, "linear@production")
+    (version,) = mlflow_client.search_model_versions("name='approved'")
+    assert mlflow_client.get_registered_model("approved").aliases == {}
 
     identity = start("release/release", sources=[source], channel="production")
     decide(identity, approve=True, by="Ada")
     run = until(identity)
     assert run.state.type is StateType.COMPLETED, run.state.message
     assert find(store, "linear@production")
+    assert mlflow_client.get_model_version_by_alias("approved", "production").version == version.version
 
     run = until(start("release/release", sources=[source], channel="latest"))
     assert run.state.type is StateType.COMPLETED, "other channels are never asked about"

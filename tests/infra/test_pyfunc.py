@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.pyfunc import loader
 from infra.pyfunc.loader import checked, chosen, fitting, tables
 
 
@@ -56,6 +57,17 @@ def test_int8_is_run_where_the_release_has_it_and_another_format_where_it_is_ask
         chosen({"formats": [fp32]}, "onnx-int8")
     with pytest.raises(ValueError, match="can not be run here"):
         chosen(manifest, "torchscript")
+
+
+def test_int8_that_was_judged_on_vnni_is_run_where_the_processor_has_it_and_nowhere_else(monkeypatch):
+    fp32 = {"format": "onnx", "file": "model.onnx", "processors": "any"}
+    manifest = {"formats": [fp32, {"format": "onnx-int8", "file": "model.int8.onnx", "processors": "vnni"}]}
+    monkeypatch.setattr(loader, "_has_vnni", lambda: True)
+    assert chosen(manifest, "auto") is manifest["formats"][1]
+    monkeypatch.setattr(loader, "_has_vnni", lambda: False)
+    assert chosen(manifest, "auto") is fp32
+    with pytest.raises(ValueError, match="judged on processors with VNNI"):
+        chosen(manifest, "onnx-int8")
 
 
 def test_numbers_become_the_models_and_what_would_change_them_is_refused():
