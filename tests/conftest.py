@@ -12,11 +12,11 @@ import pytest
 from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use
-from tests.servers.fixtures import mlflow_server
+from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, moto_server
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
 
-__all__ = ["mlflow_server"]
+__all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

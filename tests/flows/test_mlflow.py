@@ -232,8 +232,32 @@ def test_a_model_of_several_tensors_answers_the_golden_cases_in_fp32_and_in_int8
     np.testing.assert_array_equal(model.predict(model.input_example)["hidden"], first["hidden"])
 
 
-def golden_of(home: Path, model: str) -> tuple[dict[Format, Release], tuple[Case, ...]]:
-    found = find(open_store(str(home / "store")), f"{model}@latest")
+def test_on_postgresql_and_s3_a_release_is_registered_its_alias_set_and_the_model_loaded_by_it(
+    mlflow_on_postgres_and_s3, moto_server, monkeypatch, staged, home
+):
+    """The worker and the reader know the server's URL, and nothing of the database, S3 or its keys."""
+    monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_on_postgres_and_s3)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_on_postgres_and_s3)
+    settings.cache_clear()
+    source = staged("linear", "far", mlflow="far")
+    (end,) = release([source], "production")
+    assert end.status is Status.RELEASED, end.reason
+    import mlflow
+
+    version = mlflow.MlflowClient().get_model_version_by_alias("far", "production")
+    assert version.tags[RELEASE] == f"far/{end.release}"
+    stored = moto_server.client().list_objects_v2(Bucket="mlflow", Prefix="artifacts/")["Contents"]
+    assert [each["Key"] for each in stored if each["Key"].endswith("/artifacts/release/model.onnx")]
+    made, cases = golden_of(home, "far", "production")
+    model = mlflow.pyfunc.load_model("models:/far@production", model_config={"format": "onnx"})
+    answers = [model.predict(dict(case.inputs)) for case in cases]
+    assert compare(cases, answers, made[Format.ONNX].tolerance).refusal == ""
+    assert release([source], "production")[0].status is Status.UNCHANGED
+    assert [each.version for each in mlflow.MlflowClient().search_model_versions("name='far'")] == [version.version]
+
+
+def golden_of(home: Path, model: str, channel: str = "latest") -> tuple[dict[Format, Release], tuple[Case, ...]]:
+    found = find(open_store(str(home / "store")), f"{model}@{channel}")
     manifest = read_manifest(found, found.record)
     cases = golden_cases(home / "store" / model / "releases" / manifest.release / GOLDEN)
     return {made.format: made for made in manifest.formats}, cases

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import pytest
@@ -16,6 +16,7 @@ from tests.servers.ceph import ceph
 from tests.servers.mlflow import mlflow
 from tests.servers.moto import moto
 from tests.servers.place import CannotRunError, Endpoint
+from tests.servers.postgres import postgres
 from tests.servers.swift import swift
 
 T = TypeVar("T")
@@ -34,6 +35,23 @@ def swift_server() -> Iterator[Endpoint]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[Endpoint]:
     yield from or_skip(moto)
+
+
+@pytest.fixture(scope="session")
+def mlflow_on_postgres_and_s3(moto_server: Endpoint) -> Iterator[str]:
+    """Its URL. Only the server knows the S3 server and its keys."""
+
+    @contextmanager
+    def started() -> Iterator[str]:
+        s3 = {"AWS_ACCESS_KEY_ID": moto_server.access_key, "AWS_SECRET_ACCESS_KEY": moto_server.secret_key}
+        s3 |= {"MLFLOW_S3_ENDPOINT_URL": moto_server.url, "AWS_DEFAULT_REGION": "us-east-1"}
+        options = ("--artifacts-destination", "s3://mlflow/artifacts", "--backend-store-uri")
+        environment = [f"{name}={value}" for name, value in s3.items()]
+        moto_server.client().create_bucket(Bucket="mlflow")
+        with postgres() as database, mlflow(*options, database, environment=environment) as url:
+            yield url
+
+    yield from or_skip(started, "MLflow on PostgreSQL and S3")
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from infra.ending import end
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 class CannotRunError(Exception):
@@ -34,6 +38,12 @@ class Endpoint:
     access_key: str
     secret_key: str
     version: str
+
+    def client(self) -> S3Client:
+        import boto3
+
+        keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}
+        return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
 
 
 @dataclass(frozen=True)

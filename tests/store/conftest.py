@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from packhouse.store import Adapter, Capabilities, Store, guard, probe
-from tests.servers.fixtures import ceph_server, moto_server, swift_server
+from tests.servers.fixtures import ceph_server, swift_server
 from tests.store.places import FilesPlace, Place, S3Place
 
-__all__ = ["ceph_server", "moto_server", "swift_server"]
+__all__ = ["ceph_server", "swift_server"]
 
 DIGEST_OF_LARGE = "sha256:8479e43911dc45e89f934fe48d01297e16f51d17aa561d4d1c216b1ae0fcddca"
 PUT_LARGE = """
