@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from flows.__main__ import _without_work
 from flows.audit import audit
@@ -28,7 +27,6 @@ from infra.settings import settings
 from packhouse.errors import Unavailable
 from packhouse.judge import Case
 from packhouse.manifest import GOLDEN, Processors, Release
-from packhouse.preprocessing import Concatenate, Standard, from_sklearn
 from packhouse.processors import has_vnni
 from packhouse.releases import find
 from packhouse.replay import compare, golden_cases
@@ -36,15 +34,10 @@ from packhouse.spec import Format
 from packhouse.store import open_store
 from packhouse.verify import read_manifest
 from tasks.register import registered
+from tests.flows.churn import churn
 from tests.servers.place import free_ports
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
-
-DRAW = np.random.default_rng(0)
-NUMBERS = DRAW.normal([45, 30, 1e3], [14, 9, 250], (80, 3)).astype(np.float32)
-PLANS = DRAW.choice(["month", "year", "two years"], 80)
-ZONES = DRAW.choice([f"zone {number}" for number in range(10)], 80)
-
 
 @pytest.fixture
 def mlflow_of_ours(home, mlflow_server, monkeypatch):
@@ -75,17 +68,6 @@ def register_all() -> Iterator[None]:
     settings.cache_clear()
 
 
-def churn(staged, name: str) -> str:
-    """A table with text, whose registered model has its name."""
-    scaler, encoder = StandardScaler().fit(NUMBERS), OneHotEncoder(handle_unknown="ignore")
-    encoder.fit(np.stack([PLANS, ZONES], axis=1))
-    columns = ("age", "months", "spend")
-    scale = Standard(input="numbers", columns=columns, mean=tuple(scaler.mean_), scale=tuple(scaler.scale_))
-    steps = (scale, *from_sklearn(encoder, "plan", "zone"), Concatenate(inputs=("numbers", "plan", "zone")))
-    inputs = {"numbers": NUMBERS, "plan": PLANS, "zone": ZONES}
-    return staged("linear", name, inputs=inputs, preprocessing=steps, mlflow=name)
-
-
 LOAD = """
 import json, sys
 pickles = []
@@ -102,7 +84,7 @@ print(json.dumps({"pickles": len(pickles), "frame": isinstance(answer, pd.DataFr
 def test_a_release_becomes_one_version_whose_alias_follows_and_which_answers_a_table_without_a_pickle(
     mlflow_of_ours, mlflow_server, staged, home, tmp_path
 ):
-    source = churn(staged, "churn-table")
+    source = churn(staged, "churn-table", mlflow="churn-table")
     run = mlflow_of_ours.create_run("0", tags={SOURCE: source}).info.run_id
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
