@@ -69,6 +69,7 @@ def write(
             metadata={"packhouse.model": manifest.model, "packhouse.release": manifest.release},
         )
     _without_paths(model, folder)
+    _pinned(folder / "python_env.yaml")
 
 
 def signature(spec: Spec, manifest: Manifest) -> Any:
@@ -138,6 +139,15 @@ def _tensors(tensors: tuple[Tensor, ...], text: Mapping[str, Any]) -> Any:
         return np.dtype(str if tensor.name in text else tensor.dtype.value)
 
     return Schema([TensorSpec(dtype(tensor), sizes(tensor), tensor.name) for tensor in tensors])
+
+
+def _pinned(environment: Path) -> None:
+    """Of what builds packages, MLflow names without a version what is not installed here: nothing of the four needs it."""
+    import yaml
+
+    document = yaml.safe_load(environment.read_text("utf-8"))
+    document["build_dependencies"] = [each for each in document["build_dependencies"] if "==" in each]
+    environment.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
 
 
 def _without_paths(model: Any, folder: Path) -> None:

@@ -39,6 +39,7 @@ from tests.servers.place import free_ports
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 
+
 @pytest.fixture
 def mlflow_of_ours(home, mlflow_server, monkeypatch):
     monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_server)
