@@ -142,7 +142,7 @@ def _tensors(tensors: tuple[Tensor, ...], text: Mapping[str, Any]) -> Any:
 
 
 def _pinned(environment: Path) -> None:
-    """Of what builds packages, MLflow names without a version what is not installed here: nothing of the four needs it."""
+    """Of what builds packages, MLflow names without a version what is not installed here; wheels do not need it."""
     import yaml
 
     document = yaml.safe_load(environment.read_text("utf-8"))
