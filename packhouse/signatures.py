@@ -101,6 +101,19 @@ class Trusted:
                 trusted = replace(trusted, identities=(*trusted.identities, identity))
         return replace(trusted, policies=(*trusted.policies, policy))
 
+    @property
+    def nobody(self) -> bool:
+        return not (self.keys or self.authorities or self.identities)
+
+    def and_also(self, other: Trusted) -> Trusted:
+        """Whom either trusts; all policies count."""
+        return Trusted(
+            (*self.keys, *other.keys),
+            (*self.authorities, *other.authorities),
+            (*self.identities, *other.identities),
+            (*self.policies, *other.policies),
+        )
+
     def open(self, bundle: bytes, *, where: str) -> tuple[dict[str, Any], str]:
         """The statement, and who signed it. Raises SignatureInvalid: nobody whom we trust."""
         for key in self.keys:

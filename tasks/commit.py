@@ -15,6 +15,8 @@ from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, Why, dump, lo
 from packhouse.releases import find
 from packhouse.spec import SPEC_FILE
 from packhouse.store import Retrying, open_store
+from tasks.sign import is_signed
+from tasks.sign_channel import is_first, judged
 from tasks.stage import one_line, stage
 from tasks.states import Proven, Released
 
@@ -27,6 +29,7 @@ def commit(proven: Proven) -> Record:
     Raises ReleaseConflict: there is a record of other bytes.
     """
     record = proven.record
+    name = f"{record.model}/{record.release}"
     key, data = release_key(record.model, record.release, RECORD), dump(record)
     with one_line(record.model, "commit") as line:
         store = workshop().store
@@ -35,6 +38,16 @@ def commit(proven: Proven) -> Record:
             first = load(Record, there, where=key)
             if _agreed(first) != _agreed(record):
                 raise ReleaseConflict("was committed with other bytes", where=key, got=short(digest_bytes(there)))
+            if (
+                first != record
+                and workshop().settings.signs
+                and not is_signed(find(store, f"{record.model}/{record.release}"))
+            ):
+                raise ReleaseConflict(
+                    "was committed by somebody else, from another place or with another image, and is not signed",
+                    where=key,
+                    next=f"`packhouse sign {name}` once you know whose it is, or delete its folder",
+                )
             record = first
         line.note(f"record {short(digest_bytes(dump(record)))}")
     return record
@@ -51,6 +64,8 @@ def promote(
 ) -> Released:
     """Moves the channel to the release, by the rule of channels.after_release; a channel that stays stays as it is.
 
+    Where channels are signed, it is judged by what was signed, and not by a file that anybody may have written.
+
     source: where the release was made from. approve: the spec guards PRODUCTION; it does not move here, and the answer
     says that it waits for a person. by: who has approved it.
     Raises Contention: others moved it at the same time, again and again.
@@ -64,7 +79,13 @@ def promote(
             record.model,
             channel,
             lambda there: channels.after_release(
-                there, record.release, staged_at=staged_at, again=again, guarded=wait, by=who, why=why
+                judged(record.model, channel, there),
+                record.release,
+                staged_at=staged_at,
+                again=again,
+                guarded=wait,
+                by=who,
+                why=why,
             ),
         )
         serial = here.serial if here else 0
@@ -74,8 +95,11 @@ def promote(
         case Stays.WAITING:
             return Released(**_names(record, channel), serial=serial, waiting=True)
         case Stays.SAME | Stays.OLDER:
-            return Released(**_names(record, channel), serial=serial, points_at=elsewhere, unchanged=again)
-    return Released(**_names(record, channel), serial=serial)
+            first = not wait and not elsewhere and is_first(record.model, channel, here)
+            return Released(
+                **_names(record, channel), serial=serial, points_at=elsewhere, unchanged=again, to_sign=first
+            )
+    return Released(**_names(record, channel), serial=serial, to_sign=True)
 
 
 @stage("approve")
