@@ -63,8 +63,8 @@ def nightly(
 ) -> State[Any]:
     """Release every model whose source changed since its last release, and report the night.
 
-    What is released and unchanged costs two small reads and no task. The rest is shared out over runs of `release`,
-    which any worker of the pool may take.
+    What is released and unchanged costs two small reads (three where channels are signed) and no task. The rest is
+    shared out over runs of `release`, which any worker of the pool may take.
 
     Args:
         roots: Folders or s3:// prefixes to look through; nothing means the worker's own list, PACKHOUSE_SOURCES.

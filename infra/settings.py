@@ -40,10 +40,10 @@ class Settings(BaseSettings):
     canary is a container of it.
     signing_key: a private key in PEM, signing_password: of it; signing_certificates: its own certificate first, then
     those above; signing_keyless: by the identity of the environment instead. signers: files of public keys,
-    certificates or policies by which this worker knows what was signed, besides its own key. sign_pool: the work pool
-    whose workers sign, where this one does not; sign_wait_s: how long a release waits for them. channel_expires_s: how
-    long a channel's signature counts; channel_renew_s: after how long it is late. builder: the name of these workers
-    in the provenance, a URI; worker_image: what they run in, by digest."""
+    certificates or policies, or public keys themselves, by which this worker knows what was signed, besides its own
+    key. sign_pool: the work pool whose workers sign, where this one does not; sign_wait_s: how long a release waits for
+    them. channel_expires_s: how long a channel's signature counts; channel_renew_s: after how long it is late. builder:
+    the name of these workers in the provenance, a URI; worker_image: what they run in, by digest."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
 

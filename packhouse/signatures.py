@@ -67,10 +67,14 @@ class Trusted:
 
     @classmethod
     def read(cls, paths: Iterable[str | Path]) -> Trusted:
-        """Files: public keys and certificates in PEM, and policies in TOML. Raises SpecInvalid: it is none of them."""
+        """Files: public keys and certificates in PEM, and policies in TOML; or a public key itself, as text. Raises
+        SpecInvalid: it is none of them."""
         trusted = cls()
         for path in paths:
-            trusted = trusted._with(Path(path))
+            if str(path).startswith("-----BEGIN PUBLIC KEY-----"):
+                trusted = replace(trusted, keys=(*trusted.keys, PublicKey(str(path).encode())))
+            else:
+                trusted = trusted._with(Path(path))
         return trusted
 
     @classmethod

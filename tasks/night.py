@@ -1,7 +1,7 @@
 """A night's plan: which sources there are, which of them are released and unchanged, and how the rest is shared out.
 
-An unchanged model costs two small reads: its package.toml and its channel. A channel only ever points at a committed
-release, so what it names, or named before, needs no other look.
+An unchanged model costs two small reads, its package.toml and its channel; and one more where channels are signed. A
+channel only ever points at a committed release, so what it names, or named before, needs no other look.
 """
 
 from __future__ import annotations

@@ -393,7 +393,7 @@ def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, staged, 
     """The pool's worker has the key in its environment; this one, which runs the model, has only the pool's name."""
     signers = pool(f"sign-{os.getpid()}-{time.monotonic_ns()}")
     deploy(sign_flow, signers)
-    configured(sign_pool=signers, signers=json.dumps([str(keys[1])]))
+    configured(sign_pool=signers, signers=json.dumps([keys[1].read_text()]))
     its = {"PACKHOUSE_SIGNING_KEY": str(keys[0]), "PACKHOUSE_SIGN_POOL": "", "PACKHOUSE_CHANNEL_RENEW_S": "6"}
     with worker(signers, its, tmp_path / "signer.log"):
         (end,) = release([staged("linear")])
