@@ -99,10 +99,11 @@ def sign(
 
 def main(arguments: Sequence[str]) -> int:
     """`packhouse sign`: a line for each that is signed now; where this process has no key, by the pool of signers. A
-    channel that can not be renewed is named, and makes it 1. --stays: whoever asks has moved nothing, and if nothing is
-    to be signed either, it is 3."""
+    channel that can not be renewed is named, and makes it 1. --moved: whoever asks has just moved the channel; --stays:
+    has not, and if nothing is to be signed either, it is 3."""
     parser = argparse.ArgumentParser(prog="packhouse sign")
     parser.add_argument("--renew", action="store_true")
+    parser.add_argument("--moved", action="store_true")
     parser.add_argument("--stays", action="store_true")
     parser.add_argument("references", nargs="*")
     options = parser.parse_args(arguments)
@@ -117,6 +118,11 @@ def main(arguments: Sequence[str]) -> int:
             say(f"renewed {sent([], renew=True)}")
         return _told(renewed()) if options.renew and not elsewhere else 0
     except PackhouseError as error:
+        if options.moved:
+            names = " ".join(options.references)
+            sys.stderr.write(
+                f"the channel has moved, and is not signed: do not move it again, `packhouse sign {names}`\n"
+            )
         return exits.said(error, verbose=False)
 
 

@@ -398,7 +398,7 @@ def moved(
     print(f"{model}/{here.release} {channel}#{here.serial}")
     stays, name = isinstance(answer, channels.Stays), f"{model}@{channel}/{here.release}"
     if signs:
-        worker(["-m", "flows.sign", *(["--stays"] if stays else []), "--", name], store)
+        worker(["-m", "flows.sign", "--stays" if stays else "--moved", "--", name], store)
     pointer, _ = standing(place, model, channel)
     if pointer and pointer.here != here:
         talk.print(f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`", markup=False)

@@ -61,8 +61,7 @@ def judged(model: str, channel: str, there: Channel | None) -> Channel | None:
     only where nobody ever has. there: the file. Raises KeyAbsent, and the store's errors."""
     if not workshop().settings.signs:
         return there
-    pointer = _pointer(model, channel)
-    return as_signed(pointer.here, there) if pointer else there
+    return _believed(_pointer(model, channel), there)
 
 
 def settled(model: str, channel: str, release: str) -> bool:
@@ -71,16 +70,23 @@ def settled(model: str, channel: str, release: str) -> bool:
         there = read_channel(workshop().store, model, channel)
     except NotFound:
         there = None
-    here = judged(model, channel, there)
-    return here is not None and release in (here.release, *here.earlier) and not is_first(model, channel, there)
+    pointer = _pointer(model, channel) if workshop().settings.signs else None
+    here = _believed(pointer, there)
+    return here is not None and release in (here.release, *here.earlier) and not _is_first(pointer, there)
 
 
 def is_first(model: str, channel: str, there: Channel | None) -> bool:
     """Whether a run was killed between the channel's first move and its signature. A later move is made again instead,
     from what was signed; here there is nothing to make it again from, and nothing that could be undone."""
-    if not workshop().settings.signs or there is None or there.serial != 1:
-        return False
-    return _pointer(model, channel) is None
+    return workshop().settings.signs and _is_first(_pointer(model, channel), there)
+
+
+def _is_first(pointer: Pointer | None, there: Channel | None) -> bool:
+    return workshop().settings.signs and pointer is None and there is not None and there.serial == 1
+
+
+def _believed(pointer: Pointer | None, there: Channel | None) -> Channel | None:
+    return as_signed(pointer.here, there) if pointer else there
 
 
 def is_current(model: str, channel: str, here: Channel) -> bool:
