@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.audit import audit
 from flows.ends import Status
+from flows.nightly import nightly
 from flows.release import released as release
 from flows.sign import sign as sign_flow
 from infra.sandbox import Sandbox
@@ -290,6 +292,29 @@ def test_an_old_channel_that_is_shown_with_its_old_signature_gets_no_new_life(ho
     (found,) = renewed()
     assert (found.renewed, "an old channel and its old signature" in found.reason) == (False, True)
     assert [path.read_bytes() for path in paths] == old
+
+
+def test_a_night_renews_what_is_due_and_a_night_and_an_audit_name_what_somebody_else_moved(
+    home, staged, configured, keys, tmp_path
+):
+    configured(signing_key=keys[0], channel_renew_s=24, sources=json.dumps([str(tmp_path / "sources")]))
+    (end,) = release([staged("linear")])
+    path = home / "store" / signature_key("linear", "latest")
+    first = path.read_bytes()
+    time.sleep(3)
+    configured(channel_renew_s=36 * 3600)
+    night = nightly(return_state=True)
+    assert (night.name, path.read_bytes() != first) == ("Unchanged", True), night.message
+    assert audit(return_state=True).name == "Verified"
+    change(workshop().store, "linear", "production", lambda here: by_hand(here, end.release, by="a stranger"))
+    late = nightly(return_state=True)
+    assert (late.name, late.is_failed()) == ("Late", True)
+    assert "1 channels: linear@production: is not signed by anybody who is known here" in late.message
+    assert "linear@production: is not signed" in audit(return_state=True).message
+    (home / "store" / release_key("linear", end.release) / SIGNATURE).unlink()
+    rotten = audit(return_state=True)
+    assert rotten.name == "Rotten"
+    assert f"linear/{end.release}: no {SIGNATURE}: is not signed" in rotten.message
 
 
 def test_a_channel_of_which_only_the_signature_is_left_is_named(home, staged, configured, keys):
