@@ -21,7 +21,7 @@ from packhouse import exits
 from packhouse.errors import NotFound, PackhouseError, Refused
 from packhouse.releases import find, read_channel
 from tasks.sign import insist, sign_release
-from tasks.sign_channel import Standing, channel_signed, is_current, renewed
+from tasks.sign_channel import Standing, channel_signed, renewed
 from tasks.sign_pool import sent
 from tasks.stage import one_line
 
@@ -32,21 +32,21 @@ Reference = Annotated[str, Field(pattern=REFERENCE)]
 
 def signed(reference: str) -> str:
     """Signs what is named, here; words for a log. `model/release`: the release, and with `#sha256` only if that is its
-    record's. `model@channel`: the channel as it stands, whoever moved it; with `/release`, if it points there, and only
-    where that release is signed.
+    record's. `model@channel`: the channel as it stands, whoever moved it; with `/release`, if it points there, and with
+    `#sha256`, as a run says it, if that is its file's. A channel only where its release is signed.
 
     Raises NotFound, KeyAbsent, SignerUnavailable, DigestMismatch, ReleaseInvalid, Refused."""
     if not re.fullmatch(REFERENCE, reference) or not set("@/") & set(reference):
         raise NotFound("names no release and no channel", where=reference[:80], want="model@channel or model/release")
-    named, _, record = reference.partition("#")
+    named, _, digest = reference.partition("#")
     place, _, release = named.partition("/")
     model, _, channel = place.partition("@")
     if channel:
         pointed = release or read_channel(workshop().store, model, channel).release
-        return channel_signed(model, channel, pointed, asked=True)
+        return channel_signed(model, channel, pointed, written=digest and f"sha256:{digest}")
     found = find(workshop().store, named)
-    if record:
-        insist(found, f"sha256:{record}")
+    if digest:
+        insist(found, f"sha256:{digest}")
     return sign_release(found)
 
 
@@ -99,17 +99,13 @@ def sign(
 
 def main(arguments: Sequence[str]) -> int:
     """`packhouse sign`: a line for each that is signed now; where this process has no key, by the pool of signers. A
-    channel that can not be renewed is named, and makes it 1. --moved: whoever asks has just moved the channel; --stays:
-    has not, and if nothing is to be signed either, it is 3."""
+    channel that can not be renewed is named, and makes it 1. --moved: whoever asks has just moved the channel."""
     parser = argparse.ArgumentParser(prog="packhouse sign")
     parser.add_argument("--renew", action="store_true")
     parser.add_argument("--moved", action="store_true")
-    parser.add_argument("--stays", action="store_true")
     parser.add_argument("references", nargs="*")
     options = parser.parse_args(arguments)
     try:
-        if options.stays and all(_current(reference) for reference in options.references):
-            return 3
         settings = workshop().settings
         elsewhere = bool(settings.sign_pool) and signer(settings) is None
         for reference in options.references:
@@ -119,17 +115,11 @@ def main(arguments: Sequence[str]) -> int:
         return _told(renewed()) if options.renew and not elsewhere else 0
     except PackhouseError as error:
         if options.moved:
-            names = " ".join(options.references)
+            names = " ".join(each.partition("#")[0] for each in options.references)
             sys.stderr.write(
                 f"the channel has moved, and is not signed: do not move it again, `packhouse sign {names}`\n"
             )
         return exits.said(error, verbose=False)
-
-
-def _current(reference: str) -> bool:
-    """Whether the channel of `model@channel/release` is signed as it stands."""
-    model, channel = reference.partition("/")[0].split("@")
-    return is_current(model, channel, read_channel(workshop().store, model, channel))
 
 
 def _told(found: Sequence[Standing]) -> int:

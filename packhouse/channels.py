@@ -69,7 +69,7 @@ def after_release(
     return moved(here, release, by=by, why=why, staged_at=staged)
 
 
-def as_signed(signed: Channel, there: Channel | None, *, most: int = REMEMBERED) -> Channel:
+def as_signed(signed: Channel, there: Channel | None, *, most: int = REMEMBERED - 1) -> Channel:
     """The channel as it was signed, to be moved on from: with the serial of the file that stands there, where moves can
     have led to that, since no reader may see one go back."""
     reached = there.serial if there and signed.serial < there.serial <= signed.serial + most else signed.serial
@@ -168,13 +168,12 @@ def guarded(approve: bool, channel: str) -> bool:
 
 def history(channel: Channel) -> list[Move]:
     """The moves that are remembered, the latest first. Those from before there was a history have no name and time."""
-    known = {move.serial for move in channel.moves}
     pointed = [*channel.earlier, channel.release]
-    first = channel.serial - len(pointed) + 1
+    told = channel.moves[0].serial if channel.moves else channel.serial + 1
+    before = pointed[: max(0, len(pointed) - len(channel.moves))]
     untold = [
         Move(release=release, serial=serial, moved_at="", by="", why=Why.RELEASE)
-        for serial, release in enumerate(pointed, first)
-        if serial not in known
+        for serial, release in enumerate(before, told - len(before))
     ]
     return sorted([*channel.moves, *untold], key=lambda move: -move.serial)
 

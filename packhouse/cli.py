@@ -6,6 +6,7 @@ Exit statuses: 0 done; 1 refused; 2 unavailable, try again; 3 nothing to do; 64 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from packhouse import __version__, channels, exits
-from packhouse.digest import short
-from packhouse.dsse import make_keys
+from packhouse.digest import digest_bytes, short
+from packhouse.dsse import PublicKey, make_keys
 from packhouse.errors import KeyAbsent, NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
 from packhouse.fetching import fetch, home
 from packhouse.latency import TIMING_HEADINGS, timing_cells
-from packhouse.manifest import PRODUCTION, REPORT_JSON, SIGNATURE, Channel, Why, load
+from packhouse.manifest import PRODUCTION, REPORT_JSON, SIGNATURE, Channel, Why, dump, load
 from packhouse.releases import Found, at_prefix, named_channel, read_channel, releases
 from packhouse.releases import channels as named_channels
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
@@ -249,7 +250,7 @@ def promote(
             return channels.anew(record.release, after=after, by=who)
         return channels.by_hand(here, record.release, by=who, why=why)
 
-    moved(store, record.model, channel, decide, whatever=bool(after))
+    moved(store, record.model, channel, decide, trusted=trusted, whatever=bool(after))
 
 
 @app.command()
@@ -263,14 +264,12 @@ def rollback(
     """Move a channel back to a release that it pointed at before; with --trust only where its history is signed. No run
     moves it to the one that it left again."""
     model, name = channel_of(channel)
-    place = the_store(store)
-    here = read_channel(place, model, name)
-    if trusted := Trusted.asked(trust):
-        pointer, _ = standing(place, model, name, lambda bundle: trusted.open(bundle, where=channel)[0])
-        if pointer is None or pointer.here != here:
-            raise SignatureInvalid("is not signed as it stands", where=channel, next="`packhouse channels` says how")
-    seen = here.serial
-    moved(store, model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel, seen=seen))
+    seen = read_channel(the_store(store), model, name).serial
+
+    def decide(here: Channel | None) -> channels.Answer:
+        return channels.rolled_back(here, to, by=by, where=channel, seen=seen)
+
+    moved(store, model, name, decide, trusted=Trusted.asked(trust))
 
 
 @app.command()
@@ -389,20 +388,37 @@ def moved(
     channel: str,
     decide: Callable[[Channel | None], channels.Answer],
     *,
+    trusted: Trusted | None,
     whatever: bool = False,
-) -> NoReturn:
-    """Moves it, says where it stands, and has it signed where there is a key. Exit status 3 where it stays."""
-    place, signs = the_store(store), signs_here()
-    here, answer = channels.change(place, model, channel, decide, whatever=whatever)
+) -> None:
+    """Moves it, says where it stands, and has it signed where there is a key; exit status 3 where it stays.
+
+    trusted: whose signature the channel must have as it stands, since what a history says may be anybody's. whatever:
+    the channel starts anew, whatever stands there. Raises SignatureInvalid."""
+    place, signs, name = the_store(store), signs_here(), f"{model}@{channel}"
+    if signs and not trusted:
+        trusted = known_here()
+
+    def decided(here: Channel | None) -> channels.Answer:
+        if trusted and here and not whatever:
+            pointer, _ = standing(place, model, channel, lambda bundle: trusted.open(bundle, where=name)[0])
+            if pointer is None or pointer.here != here:
+                next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`, and again"
+                raise SignatureInvalid("is not signed as it stands", where=name, next=next)
+        return decide(here)
+
+    here, answer = channels.change(place, model, channel, decided, whatever=whatever)
     assert here
     print(f"{model}/{here.release} {channel}#{here.serial}")
-    stays, name = isinstance(answer, channels.Stays), f"{model}@{channel}/{here.release}"
+    if isinstance(answer, channels.Stays):
+        raise typer.Exit(3)
     if signs:
-        worker(["-m", "flows.sign", "--stays" if stays else "--moved", "--", name], store)
+        written = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
+        worker(["-m", "flows.sign", "--moved", "--", f"{name}/{here.release}{written}"], store)
     pointer, _ = standing(place, model, channel)
     if pointer and pointer.here != here:
-        talk.print(f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`", markup=False)
-    raise typer.Exit(3 if stays else 0)
+        words = f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`"
+        talk.print(words, markup=False)
 
 
 def signs_here() -> bool:
@@ -416,6 +432,28 @@ def signs_here() -> bool:
     if key and not os.access(Path(key).expanduser(), os.R_OK):
         raise KeyAbsent("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
     return True
+
+
+def known_here() -> Trusted:
+    """Whose signatures this machine's settings know, as infra.signer.known says it for a worker.
+
+    Raises KeyAbsent: nobody's. SpecInvalid: a setting is no JSON, or names no key."""
+    key, chain = os.environ.get("PACKHOUSE_SIGNING_KEY", ""), listed_in("PACKHOUSE_SIGNING_CERTIFICATES")
+    trusted = Trusted.read([*listed_in("PACKHOUSE_SIGNERS"), *(chain[1:] or chain)])
+    if key and not chain:
+        password = os.environ.get("PACKHOUSE_SIGNING_PASSWORD", "").encode() or None
+        trusted = trusted.and_also(Trusted(keys=(PublicKey(Path(key).expanduser(), private=True, password=password),)))
+    if trusted.nobody:
+        next = "name the signers' public key, certificate or policy: docs/signing.md"
+        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
+    return trusted
+
+
+def listed_in(name: str) -> list[str]:
+    try:
+        return [str(each) for each in json.loads(os.environ.get(name) or "[]")]
+    except (ValueError, TypeError) as error:
+        raise SpecInvalid("is no list in JSON", where=name) from error
 
 
 def unknown(formats: Sequence[str]) -> NoReturn:

@@ -129,7 +129,7 @@ def pointed(store: Store, model: str, channel: str, trusted: Trusted, *, now: da
     said, _ = trusted.open(bundle, where=where)
     pointer, digest = parsed(said, model=model, channel=channel, where=where)
     if (now or datetime.now(UTC)) >= pointer.expires:
-        next = f"where the key is, `packhouse sign --renew` does; {model}/{pointer.release} can be had by its name"
+        next = f"where the key is, `packhouse sign {where}` does; {model}/{pointer.release} can be had by its name"
         raise SignatureInvalid(f"expired {_text(pointer.expires)}: {KEPT}", where=where, next=next)
     found = at_prefix(store, release_key(model, pointer.release))
     if (got := digest_bytes(found.record_bytes)) != digest:
@@ -175,7 +175,7 @@ def behind(here: Channel, pointer: Pointer | None, *, name: str, now: datetime) 
     if pointer.here != here:
         return f"stands at #{here.serial} {here.release}, signed is #{pointer.serial} {pointer.release}; {sign}"
     if now >= pointer.expires:
-        return f"expired {_text(pointer.expires)}; `packhouse sign --renew` renews it"
+        return f"expired {_text(pointer.expires)}; {sign}"
     return pointer.late(now)
 
 
@@ -194,13 +194,17 @@ def following(
     """What to sign for a channel as it stands. before: what was signed last; least: the highest serial that was ever
     signed here, as far as that is known. asked: by a person, who has looked at it.
 
-    Raises Refused: the channel went back, or further than it can have gone by moves."""
+    Raises Refused: the channel went back, or further than it can have gone by moves; or what was signed is gone, or is
+    an old one that somebody put back."""
     last = max(least, before.serial if before else 0)
     where, anew = f"{model}@{channel}", f"`packhouse promote RELEASE {channel} --after {last}` starts it anew"
-    other = before and here.serial == before.serial and here.release != before.release
+    other = before and here.serial == before.serial and here != before.here
     if here.serial < last or other:
         got = f"#{here.serial} {here.release}"
         raise Refused("went back behind what was signed", where=where, got=got, want=f"after #{last}", next=anew)
+    if not asked and least > (before.serial if before else 0):
+        got = f"#{before.serial}" if before else "nothing"
+        raise Refused("what was signed last is gone", where=where, got=got, want=f"#{least}", next=anew)
     if here.serial > last + MAX_STEP and not (asked and not last):
         raise Refused(
             "jumped: no moves lead there",

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.signer import Signer, known, own_signer
 from infra.workshop import workshop
 from packhouse.digest import digest_bytes, short
-from packhouse.errors import NotFound, ReleaseConflict, SignatureInvalid, SignerUnavailable
+from packhouse.errors import Contention, NotFound, SignatureInvalid, SignerUnavailable
 from packhouse.manifest import (
     IMAGE_BUNDLES,
     MANIFEST,
@@ -34,7 +34,7 @@ from tasks.stage import one_line, stage
 def sign(record: Record) -> None:
     """Leaves a signature that covers this very record alone, which the run has just made, or found signed.
 
-    Raises SignerUnavailable, RunLost, DigestMismatch; ReleaseConflict: another record stands there by now."""
+    Raises SignerUnavailable, RunLost, DigestMismatch; Contention: another record stands there by now."""
     where, digest = f"{record.model}/{record.release}", digest_bytes(dump(record))
     with one_line(record.model, "sign") as line:
         found = find(workshop().store, where)
@@ -49,9 +49,9 @@ def sign(record: Record) -> None:
 
 
 def insist(found: Found, record: str) -> None:
-    """Raises ReleaseConflict: the record that stands there has another digest."""
+    """Raises Contention: the record that stands there has another digest."""
     if (got := digest_bytes(found.record_bytes)) != record:
-        raise ReleaseConflict("another record stands here by now", where=found.name, got=short(got), want=short(record))
+        raise Contention("another record stands here by now", where=found.name, got=short(got), want=short(record))
 
 
 def sign_release(found: Found) -> str:

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_table_artifact
 
-from infra.signer import known, own_signer
+from infra.signer import Signer, known, own_signer
 from infra.workshop import workshop
 from packhouse.artifact import Frozen
 from packhouse.channels import as_signed
-from packhouse.errors import Contention, NotFound, PackhouseError, Refused
+from packhouse.digest import digest_bytes
+from packhouse.errors import Contention, NotFound, PackhouseError, Refused, ReleaseInvalid
 from packhouse.floors import Floors
-from packhouse.manifest import Channel
+from packhouse.manifest import Channel, channel_key, dump
 from packhouse.releases import channels, find, read_channel
 from packhouse.signed_channels import Opened, Pointer, behind, following, signature_key, standing, statement
 from tasks.sign import is_signed
@@ -43,59 +44,56 @@ class Standing(Frozen):
 def sign_channel(released: Released) -> None:
     """Leaves a signature on a channel that this run has moved; any other is not this run's to sign.
 
-    Raises SignerUnavailable, RunLost; Refused: the channel went back behind what was signed."""
-    if not released.to_sign:
+    Raises SignerUnavailable, RunLost; Contention: it was moved on meanwhile; Refused: it went back behind what was
+    signed."""
+    if not (released.moved and workshop().settings.signs):
         return
     model, channel, release = released.model, released.channel, released.release
     with one_line(model, f"sign {channel}") as line:
-        if is_current(model, channel, read_channel(workshop().store, model, channel)):
-            line.note("signed already")
-        elif workshop().settings.sign_pool:
-            line.note(sent([f"{model}@{channel}/{release}"]))
+        if workshop().settings.sign_pool:
+            line.note(sent([f"{model}@{channel}/{release}#{released.moved.removeprefix('sha256:')}"]))
         else:
-            line.note(channel_signed(model, channel, release))
+            line.note(channel_signed(model, channel, release, written=released.moved))
 
 
 def judged(model: str, channel: str, there: Channel | None) -> Channel | None:
-    """The channel as a run may believe it: as it was signed, where channels are; a file that nobody has signed counts
-    only where nobody ever has. there: the file. Raises KeyAbsent, and the store's errors."""
+    """The channel as a run may believe it: as it was signed, where channels are. there: the file. None: a run begins
+    it, also where another one was killed between its very first move and the signature.
+
+    Raises Refused: nobody has signed it, or what was signed of it is gone, old or expired: a person must look.
+    KeyAbsent, and the store's errors."""
     if not workshop().settings.signs:
         return there
-    return _believed(_pointer(model, channel), there)
+    name = f"{model}@{channel}"
+    pointer, least = _pointer(model, channel), _floors().least(workshop().store.url, name)
+    if pointer and _believable(pointer, least):
+        return as_signed(pointer.here, there)
+    if pointer is None and not least and (there is None or there.serial == 1):
+        return None
+    got = f"#{pointer.serial}, until {pointer.expires:%Y-%m-%d}" if pointer else "no signature that counts here"
+    next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`"
+    if least:
+        next += f"; else `packhouse promote RELEASE {channel} --after {least}` starts it anew"
+    raise Refused("can not be moved on from", where=name, got=got, want=f"#{least}" if least else "", next=next)
 
 
 def settled(model: str, channel: str, release: str) -> bool:
-    """Whether a run that finds this release unchanged has no channel to move, and none to sign."""
+    """Whether a run that finds this release unchanged has no channel to move, and none to sign. What a person must look
+    at is none of a night's work."""
     try:
         there = read_channel(workshop().store, model, channel)
     except NotFound:
         there = None
-    pointer = _pointer(model, channel) if workshop().settings.signs else None
-    here = _believed(pointer, there)
-    return here is not None and release in (here.release, *here.earlier) and not _is_first(pointer, there)
+    try:
+        here = judged(model, channel, there)
+    except Refused:
+        here = there
+    return here is not None and release in (here.release, *here.earlier)
 
 
-def is_first(model: str, channel: str, there: Channel | None) -> bool:
-    """Whether a run was killed between the channel's first move and its signature. A later move is made again instead,
-    from what was signed; here there is nothing to make it again from, and nothing that could be undone."""
-    return workshop().settings.signs and _is_first(_pointer(model, channel), there)
-
-
-def _is_first(pointer: Pointer | None, there: Channel | None) -> bool:
-    return workshop().settings.signs and pointer is None and there is not None and there.serial == 1
-
-
-def _believed(pointer: Pointer | None, there: Channel | None) -> Channel | None:
-    return as_signed(pointer.here, there) if pointer else there
-
-
-def is_current(model: str, channel: str, here: Channel) -> bool:
-    pointer = _pointer(model, channel)
-    return pointer is not None and pointer.here == here
-
-
-def channel_signed(model: str, channel: str, release: str, *, asked: bool = False) -> str:
-    """Signs the channel, here; words for a log. asked: by a person, who has looked at it.
+def channel_signed(model: str, channel: str, release: str, *, written: str = "") -> str:
+    """Signs the channel, here; words for a log. written: the digest that its file must have, for a run, which signs
+    what it wrote; without it a person asks, who has looked at it.
 
     Raises KeyAbsent: this process has no key. NotFound: no such channel. Refused: its release is not signed, or it went
     back behind what was signed. Contention: it points elsewhere by now, or others sign it at the same time."""
@@ -105,29 +103,44 @@ def channel_signed(model: str, channel: str, release: str, *, asked: bool = Fals
         before, version = standing(store, model, channel, _opened())
         least = floors.least(store.url, f"{model}@{channel}")
         here = read_channel(store, model, channel)  # after what was signed of it, which no later move can be behind
-        if here.release != release:
+        if here.release != release or (written and digest_bytes(dump(here)) != written):
             got, next = f"#{here.serial} {here.release}", "whoever moved it signs it"
-            raise Contention("points elsewhere by now", where=f"{model}@{channel}", got=got, want=release, next=next)
-        found = find(store, f"{model}/{release}")
-        if not is_signed(found):
-            next = f"`packhouse sign {found.name}` if you know whose it is, then its channel"
-            raise Refused("is not signed by anybody who is known here", where=found.name, next=next)
-        pointer = following(
-            here,
-            before,
-            model=model,
-            channel=channel,
-            least=least,
-            now=datetime.now(UTC),
-            renew_s=settings.channel_renew_s,
-            expires_s=settings.channel_expires_s,
-            asked=asked,
-        )
-        bundle = by.sign_statement(statement(pointer, found.record_bytes))
-        if store.swap(signature_key(model, channel), bundle, expected=version):
-            floors.remember(store.url, pointer.name, pointer.serial)
+            raise Contention("was moved on", where=f"{model}@{channel}", got=got, want=release, next=next)
+        pointer = _next(model, channel, here, before, least, asked=not written)
+        if _swapped(by, pointer, version):
             return f"#{pointer.serial} until {pointer.expires:%Y-%m-%d %H:%M} UTC"
     raise Contention("others keep signing this channel", where=f"{model}@{channel}", next="run it again")
+
+
+def _next(
+    model: str, channel: str, here: Channel, before: Pointer | None, least: int, *, asked: bool = False
+) -> Pointer:
+    settings = workshop().settings
+    return following(
+        here,
+        before,
+        model=model,
+        channel=channel,
+        least=least,
+        now=datetime.now(UTC),
+        renew_s=settings.channel_renew_s,
+        expires_s=settings.channel_expires_s,
+        asked=asked,
+    )
+
+
+def _swapped(by: Signer, pointer: Pointer, version: str | None) -> bool:
+    """Whether it was this signature that took the place of the version. Raises Refused: the release is not signed."""
+    store = workshop().store
+    found = find(store, f"{pointer.model}/{pointer.release}")
+    if not is_signed(found):
+        next = f"`packhouse sign {found.name}` if you know whose it is, then its channel"
+        raise Refused("is not signed by anybody who is known here", where=found.name, next=next)
+    bundle = by.sign_statement(statement(pointer, found.record_bytes))
+    done = store.swap(signature_key(pointer.model, pointer.channel), bundle, expected=version)
+    if done:
+        _floors().remember(store.url, pointer.name, pointer.serial)
+    return done
 
 
 @stage("renew")
@@ -176,22 +189,46 @@ def _each(models: Sequence[str], *, renew: bool) -> list[Standing]:
 
 
 def _one(model: str, channel: str, *, renew: bool) -> Standing:
-    name, store, done, now = f"{model}@{channel}", workshop().store, False, datetime.now(UTC)
+    name, done, now = f"{model}@{channel}", False, datetime.now(UTC)
     try:
-        pointer = _pointer(model, channel)
-        here = read_channel(store, model, channel)
-        if renew and pointer:
-            if pointer.serial < (least := _floors().least(store.url, name)):
-                got, want = f"#{pointer.serial}", f"#{least} or later"
-                raise Refused("somebody shows an old channel and its old signature", where=name, got=got, want=want)
-            _floors().remember(store.url, name, pointer.serial)
-            if pointer.here == here and pointer.due(now):
-                channel_signed(model, channel, here.release)
-                pointer, done = _pointer(model, channel), True
-        reason = behind(here, pointer, name=name, now=now)
+        if renew:
+            done = _renewed(model, channel)
+        here = read_channel(workshop().store, model, channel)
+        reason = behind(here, _pointer(model, channel), name=name, now=now)
     except PackhouseError as error:  # one channel's misfortune: the others are looked after
         reason = str(error)
     return Standing(channel=name, renewed=done, reason=reason)
+
+
+def _renewed(model: str, channel: str) -> bool:
+    """Whether what was signed is signed anew: that, and not what stands in the file. A file that is gone, or is none,
+    is written back as it was signed.
+
+    Raises Refused: what was signed last is gone, or is an old one."""
+    store, settings, name = workshop().store, workshop().settings, f"{model}@{channel}"
+    pointer, version = standing(store, model, channel, _opened())
+    least = _floors().least(store.url, name)
+    if pointer is None and not least:
+        return False
+    if pointer is None or pointer.serial < least:
+        got = f"#{pointer.serial}" if pointer else "nothing"
+        what = "what was signed last is gone: somebody shows an old channel and its old signature"
+        raise Refused(what, where=name, got=got, want=f"#{least}", next=f"`packhouse history {name}` first")
+    try:
+        here = read_channel(store, model, channel)
+    except (NotFound, ReleaseInvalid):
+        key = channel_key(model, channel)
+        stat = store.stat(key)
+        store.swap(key, dump(pointer.here), expected=stat.version if stat else None)
+        here = pointer.here
+    if here != pointer.here or not pointer.due(datetime.now(UTC)) or not _believable(pointer, least):
+        return False
+    return _swapped(own_signer(settings), _next(model, channel, pointer.here, pointer, least), version)
+
+
+def _believable(pointer: Pointer, least: int) -> bool:
+    """An old signature, from before it expired, only where this machine remembers that there was no later one."""
+    return pointer.serial >= least and (datetime.now(UTC) < pointer.expires or pointer.serial == least)
 
 
 def _opened() -> Opened:
@@ -201,7 +238,11 @@ def _opened() -> Opened:
 
 
 def _pointer(model: str, channel: str) -> Pointer | None:
-    return standing(workshop().store, model, channel, _opened())[0]
+    """What was signed of the channel. An expired one is not news; any other is remembered."""
+    pointer, _ = standing(workshop().store, model, channel, _opened())
+    if pointer and datetime.now(UTC) < pointer.expires:
+        _floors().remember(workshop().store.url, pointer.name, pointer.serial)
+    return pointer
 
 
 def _floors() -> Floors:

@@ -168,9 +168,9 @@ class Proven(Frozen):
 class Released(Frozen):
     """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing.
     waiting: the channel has not moved, since a person must approve it first. points_at: the release that the channel
-    points at, where that is another one; serial is of that. to_sign: this run moved the channel, or completes
-    its first move, so that its signature is this run's to give. size: bytes of what was published. image: by digest,
-    where the release has one."""
+    points at, where that is another one; serial is of that. moved: the digest of the channel's file, where this run
+    moved it, so that its signature is this run's to give. size: bytes of what was published. image: by digest, where
+    the release has one."""
 
     model: str
     release: str
@@ -179,6 +179,6 @@ class Released(Frozen):
     unchanged: bool = False
     waiting: bool = False
     points_at: str = ""
-    to_sign: bool = False
+    moved: str = ""
     size: int = 0
     image: str = ""

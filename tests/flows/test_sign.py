@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -25,8 +26,8 @@ from packhouse import fetching
 from packhouse.channels import by_hand, change, moved
 from packhouse.digest import canonical_json, digest_bytes, digest_file
 from packhouse.dsse import make_keys
-from packhouse.errors import NotFound, SignatureInvalid, Stopping
-from packhouse.manifest import MANIFEST, PROVENANCE, SIGNATURE, Why, channel_key, dump, release_key
+from packhouse.errors import NotFound, Refused, SignatureInvalid, Stopping
+from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Why, channel_key, dump, release_key
 from packhouse.releases import at_prefix, find, read_channel
 from packhouse.signatures import Trusted
 from packhouse.signed_channels import signature_key
@@ -182,7 +183,7 @@ def test_a_run_that_was_killed_before_it_signed_its_channel_is_completed(
         release([source])
         source = staged("linear", arguments={"hidden": 8}, to=str(tmp_path / "sources" / "linear-2"))
 
-    def killed(*_: object) -> str:
+    def killed(*_: object, **__: object) -> str:
         raise Stopping("the worker was killed")
 
     with monkeypatch.context() as broken:
@@ -268,6 +269,85 @@ def test_no_run_undoes_a_rollback_or_an_approval_because_somebody_wrote_into_the
     assert at_prefix(FileStore(tmp_path / "to" / "latest"), "").record.release == first.release
 
 
+@pytest.mark.parametrize("lie", ["deleted", "replayed"])
+@pytest.mark.parametrize("memory", [True, False])
+def test_no_run_moves_on_from_a_channel_whose_signature_is_gone_or_old(
+    home, staged, configured, keys, tmp_path, lie, memory
+):
+    """R was rolled back from. Whoever takes the signature away, or puts an old one back, wins no new one for R; and
+    where neither this machine nor a consumer remembers, an old signature still leads to what it led to."""
+    configured(signing_key=keys[0])
+    (first,) = release([staged("linear")])
+    paths = [home / "store" / key("linear", "latest") for key in (channel_key, signature_key)]
+    old = paths[1].read_bytes()
+    source = staged("linear", arguments={"hidden": 8}, to=str(tmp_path / "sources" / "linear-2"))
+    (second,) = release([source])
+    key = {"PACKHOUSE_SIGNING_KEY": str(keys[0])}
+    assert packhouse("rollback", "linear@latest", home=home, **key).returncode == 0
+    forged = moved(read_channel(workshop().store, "linear", "latest"), first.release, by="", why=Why.RELEASE)
+    paths[0].write_bytes(dump(forged.model_copy(update={"serial": 20, "earlier": (), "moves": ()})))
+    if lie == "deleted":
+        paths[1].unlink()
+    else:
+        paths[1].write_bytes(old)
+    if not memory:
+        shutil.rmtree(home / "signed")
+    (again,) = release([source])
+    if memory or lie == "deleted":
+        assert again.status is Status.REFUSED
+        assert "linear@latest: can not be moved on from" in again.reason
+        assert [each.renewed for each in renewed()] == [False]
+        with pytest.raises((SignatureInvalid, Refused)):
+            fetching.fetch(
+                "linear@latest", tmp_path / "x", store=str(home / "store"), trust=[keys[1]], floors=tmp_path, floor=3
+            )
+    else:
+        assert again.release == second.release
+
+
+def test_a_channel_that_somebody_rewrites_before_it_is_signed_is_not(home, staged, configured, keys, monkeypatch):
+    configured(signing_key=keys[0])
+    path = home / "store" / channel_key("linear", "latest")
+    genuine = tasks_sign_channel.channel_signed
+
+    def slow(*names: str, written: str) -> str:
+        here = read_channel(workshop().store, "linear", "latest")
+        path.write_bytes(dump(here.model_copy(update={"staged_at": 1e300, "serial": 90})))
+        return genuine(*names, written=written)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tasks_sign_channel, "channel_signed", slow)
+        (end,) = release([staged("linear")])
+    assert end.status is Status.UNAVAILABLE
+    assert "linear@latest: was moved on" in end.reason
+    assert not (home / "store" / signature_key("linear", "latest")).exists()
+
+
+def test_what_a_run_has_proven_takes_the_place_of_an_unsigned_record_of_somebody_else(home, staged, configured, keys):
+    """Its signer was away, and its worker is another one by now; or it was never a worker of ours."""
+    source = staged("linear")
+    (end,) = release([source])
+    path = home / "store" / release_key("linear", end.release) / RECORD
+    configured(signing_key=keys[0], builder="urn:acme:another")
+    (again,) = release([source])
+    assert (again.release, again.status) == (end.release, Status.RELEASED), again
+    assert b"urn:acme:another" in path.read_bytes()
+    assert by_whom("linear", keys[1])
+
+
+@pytest.mark.parametrize("lie", [None, b"junk"])
+def test_a_channels_file_that_is_gone_or_none_is_written_back_as_it_was_signed(home, staged, configured, keys, lie):
+    configured(signing_key=keys[0])
+    release([staged("linear")])
+    path = home / "store" / channel_key("linear", "latest")
+    kept = path.read_bytes()
+    path.unlink()
+    if lie:
+        path.write_bytes(lie)
+    assert [each.reason for each in renewed()] == [""]
+    assert path.read_bytes() == kept
+
+
 def test_an_approval_can_not_be_forged_in_the_channels_file(home, staged, configured, keys, tmp_path):
     configured(signing_key=keys[0])
     source = staged("linear", gates={"approve": True})
@@ -348,17 +428,14 @@ def test_a_channel_that_goes_back_is_not_signed_even_where_its_signature_is_gone
     configured(signing_key=keys[0])
     source = staged("linear")
     (end,) = release([source])
-    name, store = f"linear/{end.release}", workshop().store
+    name = f"linear/{end.release}"
     by_the_key = {"home": home, "PACKHOUSE_SIGNING_KEY": str(keys[0])}
-    assert packhouse("sign", "linear@latest", **by_the_key).returncode == 0
-    for _ in range(2):
-        change(store, "linear", "latest", lambda here: by_hand(here, "f" * 32, by="x"))
-        assert packhouse("promote", name, "latest", **by_the_key).returncode == 0
+    assert packhouse("promote", name, "latest", "--after", "4", **by_the_key).returncode == 0
     for key in (channel_key("linear", "latest"), signature_key("linear", "latest")):
         (home / "store" / key).unlink()
     (again,) = release([source])
     assert again.status is Status.REFUSED
-    assert "went back behind what was signed; got #1" in again.reason
+    assert "linear@latest: can not be moved on from; got no signature that counts here, want #5" in again.reason
     assert "`packhouse promote RELEASE latest --after 5` starts it anew" in again.reason
     anew = packhouse("promote", name, "latest", "--after", "5", **by_the_key)
     assert anew.returncode == 0, anew.stderr
@@ -400,17 +477,17 @@ def test_people_move_signed_channels_with_the_key_and_are_told_where_they_have_n
     done = packhouse("promote", "linear@latest", "production", "--trust", str(keys[1]), home=home, **key)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{name} production#1"
-    assert done.stdout.splitlines()[1].startswith(f"signed linear@production/{end.release}: #1 until ")
+    assert done.stdout.splitlines()[1].startswith(f"signed linear@production/{end.release}#")
     assert packhouse("promote", name, "production", home=home, **key).returncode == 3
     change(workshop().store, "linear", "production", lambda here: by_hand(here, "f" * 32, by="x"))
     without = packhouse("rollback", "linear@production", home=home, PACKHOUSE_SIGNING_KEY="")
     assert (without.returncode, without.stdout) == (0, f"{name} production#3\n"), without.stderr
-    assert (
-        f"who asks for signatures stays at #1 until `packhouse sign linear@production/{end.release}`" in without.stderr
-    )
+    assert "who asks for signatures stays at #1 until `packhouse sign linear@production`" in without.stderr
     assert followed(home, keys[1], tmp_path / "to", "production") == 1
     again = packhouse("promote", name, "production", home=home, **key)
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 1
+    assert "linear@production: is not signed as it stands; if `packhouse history linear@production`" in again.stderr
+    assert packhouse("sign", "linear@production", home=home, **key).returncode == 0
     assert followed(home, keys[1], tmp_path / "to", "production") == 3
 
 

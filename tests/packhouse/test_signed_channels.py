@@ -231,7 +231,11 @@ def test_only_what_moves_lead_to_is_signed(last, serial, release):
 def test_a_signer_remembers_what_a_lost_signature_said():
     with pytest.raises(Refused, match="went back behind what was signed"):
         signable(stands(A, 6), None, least=7)
-    assert signable(stands(A, 7), None, least=7).serial == 7
+    with pytest.raises(Refused, match="what was signed last is gone"):
+        signable(stands(A, 8), None, least=7)
+    with pytest.raises(Refused, match="what was signed last is gone"):
+        signable(stands(A, 8), pointer(serial=6), least=7)
+    assert signable(stands(A, 8), None, least=7, asked=True).serial == 8
 
 
 def test_the_first_signature_of_a_long_history_is_a_persons():
@@ -307,7 +311,9 @@ def test_a_channel_is_moved_on_from_what_was_signed(tmp_path):
     assert as_signed(signed_one, None) == signed_one
     assert as_signed(signed_one, stands(B, 9)).serial == 9
     assert as_signed(signed_one, stands(B, 9)).release == A
-    assert as_signed(signed_one, stands(B, 7 + MAX_STEP + 1)).serial == 7
+    assert as_signed(signed_one, stands(B, 7 + MAX_STEP)).serial == 7
+    reached = as_signed(signed_one, stands(B, 7 + MAX_STEP - 1))
+    assert signable(channels.moved(reached, B, by="", why=Why.RELEASE), pointer(here=signed_one)).release == B
     assert as_signed(signed_one, stands(B, 3)).serial == 7
 
 
