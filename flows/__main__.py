@@ -81,15 +81,16 @@ def _without_work(source: str, channel: str) -> End | None:
     """The end of a source that is unchanged, or that can not even be planned; None where there is work."""
     from flows.ends import end_of
     from flows.promoted import promoted
+    from infra.settings import settings
     from packhouse.errors import PackhouseError
-    from tasks import sign, sign_channel
     from tasks.plan import plan
+    from tasks.sign_channel import settled
 
     try:
         planned = plan.fn(source)
-        if planned.record is None or sign.to_be_signed(planned.record):
+        if planned.record is None:
             return None
-        if sign_channel.to_be_signed(planned.record, channel):
+        if settings().signs and not settled(planned.model, channel, planned.release):
             return None
         released = promoted(planned.record, planned.spec, channel, source, again=True, plain=True)
         return end_of(source, released)

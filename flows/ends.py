@@ -84,7 +84,7 @@ def end_of(source: str, result: Released | BaseException) -> End:
     if isinstance(result, Released):
         status = Status.UNCHANGED if result.unchanged else Status.WAITING if result.waiting else Status.RELEASED
         reason = f"a person must approve it for {result.channel}" if result.waiting else ""
-        fields = result.model_dump(exclude={"unchanged", "waiting"})
+        fields = result.model_dump(exclude={"unchanged", "waiting", "moved"})
         return End(source=source, status=status, reason=reason, **fields)
     if isinstance(result, Refused):
         return End(source=source, status=Status.REFUSED, reason=str(result))

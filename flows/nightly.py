@@ -20,7 +20,7 @@ from packhouse.manifest import ChannelName
 from tasks.mend import mend, show_mended
 from tasks.night import Work, night, shards
 from tasks.runs import call, taken
-from tasks.sign_channel import renew, show_channels
+from tasks.sign_channel import look_at_signatures, renew, show_channels
 from tasks.sweep import sweep
 from tasks.tonight import show_night
 
@@ -63,8 +63,8 @@ def nightly(
 ) -> State[Any]:
     """Release every model whose source changed since its last release, and report the night.
 
-    What is released and unchanged costs two small reads and no task. The rest is shared out over runs of `release`,
-    which any worker of the pool may take.
+    What is released and unchanged costs two small reads (three where channels are signed) and no task. The rest is
+    shared out over runs of `release`, which any worker of the pool may take.
 
     Args:
         roots: Folders or s3:// prefixes to look through; nothing means the worker's own list, PACKHOUSE_SOURCES.
@@ -77,6 +77,8 @@ def nightly(
     started = time.monotonic()
     within_s = within_hours * 3600
     with cancellable():
+        if settings().signs:
+            renew()  # before all else, so that nothing that befalls the night holds it up
         planned = night(roots or list(settings().sources), channel)
         runs = shards(planned.work, seconds=shard_minutes * 60, most=shard_models)
         waiting = [shard.submit(members[0].model, members, channel, within_s, return_state=False) for members in runs]
@@ -84,7 +86,7 @@ def nightly(
         ends = [*bad, *(end for run in waiting for end in run.result())]
         if settings().mlflow_uri:  # what an earlier run could not register; its model is unchanged tonight
             show_mended(mend([], tags=False))
-        standing = renew() if settings().signs else []
+        standing = look_at_signatures() if settings().signs else []
         show_channels(standing)
         show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
         sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it

@@ -19,30 +19,35 @@ from infra.signer import signer
 from infra.workshop import workshop
 from packhouse import exits
 from packhouse.errors import NotFound, PackhouseError, Refused
-from packhouse.releases import find
-from tasks.sign import is_signed, sign_release
+from packhouse.releases import find, read_channel
+from tasks.sign import insist, sign_release
 from tasks.sign_channel import Standing, channel_signed, renewed
 from tasks.sign_pool import sent
 from tasks.stage import one_line
 
-REFERENCE = r"^[a-z0-9][a-z0-9-]{0,62}(@[a-z0-9][a-z0-9-]{0,62})?(/[A-Za-z0-9][A-Za-z0-9._-]{0,119})?$"
+NAME = "[a-z0-9][a-z0-9-]{0,62}"
+REFERENCE = rf"^{NAME}(@{NAME})?(/[0-9a-f]{{32}})?(#[0-9a-f]{{64}})?$"
 Reference = Annotated[str, Field(pattern=REFERENCE)]
 
 
 def signed(reference: str) -> str:
-    """Signs what is named, here; words for a log. `model/release`: the release. `model@channel`: the release that it
-    points at, and the channel as it stands, whoever moved it. `model@channel/release`: the channel, if it points there.
+    """Signs what is named, here; words for a log. `model/release`: the release, and with `#sha256` only if that is its
+    record's. `model@channel`: the channel as it stands, whoever moved it; with `/release`, if it points there, and with
+    `#sha256`, as a run says it, if that is its file's. A channel only where its release is signed.
 
     Raises NotFound, KeyAbsent, SignerUnavailable, DigestMismatch, ReleaseInvalid, Refused."""
     if not re.fullmatch(REFERENCE, reference) or not set("@/") & set(reference):
         raise NotFound("names no release and no channel", where=reference[:80], want="model@channel or model/release")
-    named, _, wanted = reference.partition("/")
-    model, _, channel = named.partition("@")
-    found = find(workshop().store, f"{model}/{wanted}" if wanted else named)
-    words = [] if channel and wanted and is_signed(found) else [sign_release(found)]
+    named, _, digest = reference.partition("#")
+    place, _, release = named.partition("/")
+    model, _, channel = place.partition("@")
     if channel:
-        words.append(f"{channel} {channel_signed(model, channel, found.record.release)}")
-    return ", ".join(words)
+        pointed = release or read_channel(workshop().store, model, channel).release
+        return channel_signed(model, channel, pointed, written=digest and f"sha256:{digest}")
+    found = find(workshop().store, named)
+    if digest:
+        insist(found, f"sha256:{digest}")
+    return sign_release(found)
 
 
 @task(name="sign release", task_run_name="sign {reference}", persist_result=False, cache_policy=NO_CACHE)
@@ -74,8 +79,8 @@ def sign(
     """Sign releases that are committed, each byte of them hashed against the manifest first, and channels.
 
     Args:
-        releases: `model/release`; or `model@channel`: the release that it points at, and the channel as it stands. What
-            is signed already is signed again, by this worker's key.
+        releases: `model/release`; or `model@channel`: the channel as it stands, of a release that is signed. What is
+            signed already is signed again, by this worker's key.
         renew: Also sign again every channel whose signature is due, where it stands as it was signed.
     """
     talk_to_prefect()
@@ -94,9 +99,10 @@ def sign(
 
 def main(arguments: Sequence[str]) -> int:
     """`packhouse sign`: a line for each that is signed now; where this process has no key, by the pool of signers. A
-    channel that can not be renewed is named, and makes it 1."""
+    channel that can not be renewed is named, and makes it 1. --moved: whoever asks has just moved the channel."""
     parser = argparse.ArgumentParser(prog="packhouse sign")
     parser.add_argument("--renew", action="store_true")
+    parser.add_argument("--moved", action="store_true")
     parser.add_argument("references", nargs="*")
     options = parser.parse_args(arguments)
     try:
@@ -108,6 +114,11 @@ def main(arguments: Sequence[str]) -> int:
             say(f"renewed {sent([], renew=True)}")
         return _told(renewed()) if options.renew and not elsewhere else 0
     except PackhouseError as error:
+        if options.moved:
+            names = " ".join(each.partition("#")[0] for each in options.references)
+            sys.stderr.write(
+                f"the channel has moved, and is not signed: do not move it again, `packhouse sign {names}`\n"
+            )
         return exits.said(error, verbose=False)
 
 

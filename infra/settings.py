@@ -39,10 +39,11 @@ class Settings(BaseSettings):
     the runtime image. image_builder, engine: who builds, and where the Docker engine listens; with an engine, the
     canary is a container of it.
     signing_key: a private key in PEM, signing_password: of it; signing_certificates: its own certificate first, then
-    those above; signing_keyless: by the identity of the environment instead. sign_pool: the work pool whose workers
-    sign, where this one does not; sign_wait_s: how long a release waits for them. channel_expires_s: how long a
-    channel's signature counts; channel_renew_s: after how long it is late. builder: the name of these workers
-    in the provenance, a URI; worker_image: what they run in, by digest."""
+    those above; signing_keyless: by the identity of the environment instead. signers: files of public keys,
+    certificates or policies, or public keys themselves, by which this worker knows what was signed, besides its own
+    key. sign_pool: the work pool whose workers sign, where this one does not; sign_wait_s: how long a release waits for
+    them. channel_expires_s: how long a channel's signature counts; channel_renew_s: after how long it is late. builder:
+    the name of these workers in the provenance, a URI; worker_image: what they run in, by digest."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
 
@@ -76,6 +77,7 @@ class Settings(BaseSettings):
     signing_password: SecretStr = SecretStr("")
     signing_certificates: tuple[str, ...] = ()
     signing_keyless: bool = False
+    signers: tuple[str, ...] = ()
     sign_pool: str = ""
     sign_wait_s: Annotated[float, Field(gt=0)] = 1800.0
     channel_expires_s: Annotated[float, Field(gt=0, le=1e10)] = 14 * 24 * 3600.0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings
-from packhouse.dsse import PublicKey, opened, unchecked
+from packhouse.dsse import PublicKey
 from packhouse.errors import KeyAbsent, SignerUnavailable, SpecInvalid, squeezed
 from packhouse.manifest import IMAGE_BUNDLES, MEASURED, SIGNATURE
 from packhouse.signatures import Trusted
@@ -28,23 +28,9 @@ class Signer:
     """config: makes what signs, each time anew: an identity's token does not last. Raises SignerUnavailable: there is
     no such key, it can not be read, or the service that vouches for an identity does not."""
 
-    def __init__(
-        self, config: Callable[[], Config], own: PublicKey | None = None, authorities: Sequence[Path] = ()
-    ) -> None:
-        self._config, self._own = config, own
-        mine = Trusted(keys=(own,) if own else (), authorities=tuple(authorities))
-        self._mine = mine if own or authorities else None
-
-    def opened(self, bundle: bytes) -> dict[str, Any] | None:
-        """The statement of a signature that this signer made, or nothing; of signers other than keys, of any.
-
-        Raises SignatureInvalid: it is no bundle."""
-        return opened(bundle, self._own, where=SIGNATURE) if self._own else unchecked(bundle, where=SIGNATURE)
-
-    def recognised(self, bundle: bytes) -> dict[str, Any] | None:
-        """The statement, where this signer can know that it is its own: an identity's token knows nothing of that, and
-        signs anew when it is told to. Raises SignatureInvalid: it is of another signer, or no bundle."""
-        return self._mine.open(bundle, where="its signature")[0] if self._mine else None
+    def __init__(self, config: Callable[[], Config], mine: Trusted) -> None:
+        """mine: by what a reader knows what it signed; nothing for an identity."""
+        self._config, self.mine = config, mine
 
     def sign_folder(self, folder: Path) -> bytes:
         """A signature over the names and the bytes of every file but the measured ones, all read here."""
@@ -83,7 +69,7 @@ class Signer:
 def signer(settings: Settings) -> Signer | None:
     """Of this process; None where nothing is to be signed here. Raises KeyAbsent: the key can not be read."""
     if settings.signing_keyless:
-        return Signer(_keyless)
+        return Signer(_keyless, Trusted())
     if not settings.signing_key:
         return None
     key = Path(settings.signing_key).expanduser()
@@ -95,12 +81,12 @@ def signer(settings: Settings) -> Signer | None:
         want = "a key without a password: model-signing takes none beside certificates"
         raise KeyAbsent("can not be read", where="PACKHOUSE_SIGNING_KEY with PACKHOUSE_SIGNING_CERTIFICATES", want=want)
     if chain:
-        return Signer(lambda: _with_certificate(key, chain), authorities=chain[1:] or chain)
+        return Signer(lambda: _with_certificate(key, chain), Trusted(authorities=tuple(chain[1:] or chain)))
     try:
         own = PublicKey(key, private=True, password=password.encode() or None)
     except SpecInvalid as error:
         raise KeyAbsent(error.what, where="PACKHOUSE_SIGNING_KEY") from error
-    return Signer(lambda: _with_key(key, password), own)
+    return Signer(lambda: _with_key(key, password), Trusted(keys=(own,)))
 
 
 def own_signer(settings: Settings) -> Signer:
@@ -108,6 +94,21 @@ def own_signer(settings: Settings) -> Signer:
     if by := signer(settings):
         return by
     raise KeyAbsent("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
+
+
+def known(settings: Settings) -> Trusted:
+    """By what this worker knows a signature: PACKHOUSE_SIGNERS, and its own key or authority.
+
+    Raises KeyAbsent: it knows none, since others sign for it, or an identity does; or its key can not be read.
+    SpecInvalid: PACKHOUSE_SIGNERS names a file that is no key, certificate or policy."""
+    by = None if settings.sign_pool else signer(settings)
+    trusted = Trusted.read(settings.signers)
+    if by:
+        trusted = trusted.and_also(by.mine)
+    if trusted.nobody:
+        next = "name the signers' public key, certificate or policy: docs/signing.md"
+        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
+    return trusted
 
 
 def _new() -> Config:

@@ -6,6 +6,7 @@ Rules, pure: what to write, or why a channel stays. And the loop that writes it,
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,6 +15,7 @@ from packhouse.errors import Contention, NotFound, Refused, SpecInvalid, printab
 from packhouse.manifest import (
     CHANNEL,
     MAX_DOCUMENT_BYTES,
+    MAX_SERIAL,
     PRODUCTION,
     REMEMBERED,
     Channel,
@@ -67,6 +69,13 @@ def after_release(
     return moved(here, release, by=by, why=why, staged_at=staged)
 
 
+def as_signed(signed: Channel, there: Channel | None, *, most: int = REMEMBERED - 1) -> Channel:
+    """The channel as it was signed, to be moved on from: with the serial of the file that stands there, where moves can
+    have led to that, since no reader may see one go back."""
+    reached = there.serial if there and signed.serial < there.serial <= signed.serial + most else signed.serial
+    return signed.model_copy(update={"serial": reached})
+
+
 def by_hand(here: Channel | None, release: str, *, by: str, why: Why = Why.PROMOTE) -> Answer:
     """What a person does to a channel: it moves, unless it points there. A run of a source that was staged before what
     it has seen does not overtake it."""
@@ -75,8 +84,9 @@ def by_hand(here: Channel | None, release: str, *, by: str, why: Why = Why.PROMO
 
 
 def anew(release: str, *, after: int, by: str) -> Channel:
-    """A channel whose file was lost, or that somebody wrote into: it starts without a history, behind `after`."""
-    first = moved(None, release, by=by, why=Why.PROMOTE)
+    """A channel whose file was lost, or that somebody wrote into: it starts without a history, behind `after`. Only a
+    source that is staged from now on moves it."""
+    first = moved(None, release, by=by, why=Why.PROMOTE, staged_at=time.time())
     (move,) = first.moves
     serial = after + 1
     return first.model_copy(update={"serial": serial, "moves": (move.model_copy(update={"serial": serial}),)})
@@ -113,8 +123,12 @@ def _way(here: Channel) -> list[str]:
 
 
 def moved(here: Channel | None, release: str, *, by: str, why: Why, staged_at: float = 0.0) -> Channel:
-    """The channel with one more move. Only the last REMEMBERED of them are kept."""
+    """The channel with one more move. Only the last REMEMBERED of them are kept. Raises Refused: its serial is the last
+    there is."""
     serial, at = here.serial + 1 if here else 1, datetime.now(UTC).isoformat(timespec="seconds")
+    if serial > MAX_SERIAL:
+        next = "`packhouse promote RELEASE CHANNEL --after SERIAL` starts it anew"
+        raise Refused("has no serial left: somebody wrote into the channel", got=f"#{serial - 1}", next=next)
     move = Move(release=release, serial=serial, moved_at=at, by=by[:MAX_NAME], why=why)
     return Channel(
         release=release,
@@ -154,13 +168,12 @@ def guarded(approve: bool, channel: str) -> bool:
 
 def history(channel: Channel) -> list[Move]:
     """The moves that are remembered, the latest first. Those from before there was a history have no name and time."""
-    known = {move.serial for move in channel.moves}
     pointed = [*channel.earlier, channel.release]
-    first = channel.serial - len(pointed) + 1
+    told = channel.moves[0].serial if channel.moves else channel.serial + 1
+    before = pointed[: max(0, len(pointed) - len(channel.moves))]
     untold = [
         Move(release=release, serial=serial, moved_at="", by="", why=Why.RELEASE)
-        for serial, release in enumerate(pointed, first)
-        if serial not in known
+        for serial, release in enumerate(before, told - len(before))
     ]
     return sorted([*channel.moves, *untold], key=lambda move: -move.serial)
 
@@ -170,8 +183,11 @@ def line(move: Move) -> str:
 
 
 def _read(store: Store, key: str, *, parse: bool) -> tuple[Channel | None, str | None]:
+    if not parse:
+        stat = store.stat(key)
+        return None, stat.version if stat else None
     try:
         data, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
     except NotFound:
         return None, None
-    return load(Channel, data, where=key) if parse else None, version
+    return load(Channel, data, where=key), version

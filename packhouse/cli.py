@@ -6,6 +6,7 @@ Exit statuses: 0 done; 1 refused; 2 unavailable, try again; 3 nothing to do; 64 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from packhouse import __version__, channels, exits
-from packhouse.digest import short
-from packhouse.dsse import make_keys
-from packhouse.errors import NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
+from packhouse.digest import digest_bytes, short
+from packhouse.dsse import PublicKey, make_keys
+from packhouse.errors import KeyAbsent, NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
 from packhouse.fetching import fetch, home
 from packhouse.latency import TIMING_HEADINGS, timing_cells
-from packhouse.manifest import PRODUCTION, REPORT_JSON, Channel, Why, load
+from packhouse.manifest import PRODUCTION, REPORT_JSON, SIGNATURE, Channel, Why, dump, load
 from packhouse.releases import Found, at_prefix, named_channel, read_channel, releases
 from packhouse.releases import channels as named_channels
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
@@ -39,8 +40,6 @@ from packhouse.verify import read_manifest, read_spec, verify
 
 TYPERS = {2: exits.USAGE, 1: exits.UNAVAILABLE}
 """What typer ends with: wrong usage, and output that nobody reads any more."""
-SIGNING = ("PACKHOUSE_SIGNING_KEY", "PACKHOUSE_SIGNING_KEYLESS", "PACKHOUSE_SIGN_POOL")
-"""Where one is set, there is a key to sign with, here or in a pool."""
 app = typer.Typer(
     name="packhouse",
     help="From trained PyTorch weights to a verified release.",
@@ -143,7 +142,7 @@ def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: Tru
 @app.command()
 def sign(
     releases: Annotated[
-        list[str], typer.Argument(help="model/release; or model@channel: the release there, and the channel itself.")
+        list[str], typer.Argument(help="model/release; or model@channel: the channel, of a release that is signed.")
     ] = [],
     renew: Annotated[bool, typer.Option("--renew", help="Also every channel whose signature is due.")] = False,
     store: StoreOption = "",
@@ -235,6 +234,11 @@ def promote(
     record = found.record
     if trusted:
         check_release(found, read_manifest(found, record), trusted)
+        if after:
+            seen, _ = standing(place, record.model, channel, lambda bundle: trusted.open(bundle, where=SIGNATURE)[0])
+            if seen and seen.serial > after:
+                where, got = f"{record.model}@{channel}", f"--after {after}"
+                raise Refused("a later serial is signed", where=where, got=got, want=f"--after {seen.serial}")
     if channels.guarded(read_spec(found).gates.approve, channel) and not by:
         where = f"{record.model}@{channel}"
         raise Refused("a person must approve this release", where=where, next="--by says who does")
@@ -246,7 +250,7 @@ def promote(
             return channels.anew(record.release, after=after, by=who)
         return channels.by_hand(here, record.release, by=who, why=why)
 
-    moved(store, record.model, channel, decide, whatever=bool(after))
+    moved(store, record.model, channel, decide, trusted=trusted, whatever=bool(after))
 
 
 @app.command()
@@ -254,12 +258,18 @@ def rollback(
     channel: Annotated[str, typer.Argument(help="model@channel.")],
     to: Annotated[str, typer.Option("--to", help="The id of the release; default: the one before this one.")] = "",
     by: ByOption = "",
+    trust: TrustOption = [],
     store: StoreOption = "",
 ) -> None:
-    """Move a channel back to a release that it pointed at before. No run moves it to the one that it left again."""
+    """Move a channel back to a release that it pointed at before; with --trust only where its history is signed. No run
+    moves it to the one that it left again."""
     model, name = channel_of(channel)
     seen = read_channel(the_store(store), model, name).serial
-    moved(store, model, name, lambda here: channels.rolled_back(here, to, by=by, where=channel, seen=seen))
+
+    def decide(here: Channel | None) -> channels.Answer:
+        return channels.rolled_back(here, to, by=by, where=channel, seen=seen)
+
+    moved(store, model, name, decide, trusted=Trusted.asked(trust))
 
 
 @app.command()
@@ -281,15 +291,13 @@ def channels_command(
 ) -> None:
     """List channels: where each points, and until when its signature counts. With --trust, exit status 1 where any is
     not signed as it stands by somebody trusted, has expired, or was to be renewed and is not: for your monitoring."""
-    place, trusted, now, behind = the_store(store), Trusted.asked(trust), datetime.now(UTC), 0
-    opened = (lambda bundle: trusted.open(bundle, where="its signature")[0]) if trusted else None
+    place, trusted, behind = the_store(store), Trusted.asked(trust), 0
     listed = named_channels(place, model)
     for owner, name in listed:
-        here = read_channel(place, owner, name)
-        pointer, _ = standing(place, owner, name, opened)
-        until = f"signed until {pointer.expires:%Y-%m-%dT%H:%MZ}" if pointer else "not signed"
-        print(f"{owner}@{name}#{here.serial} {here.release} {until}")
-        if (pointer or trusted) and (why := reason_behind(here, pointer, name=f"{owner}@{name}", now=now)):
+        words, why = looked_at(place, owner, name, trusted)
+        if words:
+            print(words)
+        if why:
             talk.print(f"{owner}@{name}: {why}", markup=False)
             behind += 1
     if not listed:
@@ -352,6 +360,21 @@ def version() -> None:
     print(__version__)
 
 
+def looked_at(store: Store, model: str, channel: str, trusted: Trusted | None) -> tuple[str, str]:
+    """Where it points and until when that counts; and why somebody should look after it. Without `trusted` whatever
+    says that it is a signature is shown as one."""
+    opened = (lambda bundle: trusted.open(bundle, where="its signature")[0]) if trusted else None
+    pointer, _ = standing(store, model, channel, opened)
+    try:
+        here = read_channel(store, model, channel)
+    except Refused as error:
+        return "", str(error)
+    until = f"signed until {pointer.expires:%Y-%m-%dT%H:%MZ}" if pointer else "not signed"
+    name = f"{model}@{channel}"
+    why = reason_behind(here, pointer, name=name, now=datetime.now(UTC)) if pointer or trusted else ""
+    return f"{name}#{here.serial} {here.release} {until}", why
+
+
 def channel_of(text: str) -> tuple[str, str]:
     """Raises NotFound: it names no channel."""
     if named := named_channel(text):
@@ -365,23 +388,72 @@ def moved(
     channel: str,
     decide: Callable[[Channel | None], channels.Answer],
     *,
+    trusted: Trusted | None,
     whatever: bool = False,
-) -> NoReturn:
-    """Moves it, says where it stands, and has it signed where there is a key. Exit status 3 where it stays."""
-    place, signs = the_store(store), any(os.environ.get(name, "") not in ("", "0", "false") for name in SIGNING)
-    if signs:
-        worker_root()  # which fails before anything has moved
-    here, answer = channels.change(place, model, channel, decide, whatever=whatever)
+) -> None:
+    """Moves it, says where it stands, and has it signed where there is a key; exit status 3 where it stays.
+
+    trusted: whose signature the channel must have as it stands, since what a history says may be anybody's. whatever:
+    the channel starts anew, whatever stands there. Raises SignatureInvalid."""
+    place, signs, name = the_store(store), signs_here(), f"{model}@{channel}"
+    if signs and not trusted:
+        trusted = known_here()
+
+    def decided(here: Channel | None) -> channels.Answer:
+        if trusted and here and not whatever:
+            pointer, _ = standing(place, model, channel, lambda bundle: trusted.open(bundle, where=name)[0])
+            if pointer is None or pointer.here != here:
+                next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`, and again"
+                raise SignatureInvalid("is not signed as it stands", where=name, next=next)
+        return decide(here)
+
+    here, answer = channels.change(place, model, channel, decided, whatever=whatever)
     assert here
     print(f"{model}/{here.release} {channel}#{here.serial}")
+    if isinstance(answer, channels.Stays):
+        raise typer.Exit(3)
+    if signs:
+        written = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
+        worker(["-m", "flows.sign", "--moved", "--", f"{name}/{here.release}{written}"], store)
     pointer, _ = standing(place, model, channel)
-    current = pointer is not None and pointer.is_of(here)
-    if signs and not current:
-        worker(["-m", "flows.sign", "--", f"{model}@{channel}/{here.release}"], store)
-    if pointer and not current:
-        name = f"{model}@{channel}"
-        talk.print(f"{name}: who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`")
-    raise typer.Exit(3 if isinstance(answer, channels.Stays) else 0)
+    if pointer and pointer.here != here:
+        words = f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`"
+        talk.print(words, markup=False)
+
+
+def signs_here() -> bool:
+    """Whether there is a key to sign with, here or in a pool. Raises Refused, KeyAbsent: it can not be done, which
+    whoever moves a channel should know before it has moved."""
+    key = os.environ.get("PACKHOUSE_SIGNING_KEY", "")
+    keyless = os.environ.get("PACKHOUSE_SIGNING_KEYLESS", "").lower() in ("1", "true", "yes", "on", "t", "y")
+    if not (key or keyless or os.environ.get("PACKHOUSE_SIGN_POOL")):
+        return False
+    worker_root()
+    if key and not os.access(Path(key).expanduser(), os.R_OK):
+        raise KeyAbsent("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
+    return True
+
+
+def known_here() -> Trusted:
+    """Whose signatures this machine's settings know, as infra.signer.known says it for a worker.
+
+    Raises KeyAbsent: nobody's. SpecInvalid: a setting is no JSON, or names no key."""
+    key, chain = os.environ.get("PACKHOUSE_SIGNING_KEY", ""), listed_in("PACKHOUSE_SIGNING_CERTIFICATES")
+    trusted = Trusted.read([*listed_in("PACKHOUSE_SIGNERS"), *(chain[1:] or chain)])
+    if key and not chain:
+        password = os.environ.get("PACKHOUSE_SIGNING_PASSWORD", "").encode() or None
+        trusted = trusted.and_also(Trusted(keys=(PublicKey(Path(key).expanduser(), private=True, password=password),)))
+    if trusted.nobody:
+        next = "name the signers' public key, certificate or policy: docs/signing.md"
+        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
+    return trusted
+
+
+def listed_in(name: str) -> list[str]:
+    try:
+        return [str(each) for each in json.loads(os.environ.get(name) or "[]")]
+    except (ValueError, TypeError) as error:
+        raise SpecInvalid("is no list in JSON", where=name) from error
 
 
 def unknown(formats: Sequence[str]) -> NoReturn:

@@ -29,14 +29,16 @@ CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 
 
 class PublicKey:
-    """One whose signatures count; of a private key, with `private`, its public part.
+    """One whose signatures count, from a file or from its text in PEM; of a private key, with `private`, its public
+    part.
 
-    Raises SpecInvalid: the file holds no key of a curve that is taken."""
+    Raises SpecInvalid: it is no key of a curve that is taken."""
 
-    def __init__(self, path: Path, *, private: bool = False, password: bytes | None = None) -> None:
+    def __init__(self, source: Path | bytes, *, private: bool = False, password: bytes | None = None) -> None:
         serialization = _cryptography()
+        where = str(source) if isinstance(source, Path) else "a key in PEM"
         try:
-            data = path.read_bytes()
+            data = source.read_bytes() if isinstance(source, Path) else source
             key: Any = (
                 serialization.load_pem_private_key(data, password).public_key()
                 if private
@@ -44,10 +46,10 @@ class PublicKey:
             )
         except (OSError, ValueError, TypeError) as error:
             kind = "private key in PEM, or has another password" if private else "public key in PEM"
-            raise SpecInvalid(f"is no {kind}", where=str(path)) from error
+            raise SpecInvalid(f"is no {kind}", where=where) from error
         curve = getattr(getattr(key, "curve", None), "name", type(key).__name__)
         if curve not in CURVES:
-            raise SpecInvalid("is no key that is taken here", where=str(path), got=curve, want=", ".join(CURVES))
+            raise SpecInvalid("is no key that is taken here", where=where, got=curve, want=", ".join(CURVES))
         self._key: EllipticCurvePublicKey = key
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.hint = hashlib.sha256(pem).hexdigest()

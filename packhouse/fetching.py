@@ -78,7 +78,8 @@ def fetch(
     destination. And the store's errors.
     """
     place, destination = Retrying(open_store(store)), Path(destination).expanduser().absolute()
-    memory, trusted = Floors(Path(floors) if floors else home() / "floors"), Trusted.asked(trust)
+    trusted, folder = Trusted.asked(trust), Path(floors) if floors else home() / "floors"
+    memory = Floors(folder / "signed" if trusted else folder)  # an unsigned channel's serials may be anybody's
     found, serial, late = _resolved(place, reference, trusted, floor, memory)
     record, said = found.record, said_of(found)
     listed = manifest_bytes(found, record)

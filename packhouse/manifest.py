@@ -226,6 +226,8 @@ PRODUCTION = "production"
 """The channel that a spec can guard with `approve = true`."""
 
 REMEMBERED = 100
+MAX_SERIAL = 2**40
+"""More than anybody moves a channel."""
 
 
 class Why(StrEnum):
@@ -255,7 +257,7 @@ class Channel(Frozen):
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     release: ReleaseId
-    serial: Annotated[int, Field(ge=1)]
+    serial: Annotated[int, Field(ge=1, le=MAX_SERIAL)]
     moved_at: str
     earlier: tuple[ReleaseId, ...] = ()
     staged_at: float = 0.0

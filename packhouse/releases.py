@@ -98,16 +98,18 @@ class Entry:
 
 
 def channels(store: Store, model: str = "") -> list[tuple[str, str]]:
-    """(model, channel) of all there are, of one model or of every model, by name."""
+    """(model, channel) of all there are, of one model or of every model, by name; also those of which only the
+    signature is left."""
     if model and not _MODEL.fullmatch(model):
         return []
-    return list(_channels(stat.key for stat in store.list(f"{model}/" if model else "")))
+    keys = [stat.key for stat in store.list(f"{model}/" if model else "")]
+    return sorted({*_channels(keys, ".json"), *_channels(keys, ".sig")})
 
 
-def _channels(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _channels(keys: Iterable[str], ending: str) -> Iterator[tuple[str, str]]:
     for parts in (key.split("/") for key in keys):
-        if len(parts) == 3 and parts[1] == "channels" and parts[2].endswith(".json"):
-            yield parts[0], parts[2].removesuffix(".json")
+        if len(parts) == 3 and parts[1] == "channels" and parts[2].endswith(ending):
+            yield parts[0], parts[2].removesuffix(ending)
 
 
 def releases(store: Store, model: str = "") -> Iterator[Entry]:
@@ -116,7 +118,7 @@ def releases(store: Store, model: str = "") -> Iterator[Entry]:
         return
     keys = [stat.key for stat in store.list(f"{model}/" if model else "")]
     pointed: dict[tuple[str, str], list[str]] = {}
-    for owner, name in _channels(keys):
+    for owner, name in _channels(keys, ".json"):
         channel = read_channel(store, owner, name)
         pointed.setdefault((owner, channel.release), []).append(f"{name}#{channel.serial}")
     for parts in (key.split("/") for key in keys):

@@ -67,10 +67,14 @@ class Trusted:
 
     @classmethod
     def read(cls, paths: Iterable[str | Path]) -> Trusted:
-        """Files: public keys and certificates in PEM, and policies in TOML. Raises SpecInvalid: it is none of them."""
+        """Files: public keys and certificates in PEM, and policies in TOML; or a public key itself, as text. Raises
+        SpecInvalid: it is none of them."""
         trusted = cls()
         for path in paths:
-            trusted = trusted._with(Path(path))
+            if str(path).startswith("-----BEGIN PUBLIC KEY-----"):
+                trusted = replace(trusted, keys=(*trusted.keys, PublicKey(str(path).encode())))
+            else:
+                trusted = trusted._with(Path(path))
         return trusted
 
     @classmethod
@@ -100,6 +104,19 @@ class Trusted:
                 identity = Identity(entry.identity, entry.issuer)
                 trusted = replace(trusted, identities=(*trusted.identities, identity))
         return replace(trusted, policies=(*trusted.policies, policy))
+
+    @property
+    def nobody(self) -> bool:
+        return not (self.keys or self.authorities or self.identities)
+
+    def and_also(self, other: Trusted) -> Trusted:
+        """Whom either trusts; all policies count."""
+        return Trusted(
+            (*self.keys, *other.keys),
+            (*self.authorities, *other.authorities),
+            (*self.identities, *other.identities),
+            (*self.policies, *other.policies),
+        )
 
     def open(self, bundle: bytes, *, where: str) -> tuple[dict[str, Any], str]:
         """The statement, and who signed it. Raises SignatureInvalid: nobody whom we trust."""

@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from packhouse.artifact import Frozen
-from packhouse.digest import canonical_json, digest_bytes, short
+from packhouse.digest import digest_bytes, short
 from packhouse.dsse import STATEMENT, unchecked
-from packhouse.errors import NotFound, Refused, SignatureInvalid
+from packhouse.errors import LimitExceeded, NotFound, Refused, ReleaseInvalid, SignatureInvalid
 from packhouse.manifest import (
     MAX_DOCUMENT_BYTES,
     RECORD,
     REMEMBERED,
     Channel,
     ChannelName,
-    ReleaseId,
     channel_key,
+    dump,
+    load,
     release_key,
 )
 from packhouse.releases import Found, at_prefix, find, named_channel
@@ -37,26 +38,32 @@ KIND = "urn:packhouse:channel:v1"
 MAX_STEP = REMEMBERED
 """Serials from one signature to the next. More is no way that a channel went: somebody wrote into it."""
 
+Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))]
 KEPT = "nobody renews it, or somebody keeps the renewals from here"
 
 
 class Pointer(Frozen):
-    """What a statement says. renew_by: when the next one is due; expires: when this one counts no more."""
+    """What a statement says: the whole channel, so that its history is signed too. renew_by: when the next statement is
+    late; expires: when this one counts no more."""
 
     model: ModelName
     channel: ChannelName
-    release: ReleaseId
-    serial: Annotated[int, Field(ge=1, lt=2**53)]
-    signed_at: AwareDatetime
-    renew_by: AwareDatetime
-    expires: AwareDatetime
+    here: Channel
+    signed_at: Moment
+    renew_by: Moment
+    expires: Moment
 
     @property
     def name(self) -> str:
         return f"{self.model}@{self.channel}"
 
-    def is_of(self, here: Channel) -> bool:
-        return (self.release, self.serial) == (here.release, here.serial)
+    @property
+    def release(self) -> str:
+        return self.here.release
+
+    @property
+    def serial(self) -> int:
+        return self.here.serial
 
     def late(self, now: datetime) -> str:
         """Why somebody should look; empty where it was renewed in time."""
@@ -64,8 +71,8 @@ class Pointer(Frozen):
         return f"{until}: {KEPT}" if now >= self.renew_by else ""
 
     def due(self, now: datetime) -> bool:
-        """Whether to renew it: once a third of its time is over, so that a job that runs each day is never late."""
-        return not self.signed_at <= now < self.signed_at + (self.renew_by - self.signed_at) / 3
+        """Whether to renew it: early enough that a job of each night always does, with nine hours to spare."""
+        return not self.signed_at <= now < self.signed_at + (self.renew_by - self.signed_at) / 12
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ def signature_key(model: str, channel: str) -> str:
 
 
 def statement(pointer: Pointer, record_bytes: bytes) -> dict[str, Any]:
-    """Its subject is the release's record. The serial is text: some libraries make floats of all numbers in JSON."""
-    predicate = pointer.model_dump(mode="json") | {"serial": str(pointer.serial)}
+    """Its subject is the release's record. The channel is text: some libraries make floats of all numbers in JSON."""
+    predicate = pointer.model_dump(mode="json") | {"here": dump(pointer.here).decode()}
     digest = {"sha256": digest_bytes(record_bytes).removeprefix("sha256:")}
     subject = [{"name": release_key(pointer.model, pointer.release, RECORD), "digest": digest}]
     return {"_type": STATEMENT, "subject": subject, "predicateType": KIND, "predicate": predicate}
@@ -94,8 +101,10 @@ def parsed(said: Mapping[str, Any], *, model: str, channel: str, where: str) -> 
     try:
         (subject,) = said["subject"]
         digest = f"sha256:{subject['digest']['sha256']}"
-        pointer = Pointer.model_validate_json(canonical_json(said["predicate"]))
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        predicate = dict(said["predicate"])
+        here = load(Channel, str(predicate["here"]).encode(), where=where)
+        pointer = Pointer.model_validate({**predicate, "here": here})
+    except (KeyError, TypeError, ValueError, ReleaseInvalid) as error:
         raise SignatureInvalid("is no statement about a channel", where=where) from error
     kind = said.get("predicateType")
     if kind != KIND or subject.get("name") != release_key(pointer.model, pointer.release, RECORD):
@@ -116,11 +125,11 @@ def pointed(store: Store, model: str, channel: str, trusted: Trusted, *, now: da
     except NotFound as error:
         if store.stat(channel_key(model, channel)) is None:
             raise NotFound("no such channel", where=where, next=f"`packhouse ls {model}` shows them") from error
-        raise SignatureInvalid("is not signed", where=where, next=f"`packhouse sign {where}` signs it") from error
+        raise SignatureInvalid("is not signed", where=where, next="`packhouse channels` says how it stands") from error
     said, _ = trusted.open(bundle, where=where)
     pointer, digest = parsed(said, model=model, channel=channel, where=where)
     if (now or datetime.now(UTC)) >= pointer.expires:
-        next = f"where the key is, `packhouse sign {where}` renews it; {model}/{pointer.release} can be had by its name"
+        next = f"where the key is, `packhouse sign {where}` does; {model}/{pointer.release} can be had by its name"
         raise SignatureInvalid(f"expired {_text(pointer.expires)}: {KEPT}", where=where, next=next)
     found = at_prefix(store, release_key(model, pointer.release))
     if (got := digest_bytes(found.record_bytes)) != digest:
@@ -136,8 +145,8 @@ def find_trusted(store: Store, reference: str, trusted: Trusted | None) -> Found
     return find(store, reference)
 
 
-Opened = Callable[[bytes], Mapping[str, Any] | None]
-"""The statement of a bundle; None where it does not count. May raise SignatureInvalid, which means the same."""
+Opened = Callable[[bytes], Mapping[str, Any]]
+"""The statement of a bundle. Raises SignatureInvalid: it does not count."""
 
 
 def standing(store: Store, model: str, channel: str, opened: Opened | None = None) -> tuple[Pointer | None, str | None]:
@@ -148,22 +157,25 @@ def standing(store: Store, model: str, channel: str, opened: Opened | None = Non
         bundle, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
     except NotFound:
         return None, None
+    except LimitExceeded:
+        stat = store.stat(key)
+        return None, stat.version if stat else None
     try:
         said = opened(bundle) if opened else unchecked(bundle, where=key)
-        return (parsed(said, model=model, channel=channel, where=key)[0] if said else None), version
+        return parsed(said, model=model, channel=channel, where=key)[0], version
     except SignatureInvalid:
         return None, version
 
 
 def behind(here: Channel, pointer: Pointer | None, *, name: str, now: datetime) -> str:
     """Why those who ask for signatures do not see the channel as it stands; empty where they do."""
-    sign = f"whoever moved it signs it: `packhouse sign {name}`"
+    sign = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}/{here.release}`"
     if pointer is None:
-        return f"is not signed; {sign}"
-    if not pointer.is_of(here):
+        return f"is not signed by anybody who is known here; {sign}"
+    if pointer.here != here:
         return f"stands at #{here.serial} {here.release}, signed is #{pointer.serial} {pointer.release}; {sign}"
     if now >= pointer.expires:
-        return f"expired {_text(pointer.expires)}; `packhouse sign {name}` renews it"
+        return f"expired {_text(pointer.expires)}; {sign}"
     return pointer.late(now)
 
 
@@ -177,18 +189,23 @@ def following(
     now: datetime,
     renew_s: float,
     expires_s: float,
+    asked: bool = False,
 ) -> Pointer:
     """What to sign for a channel as it stands. before: what was signed last; least: the highest serial that was ever
-    signed here, as far as that is known.
+    signed here, as far as that is known. asked: by a person, who has looked at it.
 
-    Raises Refused: the channel went back, or further than it can have gone by moves."""
+    Raises Refused: the channel went back, or further than it can have gone by moves; or what was signed is gone, or is
+    an old one that somebody put back."""
     last = max(least, before.serial if before else 0)
     where, anew = f"{model}@{channel}", f"`packhouse promote RELEASE {channel} --after {last}` starts it anew"
-    other = before and here.serial == before.serial and here.release != before.release
+    other = before and here.serial == before.serial and here != before.here
     if here.serial < last or other:
         got = f"#{here.serial} {here.release}"
         raise Refused("went back behind what was signed", where=where, got=got, want=f"after #{last}", next=anew)
-    if last and here.serial > last + MAX_STEP:
+    if not asked and least > (before.serial if before else 0):
+        got = f"#{before.serial}" if before else "nothing"
+        raise Refused("what was signed last is gone", where=where, got=got, want=f"#{least}", next=anew)
+    if here.serial > last + MAX_STEP and not (asked and not last):
         raise Refused(
             "jumped: no moves lead there",
             where=where,
@@ -199,8 +216,7 @@ def following(
     return Pointer(
         model=model,
         channel=channel,
-        release=here.release,
-        serial=here.serial,
+        here=here,
         signed_at=now,
         renew_by=now + timedelta(seconds=renew_s),
         expires=now + timedelta(seconds=expires_s),

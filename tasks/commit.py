@@ -8,13 +8,15 @@ from prefect.runtime import flow_run
 
 from infra.workshop import workshop
 from packhouse import channels
-from packhouse.channels import Stays
+from packhouse.channels import Answer, Stays
 from packhouse.digest import digest_bytes, short
-from packhouse.errors import ReleaseConflict
-from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, Why, dump, load, release_key
-from packhouse.releases import find
+from packhouse.errors import Contention, Refused, ReleaseConflict
+from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, Why, dump, load, release_key
+from packhouse.releases import Found, find
 from packhouse.spec import SPEC_FILE
 from packhouse.store import Retrying, open_store
+from tasks.sign import is_signed
+from tasks.sign_channel import judged
 from tasks.stage import one_line, stage
 from tasks.states import Proven, Released
 
@@ -31,13 +33,22 @@ def commit(proven: Proven) -> Record:
     with one_line(record.model, "commit") as line:
         store = workshop().store
         if not store.put_if_absent(key, data, digest=digest_bytes(data)):
-            there, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
+            there, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
             first = load(Record, there, where=key)
             if _agreed(first) != _agreed(record):
                 raise ReleaseConflict("was committed with other bytes", where=key, got=short(digest_bytes(there)))
-            record = first
+            if not _may_be_anybodys(Found(store, key.removesuffix(RECORD), there), record):
+                record = first
+            elif not store.swap(key, data, expected=version):
+                raise Contention("another run commits this release", where=key, next="run it again")
         line.note(f"record {short(digest_bytes(dump(record)))}")
     return record
+
+
+def _may_be_anybodys(found: Found, record: Record) -> bool:
+    """Whether what stands there says other than this run of where it was made or of its image, and nobody has signed
+    that: what this run has proven takes its place."""
+    return found.record != record and workshop().settings.signs and not is_signed(found)
 
 
 def _agreed(record: Record) -> tuple[Record, bool]:
@@ -51,6 +62,8 @@ def promote(
 ) -> Released:
     """Moves the channel to the release, by the rule of channels.after_release; a channel that stays stays as it is.
 
+    Where channels are signed, it is judged by what was signed, and not by a file that anybody may have written.
+
     source: where the release was made from. approve: the spec guards PRODUCTION; it does not move here, and the answer
     says that it waits for a person. by: who has approved it.
     Raises Contention: others moved it at the same time, again and again.
@@ -59,14 +72,16 @@ def promote(
     who = by or (f"flow run {flow_run.id}" if flow_run.id else "")
     wait, why = channels.guarded(approve, channel), Why.APPROVAL if by else Why.RELEASE
     with one_line(record.model, f"promote to {channel}") as line:
-        here, answer = channels.change(
-            store,
-            record.model,
-            channel,
-            lambda there: channels.after_release(
-                there, record.release, staged_at=staged_at, again=again, guarded=wait, by=who, why=why
-            ),
-        )
+
+        def decide(there: Channel | None) -> Answer:
+            believed = judged(record.model, channel, there)
+            if believed and there and there != believed and record.release in there.earlier:
+                return Stays.SAME  # somebody left it, and did not sign that: it is named, and not undone
+            return channels.after_release(
+                believed, record.release, staged_at=staged_at, again=again, guarded=wait, by=who, why=why
+            )
+
+        here, answer = channels.change(store, record.model, channel, decide)
         serial = here.serial if here else 0
         line.note(f"serial {serial}" + (f", stays: {answer}" if isinstance(answer, Stays) else ""))
     elsewhere = here.release if here and here.release != record.release else ""
@@ -75,14 +90,17 @@ def promote(
             return Released(**_names(record, channel), serial=serial, waiting=True)
         case Stays.SAME | Stays.OLDER:
             return Released(**_names(record, channel), serial=serial, points_at=elsewhere, unchanged=again)
-    return Released(**_names(record, channel), serial=serial)
+    return Released(**_names(record, channel), serial=serial, moved=digest_bytes(dump(answer)))
 
 
 @stage("approve")
 def approve(model: str, release: str, channel: str, source: str, by: str = "") -> Released:
     """Moves the channel to a committed release that a person has approved, unless one of a newer source was meanwhile.
     Raises what `promote` raises, and NotFound: there is no such release."""
-    record = find(workshop().store, f"{model}/{release}").record
+    found = find(workshop().store, f"{model}/{release}")
+    if workshop().settings.signs and not is_signed(found):
+        raise Refused("is not signed by anybody who is known here", where=found.name)
+    record = found.record
     return promote.fn(record, channel, source=source, by=by)
 
 

@@ -1,7 +1,7 @@
 """A night's plan: which sources there are, which of them are released and unchanged, and how the rest is shared out.
 
-An unchanged model costs two small reads: its package.toml and its channel. A channel only ever points at a committed
-release, so what it names, or named before, needs no other look.
+An unchanged model costs two small reads, its package.toml and its channel; and one more where channels are signed. A
+channel only ever points at a committed release, so what it names, or named before, needs no other look.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from infra.workshop import workshop
 from packhouse import architectures
 from packhouse.artifact import Frozen
 from packhouse.digest import MiB, digest_bytes
-from packhouse.errors import NotFound, PackhouseError, SourceNotAllowed, SpecInvalid
-from packhouse.manifest import Channel
-from packhouse.releases import read_channel
-from packhouse.signed_channels import Opened
+from packhouse.errors import PackhouseError, SourceNotAllowed, SpecInvalid
 from packhouse.sources import MAX_SOURCE_CHARACTERS, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Spec, parse
 from packhouse.store import Retrying, Store, open_store
-from tasks.sign_channel import recognition, unsigned
+from tasks.sign_channel import settled
 from tasks.stage import one_line, stage
 
 READERS = 16
@@ -89,8 +86,7 @@ def plan_night(roots: Sequence[str], channel: str) -> Night:
         found = [entry for root in roots for entry in _listed(root)]
         results = list(pool.map(lambda entry: _attempt(entry[1], _read, *entry), found))
         newest, older = _newest([result for result in results if isinstance(result, _Read)])
-        opened = recognition() if workshop().settings.signs else None
-        looked = list(pool.map(lambda read: _attempt(read.source, _work, read, channel, opened), newest))
+        looked = list(pool.map(lambda read: _attempt(read.source, _work, read, channel), newest))
     bad = [result for result in (*results, *looked) if isinstance(result, Bad)]
     work = [result for result in looked if isinstance(result, Work)]
     return Night(work=tuple(work), unchanged=looked.count(None), older=older, bad=tuple(bad))
@@ -164,8 +160,8 @@ def _newest(found: Sequence[_Read]) -> tuple[list[_Read], int]:
     return list(last.values()), len(found) - len(last)
 
 
-def _work(read: _Read, channel: str, opened: Opened | None) -> Work | None:
-    """None where the model is released and unchanged, and signed if it is to be."""
+def _work(read: _Read, channel: str) -> Work | None:
+    """None where the model is released and unchanged, and its channel signed if it is to be."""
     inputs = release_inputs(
         read.spec,
         read.digest,
@@ -173,9 +169,7 @@ def _work(read: _Read, channel: str, opened: Opened | None) -> Work | None:
         fingerprint=_fingerprint,
     )
     model = read.spec.model.name
-    here, release, signs = _channel(model, channel), inputs.release_id, workshop().settings.signs
-    known = here is not None and release in (here.release, *here.earlier)
-    if here and known and not (signs and unsigned(model, channel, here, release, opened)):
+    if settled(model, channel, inputs.release_id):
         return None
     return Work(source=read.source, model=model, cost=FIXED_S + MIB_S * read.spec.weights.size / MiB)
 
@@ -184,10 +178,3 @@ def _work(read: _Read, channel: str, opened: Opened | None) -> Work | None:
 def _fingerprint(name: str) -> dict[str, Any]:
     """A night lasts no longer than what is installed here."""
     return architectures.fingerprint(name)
-
-
-def _channel(model: str, channel: str) -> Channel | None:
-    try:
-        return read_channel(workshop().store, model, channel)
-    except NotFound:
-        return None

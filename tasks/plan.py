@@ -7,18 +7,23 @@ from infra.toolchain import release_inputs
 from infra.workshop import workshop
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid
-from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Record, load, release_key
+from packhouse.manifest import RECORD, Record, release_key
+from packhouse.releases import at_prefix
 from packhouse.sources import check_program, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
 from packhouse.store import Retrying, open_store
 from tasks.register import check_asked
+from tasks.sign import is_signed
 from tasks.stage import one_line, stage
 from tasks.states import Planned
 
 
 @stage("plan")
 def plan(source: str) -> Planned:
-    """Costs two small reads, whatever the model's size.
+    """Costs two small reads, whatever the model's size; three where releases are signed.
+
+    A record that is to be signed and is not may be anybody's: its release is made again, which gives the same bytes or
+    shows that it is not what its inputs make.
 
     Raises SourceNotAllowed: this worker takes nothing from there. NotFound: no package.toml there. SpecInvalid,
     ArchitectureUnknown, ImageInvalid, and the store's errors.
@@ -38,17 +43,18 @@ def plan(source: str) -> Planned:
         check_asked(spec)
         if spec.image:
             images.allowed(spec.image.repository, spec.model.name, workshop().settings)
-        record = _record(release_key(spec.model.name, inputs.release_id, RECORD))
+        record = _record(release_key(spec.model.name, inputs.release_id))
         line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
     return Planned(source=source, spec=spec, inputs=inputs, record=record)
 
 
-def _record(key: str) -> Record | None:
+def _record(prefix: str) -> Record | None:
+    """Of the bytes that are looked at for a signature, and no later ones."""
     try:
-        data, _ = workshop().store.get(key, limit=MAX_DOCUMENT_BYTES)
+        found = at_prefix(workshop().store, prefix)
     except NotFound:
         return None
-    record = load(Record, data, where=key)
-    if release_key(record.model, record.release, RECORD) != key:
-        raise ReleaseInvalid("is of another release", where=key, got=f"{record.model}/{record.release}")
-    return record
+    record = found.record
+    if release_key(record.model, record.release) != prefix:
+        raise ReleaseInvalid("is of another release", where=f"{prefix}{RECORD}", got=found.name)
+    return None if workshop().settings.signs and not is_signed(found) else record

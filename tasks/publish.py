@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.workshop import workshop
 from packhouse.artifact import Artifact, Outcome
 from packhouse.digest import digest_bytes, short
-from packhouse.errors import ReleaseConflict
+from packhouse.errors import NotFound, ReleaseConflict
 from packhouse.manifest import (
     MANIFEST,
     MAX_DOCUMENT_BYTES,
@@ -21,8 +21,10 @@ from packhouse.manifest import (
     release_key,
 )
 from packhouse.page import html
+from packhouse.releases import find
 from packhouse.report import Report, markdown
 from packhouse.store.base import holds_bytes
+from tasks.sign import is_signed
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Published
 
@@ -80,7 +82,8 @@ def _told(report: Report) -> dict[str, bytes]:
 def _first_manifest(packed: Packed, key: str) -> bytes:
     """The bytes of the one manifest of this release id: this run's, or an earlier one's that says nothing more.
 
-    The store is not trusted: an earlier manifest counts only where this run made and passed all that it lists.
+    The store is not trusted: an earlier manifest counts only where this run made and passed all that it lists; and
+    where releases are signed, only if it was.
     Raises ReleaseConflict: it says something else.
     """
     store, data = workshop().store, dump(packed.manifest)
@@ -88,6 +91,9 @@ def _first_manifest(packed: Packed, key: str) -> bytes:
         return data
     there, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
     if there == data:
+        return data
+    if workshop().settings.signs and not _signed(packed.planned):
+        store.put(key, data, digest=digest_bytes(data))
         return data
     earlier = load(Manifest, there, where=key)
     if more := _not_covered(packed.manifest, earlier):
@@ -98,6 +104,13 @@ def _first_manifest(packed: Packed, key: str) -> bytes:
             next="run it again where that can be made too, or delete the release's folder, which has no record",
         )
     return there
+
+
+def _signed(planned: Planned) -> bool:
+    try:
+        return is_signed(find(workshop().store, f"{planned.model}/{planned.release}"))
+    except NotFound:
+        return False
 
 
 def _not_covered(ours: Manifest, theirs: Manifest) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.signer import Signer, own_signer, signer
+from infra.signer import Signer, known, own_signer
 from infra.workshop import workshop
-from packhouse.digest import digest_bytes
-from packhouse.dsse import unchecked
-from packhouse.errors import NotFound, SignatureInvalid, SignerUnavailable
+from packhouse.digest import digest_bytes, short
+from packhouse.errors import Contention, NotFound, SignatureInvalid, SignerUnavailable
 from packhouse.manifest import (
     IMAGE_BUNDLES,
     MANIFEST,
@@ -21,6 +20,7 @@ from packhouse.manifest import (
     SIGNATURE,
     Manifest,
     Record,
+    dump,
 )
 from packhouse.provenance import about, provenance, signed_image, statement
 from packhouse.releases import Found, find
@@ -32,21 +32,26 @@ from tasks.stage import one_line, stage
 
 @stage("sign")
 def sign(record: Record) -> None:
-    """Leaves a signature that covers this very record alone. Raises SignerUnavailable, RunLost, DigestMismatch."""
-    where = f"{record.model}/{record.release}"
+    """Leaves a signature that covers this very record alone, which the run has just made, or found signed.
+
+    Raises SignerUnavailable, RunLost, DigestMismatch; Contention: another record stands there by now."""
+    where, digest = f"{record.model}/{record.release}", digest_bytes(dump(record))
     with one_line(record.model, "sign") as line:
         found = find(workshop().store, where)
+        insist(found, digest)
         if is_signed(found):
             line.note("signed already")
         elif workshop().settings.sign_pool:
-            line.note(sent([where], done=lambda: is_signed(find(workshop().store, where))))
+            done = lambda: is_signed(find(workshop().store, where))  # noqa: E731
+            line.note(sent([f"{where}#{digest.removeprefix('sha256:')}"], done=done))
         else:
             line.note(sign_release(found))
 
 
-def to_be_signed(record: Record) -> bool:
-    """Whether a signature is asked for, and is not there."""
-    return workshop().settings.signs and not is_signed(find(workshop().store, f"{record.model}/{record.release}"))
+def insist(found: Found, record: str) -> None:
+    """Raises Contention: the record that stands there has another digest."""
+    if (got := digest_bytes(found.record_bytes)) != record:
+        raise Contention("another record stands here by now", where=found.name, got=short(got), want=short(record))
 
 
 def sign_release(found: Found) -> str:
@@ -74,13 +79,12 @@ def sign_release(found: Found) -> str:
 
 
 def is_signed(found: Found) -> bool:
-    """Whether there is a signature over this very record: by this worker's key, where it has one. Else whose it is, is
-    for readers to judge."""
-    by = None if workshop().settings.sign_pool else signer(workshop().settings)
+    """Whether there is a signature over this very record, by somebody whom this worker knows. Raises KeyAbsent: it
+    knows nobody."""
+    trusted = known(workshop().settings)
     try:
-        bundle = found.document(SIGNATURE)
-        said = by.opened(bundle) if by else unchecked(bundle, where=SIGNATURE)
-        return said is not None and signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)
+        said, _ = trusted.open(found.document(SIGNATURE), where=SIGNATURE)
+        return signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)
     except (NotFound, SignatureInvalid):
         return False
 

@@ -1,7 +1,7 @@
 """Sign channel: where a channel points is signed, with the time until which that counts.
 
-A run signs a channel only where it points at the release that the run itself made or found: what somebody else wrote
-into a channel is signed by no run, and those who look after it are told.
+A run signs a channel only where it has moved it itself, from where it was signed before: what somebody else wrote into
+a channel is signed by no run, and those who look after it are told.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_table_artifact
 
-from infra.signer import own_signer, signer
+from infra.signer import Signer, known, own_signer
 from infra.workshop import workshop
 from packhouse.artifact import Frozen
-from packhouse.errors import Contention, NotFound, PackhouseError, Refused, Unavailable
+from packhouse.channels import as_signed
+from packhouse.digest import digest_bytes
+from packhouse.errors import Contention, NotFound, PackhouseError, Refused, ReleaseInvalid
 from packhouse.floors import Floors
-from packhouse.manifest import Channel, Record
+from packhouse.manifest import Channel, channel_key, dump
 from packhouse.releases import channels, find, read_channel
 from packhouse.signed_channels import Opened, Pointer, behind, following, signature_key, standing, statement
 from tasks.sign import is_signed
@@ -40,107 +42,136 @@ class Standing(Frozen):
 
 @stage("sign channel")
 def sign_channel(released: Released) -> None:
-    """Leaves a signature on the channel where it points at this release; else it is not this run's to sign.
+    """Leaves a signature on a channel that this run has moved; any other is not this run's to sign.
 
-    Raises SignerUnavailable, RunLost; Refused: the channel went back behind what was signed."""
-    if released.waiting or released.points_at:
+    Raises SignerUnavailable, RunLost; Contention: it was moved on meanwhile; Refused: it went back behind what was
+    signed."""
+    if not (released.moved and workshop().settings.signs):
         return
     model, channel, release = released.model, released.channel, released.release
     with one_line(model, f"sign {channel}") as line:
-        if _is_signed(model, channel, read_channel(workshop().store, model, channel), recognition()):
-            line.note("signed already")
-        elif workshop().settings.sign_pool:
-            line.note(sent([f"{model}@{channel}/{release}"]))
+        if workshop().settings.sign_pool:
+            line.note(sent([f"{model}@{channel}/{release}#{released.moved.removeprefix('sha256:')}"]))
         else:
-            line.note(channel_signed(model, channel, release))
+            line.note(channel_signed(model, channel, release, written=released.moved))
 
 
-def to_be_signed(record: Record, channel: str) -> bool:
-    """Whether a run that finds this release unchanged will have a channel to sign."""
+def judged(model: str, channel: str, there: Channel | None) -> Channel | None:
+    """The channel as a run may believe it: as it was signed, where channels are. there: the file. None: a run begins
+    it, also where another one was killed between its very first move and the signature.
+
+    Raises Refused: nobody has signed it, or what was signed of it is gone, old or expired: a person must look.
+    KeyAbsent, and the store's errors."""
     if not workshop().settings.signs:
-        return False
+        return there
+    name = f"{model}@{channel}"
+    pointer, least = _pointer(model, channel), _floors().least(workshop().store.url, name)
+    if pointer and _believable(pointer, least):
+        return as_signed(pointer.here, there)
+    if pointer is None and not least and (there is None or there.serial == 1):
+        return None
+    got = f"#{pointer.serial}, until {pointer.expires:%Y-%m-%d}" if pointer else "no signature that counts here"
+    next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`"
+    if least:
+        next += f"; else `packhouse promote RELEASE {channel} --after {least}` starts it anew"
+    raise Refused("can not be moved on from", where=name, got=got, want=f"#{least}" if least else "", next=next)
+
+
+def settled(model: str, channel: str, release: str) -> bool:
+    """Whether a run that finds this release unchanged has no channel to move, and none to sign. What a person must look
+    at is none of a night's work."""
     try:
-        here = read_channel(workshop().store, record.model, channel)
+        there = read_channel(workshop().store, model, channel)
     except NotFound:
-        return True
-    return unsigned(record.model, channel, here, record.release, recognition())
+        there = None
+    try:
+        here = judged(model, channel, there)
+    except Refused:
+        here = there
+    return here is not None and release in (here.release, *here.earlier)
 
 
-def unsigned(model: str, channel: str, here: Channel, release: str, opened: Opened | None) -> bool:
-    """The same, where the channel was read already: also what a run that was killed after its promotion left behind."""
-    if here.release != release:
-        return release not in here.earlier
-    return not _is_signed(model, channel, here, opened)
-
-
-def recognition() -> Opened | None:
-    """What this worker takes for a signature: its own. None where it has no key: then whatever says that it is one.
-
-    Raises KeyAbsent: the key can not be read."""
-    by = None if workshop().settings.sign_pool else signer(workshop().settings)
-    return by.recognised if by else None
-
-
-def channel_signed(model: str, channel: str, release: str) -> str:
-    """Signs the channel, here; words for a log. Where it points elsewhere meanwhile, whoever moved it signs it.
+def channel_signed(model: str, channel: str, release: str, *, written: str = "") -> str:
+    """Signs the channel, here; words for a log. written: the digest that its file must have, for a run, which signs
+    what it wrote; without it a person asks, who has looked at it.
 
     Raises KeyAbsent: this process has no key. NotFound: no such channel. Refused: its release is not signed, or it went
-    back behind what was signed. Contention: others sign it at the same time, again and again."""
+    back behind what was signed. Contention: it points elsewhere by now, or others sign it at the same time."""
     settings, store = workshop().settings, workshop().store
-    by, floors = own_signer(settings), Floors(settings.home / "signed")
+    by, floors = own_signer(settings), _floors()
     for _ in range(ATTEMPTS):
-        here = read_channel(store, model, channel)
-        if here.release != release:
-            return f"has moved on, to #{here.serial} {here.release}"
-        found = find(store, f"{model}/{release}")
-        if not is_signed(found):
-            raise Refused("is not signed", where=found.name, next=f"`packhouse sign {found.name}`, then its channel")
-        before, version = standing(store, model, channel, by.recognised)
-        pointer = following(
-            here,
-            before,
-            model=model,
-            channel=channel,
-            least=floors.least(store.url, f"{model}@{channel}"),
-            now=datetime.now(UTC),
-            renew_s=settings.channel_renew_s,
-            expires_s=settings.channel_expires_s,
-        )
-        bundle = by.sign_statement(statement(pointer, found.record_bytes))
-        if store.swap(signature_key(model, channel), bundle, expected=version):
-            floors.remember(store.url, pointer.name, pointer.serial)
+        before, version = standing(store, model, channel, _opened())
+        least = floors.least(store.url, f"{model}@{channel}")
+        here = read_channel(store, model, channel)  # after what was signed of it, which no later move can be behind
+        if here.release != release or (written and digest_bytes(dump(here)) != written):
+            got, next = f"#{here.serial} {here.release}", "whoever moved it signs it"
+            raise Contention("was moved on", where=f"{model}@{channel}", got=got, want=release, next=next)
+        pointer = _next(model, channel, here, before, least, asked=not written)
+        if _swapped(by, pointer, version):
             return f"#{pointer.serial} until {pointer.expires:%Y-%m-%d %H:%M} UTC"
     raise Contention("others keep signing this channel", where=f"{model}@{channel}", next="run it again")
 
 
+def _next(
+    model: str, channel: str, here: Channel, before: Pointer | None, least: int, *, asked: bool = False
+) -> Pointer:
+    settings = workshop().settings
+    return following(
+        here,
+        before,
+        model=model,
+        channel=channel,
+        least=least,
+        now=datetime.now(UTC),
+        renew_s=settings.channel_renew_s,
+        expires_s=settings.channel_expires_s,
+        asked=asked,
+    )
+
+
+def _swapped(by: Signer, pointer: Pointer, version: str | None) -> bool:
+    """Whether it was this signature that took the place of the version. Raises Refused: the release is not signed."""
+    store = workshop().store
+    found = find(store, f"{pointer.model}/{pointer.release}")
+    if not is_signed(found):
+        next = f"`packhouse sign {found.name}` if you know whose it is, then its channel"
+        raise Refused("is not signed by anybody who is known here", where=found.name, next=next)
+    bundle = by.sign_statement(statement(pointer, found.record_bytes))
+    done = store.swap(signature_key(pointer.model, pointer.channel), bundle, expected=version)
+    if done:
+        _floors().remember(store.url, pointer.name, pointer.serial)
+    return done
+
+
 @stage("renew")
-def renew() -> list[Standing]:
-    """Every channel, and what is signed of it renewed where it is due. Raises the store's errors; KeyAbsent."""
+def renew() -> None:
+    """What was signed of channels is renewed where it is due. What hinders that is no end of a night, and is said by
+    `look_at_signatures` before it hurts."""
     with one_line("channels", "renew") as line:
-        if workshop().settings.sign_pool:
-            try:
+        try:
+            if workshop().settings.sign_pool:
                 line.note(sent([], renew=True))
-            except Unavailable as error:  # it is no harm before a signature is late, and then it is named
-                line.note(str(error))
-            found = standings()
-        else:
-            found = renewed()
-        line.note(f"{len(found)} channels, {sum(each.renewed for each in found)} renewed")
-    return found
+            else:
+                found = renewed()
+                line.note(f"{sum(each.renewed for each in found)} of {len(found)} channels")
+        except PackhouseError as error:
+            line.note(str(error))
 
 
 def renewed(models: Sequence[str] = ()) -> list[Standing]:
-    """By the key of this process, and only what it has signed itself: a channel that stands elsewhere is not signed."""
-    return _each(models, own_signer(workshop().settings).recognised, renew=True)
-
-
-def standings(models: Sequence[str] = ()) -> list[Standing]:
-    return _each(models, recognition(), renew=False)
+    """By the key of this process, and only what stands as it was signed."""
+    own_signer(workshop().settings)
+    return _each(models, renew=True)
 
 
 @stage("look at signatures")
-def look_at_signatures(models: Sequence[str]) -> list[Standing]:
+def look_at_signatures(models: Sequence[str] = ()) -> list[Standing]:
+    """Every channel of these models, or of all. Raises KeyAbsent, and the store's errors where it can not be listed."""
     return standings(models)
+
+
+def standings(models: Sequence[str] = ()) -> list[Standing]:
+    return _each(models, renew=False)
 
 
 @stage("show channels")
@@ -151,30 +182,69 @@ def show_channels(found: Sequence[Standing]) -> None:
         create_table_artifact(rows, key="channels", description=f"{len(rows)} channels are not signed as they stand")
 
 
-def _each(models: Sequence[str], opened: Opened | None, *, renew: bool) -> list[Standing]:
+def _each(models: Sequence[str], *, renew: bool) -> list[Standing]:
     names = [each for model in (models or [""]) for each in channels(workshop().store, model)]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(lambda name: _one(name[0], name[1], opened, renew=renew), names))
+        return list(pool.map(lambda name: _one(name[0], name[1], renew=renew), names))
 
 
-def _one(model: str, channel: str, opened: Opened | None, *, renew: bool) -> Standing:
-    name, done = f"{model}@{channel}", False
+def _one(model: str, channel: str, *, renew: bool) -> Standing:
+    name, done, now = f"{model}@{channel}", False, datetime.now(UTC)
     try:
+        if renew:
+            done = _renewed(model, channel)
         here = read_channel(workshop().store, model, channel)
-        pointer = _pointer(model, channel, opened)
-        if renew and pointer and pointer.is_of(here) and pointer.due(datetime.now(UTC)):
-            channel_signed(model, channel, here.release)
-            pointer, done = _pointer(model, channel, opened), True
-        reason = behind(here, pointer, name=name, now=datetime.now(UTC))
+        reason = behind(here, _pointer(model, channel), name=name, now=now)
     except PackhouseError as error:  # one channel's misfortune: the others are looked after
         reason = str(error)
     return Standing(channel=name, renewed=done, reason=reason)
 
 
-def _pointer(model: str, channel: str, opened: Opened | None) -> Pointer | None:
-    return standing(workshop().store, model, channel, opened)[0]
+def _renewed(model: str, channel: str) -> bool:
+    """Whether what was signed is signed anew: that, and not what stands in the file. A file that is gone, or is none,
+    is written back as it was signed.
+
+    Raises Refused: what was signed last is gone, or is an old one."""
+    store, settings, name = workshop().store, workshop().settings, f"{model}@{channel}"
+    pointer, version = standing(store, model, channel, _opened())
+    least = _floors().least(store.url, name)
+    if pointer is None and not least:
+        return False
+    if pointer is None or pointer.serial < least:
+        got = f"#{pointer.serial}" if pointer else "nothing"
+        what = "what was signed last is gone: somebody shows an old channel and its old signature"
+        raise Refused(what, where=name, got=got, want=f"#{least}", next=f"`packhouse history {name}` first")
+    try:
+        here = read_channel(store, model, channel)
+    except (NotFound, ReleaseInvalid):
+        key = channel_key(model, channel)
+        stat = store.stat(key)
+        store.swap(key, dump(pointer.here), expected=stat.version if stat else None)
+        here = pointer.here
+    if here != pointer.here or not pointer.due(datetime.now(UTC)) or not _believable(pointer, least):
+        return False
+    return _swapped(own_signer(settings), _next(model, channel, pointer.here, pointer, least), version)
 
 
-def _is_signed(model: str, channel: str, here: Channel, opened: Opened | None) -> bool:
-    pointer = _pointer(model, channel, opened)
-    return pointer is not None and pointer.is_of(here)
+def _believable(pointer: Pointer, least: int) -> bool:
+    """An old signature, from before it expired, only where this machine remembers that there was no later one."""
+    return pointer.serial >= least and (datetime.now(UTC) < pointer.expires or pointer.serial == least)
+
+
+def _opened() -> Opened:
+    """What counts here. Raises KeyAbsent: this worker knows nobody's signature."""
+    trusted = known(workshop().settings)
+    return lambda bundle: trusted.open(bundle, where="its signature")[0]
+
+
+def _pointer(model: str, channel: str) -> Pointer | None:
+    """What was signed of the channel. An expired one is not news; any other is remembered."""
+    pointer, _ = standing(workshop().store, model, channel, _opened())
+    if pointer and datetime.now(UTC) < pointer.expires:
+        _floors().remember(workshop().store.url, pointer.name, pointer.serial)
+    return pointer
+
+
+def _floors() -> Floors:
+    """What this machine has signed, or has seen signed."""
+    return Floors(workshop().settings.home / "signed")

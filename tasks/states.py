@@ -168,7 +168,8 @@ class Proven(Frozen):
 class Released(Frozen):
     """A committed release, and where `channel` stands now. unchanged: this run had nothing to do, and wrote nothing.
     waiting: the channel has not moved, since a person must approve it first. points_at: the release that the channel
-    points at, where that is another one; serial is of that. size: bytes of what was published. image: by digest, where
+    points at, where that is another one; serial is of that. moved: the digest of the channel's file, where this run
+    moved it, so that its signature is this run's to give. size: bytes of what was published. image: by digest, where
     the release has one."""
 
     model: str
@@ -178,5 +179,6 @@ class Released(Frozen):
     unchanged: bool = False
     waiting: bool = False
     points_at: str = ""
+    moved: str = ""
     size: int = 0
     image: str = ""

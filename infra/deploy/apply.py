@@ -52,13 +52,15 @@ PLACES = {
     "registries": "[]",
     "mlflow_uri": "",
     "sign_pool": "",
+    "signers": "[]",
     "sign_wait_s": "1800",
     "builder": "urn:packhouse:worker",
     "worker_image": "",
 }
 """What a pool's template leaves open until it is applied. Nobody who starts a run can change it.
 cuda_image: of the pool `cuda`, where it is another one than `image`. All from store on: what a container is told as
-PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. sign_pool: never a key. worker_image: where it is not
+PACKHOUSE_*; Jobs on Kubernetes have them from their ConfigMap. sign_pool: never a key. signers: public keys
+as JSON, in PEM. worker_image: where it is not
 said, the pool's image, if that is named by digest.
 credentials_volume: with AWS's shared file `credentials` and Docker's `config.json`, which Docker mounts, since whoever
 may read a pool may read its variables."""

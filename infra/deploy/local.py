@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--s3", action="store_true", help=f"keep releases in an S3 server; {MOTO}")
     parser.add_argument("--workers", type=int, default=1, help="for the pool cpu; default: 1")
     options = parser.parse_args(arguments)
+    _heed_interrupts()
     table = Table(Path(os.environ.get("PACKHOUSE_UP") or ROOT / ".packhouse-up").resolve() / "run")
     try:
         if options.verb == "status":
@@ -122,6 +124,13 @@ def main(arguments: Sequence[str]) -> int:
     except PackhouseError as error:
         return exits.said(error, verbose=False)
     return 0
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts a program with `&` in a script lets it ignore SIGINT, and so would all that it starts: a
+    Prefect worker, which ends by it, would not end."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _status(table: Table) -> int:

@@ -49,6 +49,12 @@ def gone(pid: int) -> bool:
         return True
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (mask,) = (line.split()[1] for line in status if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 # The table
 
 
@@ -245,7 +251,8 @@ class Machine:
         self.environment |= {"PACKHOUSE_UP": str(folder), "PYTHONPATH": str(ROOT)}
 
     def local(self, verb: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "infra.deploy.local", verb]
+        """As a script does that starts it with `&`: it ignores SIGINT."""
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "infra.deploy.local", verb]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False, timeout=2 * PATIENCE_S
         )
@@ -321,6 +328,7 @@ def test_on_a_new_machine_a_staged_source_becomes_a_release_by_itself_and_down_l
     assert "login" in up.stdout
     running = {entry.name: entry.pid for entry in machine.entries()}
     assert {"postgres", "prefect", "mlflow", "webhook", "worker-cpu-1", "worker-cuda-1"} <= running.keys()
+    assert not {name for name, pid in running.items() if ignores(pid, signal.SIGINT)}
     secrets = json.loads((machine.folder / "secrets.json").read_text())
 
     staged = machine.shell(

@@ -187,7 +187,9 @@ def test_a_container_is_told_who_signs_and_what_it_runs_in_and_never_a_key(pool)
     assert unsaid.sign_wait_s == Settings().sign_wait_s
     assert unsaid.worker_image == IMAGE
     told = {"sign_pool": "sign", "builder": "urn:acme:packhouse", "sign_wait_s": "60", "worker_image": "w@sha256:1"}
-    said = told_settings(pool, {"image": IMAGE, **TOLD, **told})
+    known = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
+    said = told_settings(pool, {"image": IMAGE, **TOLD, **told, "signers": json.dumps([known])})
+    assert said.signers == (known,)
     assert (said.sign_pool, said.builder, said.sign_wait_s, said.worker_image) == (
         "sign",
         "urn:acme:packhouse",

@@ -3,7 +3,9 @@ signer apart, whose key no other worker has."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,17 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from flows.audit import audit
 from flows.ends import Status
+from flows.nightly import nightly
 from flows.release import released as release
 from flows.sign import sign as sign_flow
 from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
 from packhouse import fetching
-from packhouse.channels import by_hand, change
+from packhouse.channels import by_hand, change, moved
+from packhouse.digest import canonical_json, digest_bytes, digest_file
 from packhouse.dsse import make_keys
-from packhouse.errors import NotFound, SignatureInvalid, Stopping
-from packhouse.manifest import SIGNATURE, channel_key, release_key
+from packhouse.errors import NotFound, Refused, SignatureInvalid, Stopping
+from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Why, channel_key, dump, release_key
 from packhouse.releases import at_prefix, find, read_channel
 from packhouse.signatures import Trusted
 from packhouse.signed_channels import signature_key
@@ -34,6 +39,7 @@ from tasks.night import plan_night
 from tasks.sign_channel import renew, renewed, standings
 from tests.flows.cluster import deploy, pool, worker
 from tests.flows.test_bad_input import packhouse
+from tests.packhouse.small_release import flip, sign_off
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -119,9 +125,13 @@ def test_what_was_released_before_there_was_a_key_is_signed_by_a_command(home, s
     (end,) = release([staged("linear")])
     with pytest.raises(SignatureInvalid, match="is not signed"):
         by_whom("linear", keys[1])
-    done = packhouse("sign", "linear@latest", home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
+    key, name = {"PACKHOUSE_SIGNING_KEY": str(keys[0])}, f"linear/{end.release}"
+    early = packhouse("sign", "linear@latest", home=home, **key)
+    assert early.returncode == 1
+    assert f"{name}: is not signed by anybody who is known here; `packhouse sign {name}`" in early.stderr
+    done = packhouse("sign", name, "linear@latest", home=home, **key)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("signed linear@latest: ")
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [f"signed {name}", "signed linear@latest"]
     told = packhouse("verify", f"linear/{end.release}", "--trust", str(keys[1]), home=home)
     assert told.returncode == 0, told.stderr
     assert " signed by key " in told.stdout
@@ -162,34 +172,239 @@ def test_a_channel_is_signed_where_a_run_moved_it_and_once(home, staged, configu
     assert path.read_bytes() == first
 
 
+@pytest.mark.parametrize("move", ["first", "later"])
 @pytest.mark.parametrize("how", ["run", "command", "night"])
 def test_a_run_that_was_killed_before_it_signed_its_channel_is_completed(
-    home, staged, configured, keys, monkeypatch, tmp_path, how
+    home, staged, configured, keys, monkeypatch, tmp_path, how, move
 ):
     configured(signing_key=keys[0])
     source = staged("linear")
+    if move == "later":
+        release([source])
+        source = staged("linear", arguments={"hidden": 8}, to=str(tmp_path / "sources" / "linear-2"))
 
-    def killed(*_: object) -> str:
+    def killed(*_: object, **__: object) -> str:
         raise Stopping("the worker was killed")
 
     with monkeypatch.context() as broken:
         broken.setattr(tasks_sign_channel, "channel_signed", killed)
         assert release([source])[0].status is Status.UNAVAILABLE
-    assert read_channel(workshop().store, "linear", "latest").serial == 1
-    with pytest.raises(SignatureInvalid, match="linear@latest: is not signed"):
-        followed(home, keys[1], tmp_path / "to")
+    moved = read_channel(workshop().store, "linear", "latest")
+    assert moved.serial == (1 if move == "first" else 2)
     match how:
         case "run":
             release([source])
         case "command":
             done = packhouse("release", source, home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
-            assert done.returncode == 3, done.stderr
+            assert done.returncode in (0, 3), done.stderr
         case "night":
-            night = plan_night([source.rpartition("/")[0]], "latest")
-            (work,) = night.work
+            (work,) = plan_night([source.rpartition("/")[0]], "latest").work
             release([work.source])
-    assert followed(home, keys[1], tmp_path / "to") == 1
+    assert followed(home, keys[1], tmp_path / "to") == (1 if move == "first" else 3)
+    assert at_prefix(FileStore(tmp_path / "to" / "latest"), "").record.release == moved.release
     assert plan_night([source.rpartition("/")[0]], "latest").work == ()
+
+
+def forged(home: Path, name: str) -> bytes:
+    """What anybody can do who can write the store: another file in a release, with a manifest and a record that agree.
+    The bytes of the file."""
+    folder = home / "store" / name
+    path = folder / "model.ts"
+    path.write_bytes(path.read_bytes() + b"\0" * 8)
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    old, new = digest_bytes(path.read_bytes()[:-8]), digest_file(path)
+    text = canonical_json(manifest).replace(old.encode(), new.encode())
+    document = json.loads(text)
+    for artifact in document["artifacts"]:
+        if artifact["name"] == path.name:
+            artifact["size"] = path.stat().st_size
+    sign_off(folder, canonical_json(document), "linear", document["release"])
+    return path.read_bytes()
+
+
+def test_a_forged_release_without_a_signature_is_made_again_and_not_signed(home, staged, configured, keys, tmp_path):
+    """Nor is it where its channel was written, too: no run signs what merely stands there."""
+    configured(signing_key=keys[0])
+    source = staged("linear")
+    (end,) = release([source])
+    name, path = release_key("linear", end.release), home / "store" / channel_key("linear", "latest")
+    forged(home, name)
+    (home / "store" / name / SIGNATURE).unlink()
+    (home / "store" / name / PROVENANCE).unlink()
+    here = read_channel(workshop().store, "linear", "latest")
+    path.write_bytes(dump(here.model_copy(update={"serial": 2})))
+    (again,) = release([source])
+    assert again.status is Status.REFUSED
+    assert "model.ts" in again.reason
+    assert not (home / "store" / name / SIGNATURE).exists()
+    for reference in ("linear@latest", f"linear@latest/{end.release}"):
+        done = packhouse("sign", reference, home=home, PACKHOUSE_SIGNING_KEY=str(keys[0]))
+        assert done.returncode == 1
+        assert "is not signed by anybody who is known here" in done.stderr
+    with pytest.raises(SignatureInvalid):
+        followed(home, keys[1], tmp_path / "to")
+
+
+def test_no_run_undoes_a_rollback_or_an_approval_because_somebody_wrote_into_the_channel(
+    home, staged, configured, keys, tmp_path
+):
+    configured(signing_key=keys[0])
+    (first,) = release([staged("linear")])
+    source = staged("linear", arguments={"hidden": 8}, to=str(tmp_path / "sources" / "linear-2"))
+    (second,) = release([source])
+    key = {"PACKHOUSE_SIGNING_KEY": str(keys[0])}
+    assert packhouse("rollback", "linear@latest", "--trust", str(keys[1]), home=home, **key).returncode == 0
+    path = home / "store" / channel_key("linear", "latest")
+    signed = read_channel(workshop().store, "linear", "latest")
+    assert (signed.release, signed.serial) == (first.release, 3)
+    for lie in ({"release": second.release, "serial": 4, "earlier": ()}, {"earlier": ()}):
+        path.write_bytes(dump(signed.model_copy(update=lie)))
+        assert plan_night([source.rpartition("/")[0]], "latest").work == ()
+        assert release([source])[0].status is Status.UNCHANGED
+        assert followed(home, keys[1], tmp_path / "to") == 3
+        assert standings()[0].reason.startswith("stands at #")
+        refused = packhouse("rollback", "linear@latest", "--trust", str(keys[1]), home=home, **key)
+        assert refused.returncode == 1
+        assert "is not signed as it stands" in refused.stderr
+    assert at_prefix(FileStore(tmp_path / "to" / "latest"), "").record.release == first.release
+
+
+@pytest.mark.parametrize("lie", ["deleted", "replayed"])
+@pytest.mark.parametrize("memory", [True, False])
+def test_no_run_moves_on_from_a_channel_whose_signature_is_gone_or_old(
+    home, staged, configured, keys, tmp_path, lie, memory
+):
+    """R was rolled back from. Whoever takes the signature away, or puts an old one back, wins no new one for R; and
+    where neither this machine nor a consumer remembers, an old signature still leads to what it led to."""
+    configured(signing_key=keys[0])
+    (first,) = release([staged("linear")])
+    paths = [home / "store" / key("linear", "latest") for key in (channel_key, signature_key)]
+    old = paths[1].read_bytes()
+    source = staged("linear", arguments={"hidden": 8}, to=str(tmp_path / "sources" / "linear-2"))
+    (second,) = release([source])
+    key = {"PACKHOUSE_SIGNING_KEY": str(keys[0])}
+    assert packhouse("rollback", "linear@latest", home=home, **key).returncode == 0
+    forged = moved(read_channel(workshop().store, "linear", "latest"), first.release, by="", why=Why.RELEASE)
+    paths[0].write_bytes(dump(forged.model_copy(update={"serial": 20, "earlier": (), "moves": ()})))
+    if lie == "deleted":
+        paths[1].unlink()
+    else:
+        paths[1].write_bytes(old)
+    if not memory:
+        shutil.rmtree(home / "signed")
+    (again,) = release([source])
+    if memory or lie == "deleted":
+        assert again.status is Status.REFUSED
+        assert "linear@latest: can not be moved on from" in again.reason
+        assert [each.renewed for each in renewed()] == [False]
+        with pytest.raises((SignatureInvalid, Refused)):
+            fetching.fetch(
+                "linear@latest", tmp_path / "x", store=str(home / "store"), trust=[keys[1]], floors=tmp_path, floor=3
+            )
+    else:
+        assert again.release == second.release
+
+
+def test_a_channel_that_somebody_rewrites_before_it_is_signed_is_not(home, staged, configured, keys, monkeypatch):
+    configured(signing_key=keys[0])
+    path = home / "store" / channel_key("linear", "latest")
+    genuine = tasks_sign_channel.channel_signed
+
+    def slow(*names: str, written: str) -> str:
+        here = read_channel(workshop().store, "linear", "latest")
+        path.write_bytes(dump(here.model_copy(update={"staged_at": 1e300, "serial": 90})))
+        return genuine(*names, written=written)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tasks_sign_channel, "channel_signed", slow)
+        (end,) = release([staged("linear")])
+    assert end.status is Status.UNAVAILABLE
+    assert "linear@latest: was moved on" in end.reason
+    assert not (home / "store" / signature_key("linear", "latest")).exists()
+
+
+def test_what_a_run_has_proven_takes_the_place_of_an_unsigned_record_of_somebody_else(home, staged, configured, keys):
+    """Its signer was away, and its worker is another one by now; or it was never a worker of ours."""
+    source = staged("linear")
+    (end,) = release([source])
+    path = home / "store" / release_key("linear", end.release) / RECORD
+    configured(signing_key=keys[0], builder="urn:acme:another")
+    (again,) = release([source])
+    assert (again.release, again.status) == (end.release, Status.RELEASED), again
+    assert b"urn:acme:another" in path.read_bytes()
+    assert by_whom("linear", keys[1])
+
+
+@pytest.mark.parametrize("lie", [None, b"junk"])
+def test_a_channels_file_that_is_gone_or_none_is_written_back_as_it_was_signed(home, staged, configured, keys, lie):
+    configured(signing_key=keys[0])
+    release([staged("linear")])
+    path = home / "store" / channel_key("linear", "latest")
+    kept = path.read_bytes()
+    path.unlink()
+    if lie:
+        path.write_bytes(lie)
+    assert [each.reason for each in renewed()] == [""]
+    assert path.read_bytes() == kept
+
+
+def test_an_approval_can_not_be_forged_in_the_channels_file(home, staged, configured, keys, tmp_path):
+    configured(signing_key=keys[0])
+    source = staged("linear", gates={"approve": True})
+    (end,) = release([source])
+    made = moved(None, end.release, by="a stranger", why=Why.APPROVAL)
+    (home / "store" / channel_key("linear", "production")).write_bytes(dump(made))
+    (again,) = release([source], "production")
+    assert again.status is not Status.RELEASED
+    with pytest.raises(SignatureInvalid, match="linear@production: is not signed"):
+        followed(home, keys[1], tmp_path / "to", "production")
+
+
+def test_an_old_channel_that_is_shown_with_its_old_signature_gets_no_new_life(home, staged, configured, keys):
+    configured(signing_key=keys[0], channel_renew_s=1e-3)
+    release([staged("linear")])
+    paths = [home / "store" / key("linear", "latest") for key in (channel_key, signature_key)]
+    old = [path.read_bytes() for path in paths]
+    (end,) = release([staged("linear", arguments={"hidden": 8}, to=str(home.parent / "sources" / "linear-2"))])
+    assert end.serial == 2
+    for path, data in zip(paths, old, strict=True):
+        path.write_bytes(data)
+    (found,) = renewed()
+    assert (found.renewed, "an old channel and its old signature" in found.reason) == (False, True)
+    assert [path.read_bytes() for path in paths] == old
+
+
+def test_a_night_renews_what_is_due_and_a_night_and_an_audit_name_what_somebody_else_moved(
+    home, staged, configured, keys, tmp_path
+):
+    configured(signing_key=keys[0], channel_renew_s=24, sources=json.dumps([str(tmp_path / "sources")]))
+    (end,) = release([staged("linear")])
+    path = home / "store" / signature_key("linear", "latest")
+    first = path.read_bytes()
+    time.sleep(3)
+    configured(channel_renew_s=36 * 3600)
+    night = nightly(return_state=True)
+    assert (night.name, path.read_bytes() != first) == ("Unchanged", True), night.message
+    assert audit(return_state=True).name == "Verified"
+    change(workshop().store, "linear", "production", lambda here: by_hand(here, end.release, by="a stranger"))
+    late = nightly(return_state=True)
+    assert (late.name, late.is_failed()) == ("Late", True)
+    assert "1 channels: linear@production: is not signed by anybody who is known here" in late.message
+    assert "linear@production: is not signed" in audit(return_state=True).message
+    (home / "store" / release_key("linear", end.release) / SIGNATURE).unlink()
+    rotten = audit(return_state=True)
+    assert rotten.name == "Rotten"
+    assert f"linear/{end.release}: no {SIGNATURE}: is not signed" in rotten.message
+
+
+def test_a_channel_of_which_only_the_signature_is_left_is_named(home, staged, configured, keys):
+    configured(signing_key=keys[0])
+    release([staged("linear")])
+    (home / "store" / channel_key("linear", "latest")).unlink()
+    assert [(each.channel, "no such channel" in each.reason) for each in standings()] == [("linear@latest", True)]
+    watched = packhouse("channels", home=home, PACKHOUSE_TRUST=str(keys[1]))
+    assert watched.returncode == 1
+    assert "refused: 1 of 1 channels are not signed as they stand" in watched.stderr
 
 
 def test_what_somebody_else_wrote_into_a_channel_is_signed_by_no_run_and_named(
@@ -213,17 +428,14 @@ def test_a_channel_that_goes_back_is_not_signed_even_where_its_signature_is_gone
     configured(signing_key=keys[0])
     source = staged("linear")
     (end,) = release([source])
-    name, store = f"linear/{end.release}", workshop().store
+    name = f"linear/{end.release}"
     by_the_key = {"home": home, "PACKHOUSE_SIGNING_KEY": str(keys[0])}
-    assert packhouse("sign", "linear@latest", **by_the_key).returncode == 0
-    for _ in range(2):
-        change(store, "linear", "latest", lambda here: by_hand(here, "f" * 32, by="x"))
-        assert packhouse("promote", name, "latest", **by_the_key).returncode == 0
+    assert packhouse("promote", name, "latest", "--after", "4", **by_the_key).returncode == 0
     for key in (channel_key("linear", "latest"), signature_key("linear", "latest")):
         (home / "store" / key).unlink()
     (again,) = release([source])
     assert again.status is Status.REFUSED
-    assert "went back behind what was signed; got #1" in again.reason
+    assert "linear@latest: can not be moved on from; got no signature that counts here, want #5" in again.reason
     assert "`packhouse promote RELEASE latest --after 5` starts it anew" in again.reason
     anew = packhouse("promote", name, "latest", "--after", "5", **by_the_key)
     assert anew.returncode == 0, anew.stderr
@@ -265,7 +477,7 @@ def test_people_move_signed_channels_with_the_key_and_are_told_where_they_have_n
     done = packhouse("promote", "linear@latest", "production", "--trust", str(keys[1]), home=home, **key)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{name} production#1"
-    assert done.stdout.splitlines()[1].startswith(f"signed linear@production/{end.release}: production #1 until ")
+    assert done.stdout.splitlines()[1].startswith(f"signed linear@production/{end.release}#")
     assert packhouse("promote", name, "production", home=home, **key).returncode == 3
     change(workshop().store, "linear", "production", lambda here: by_hand(here, "f" * 32, by="x"))
     without = packhouse("rollback", "linear@production", home=home, PACKHOUSE_SIGNING_KEY="")
@@ -273,7 +485,9 @@ def test_people_move_signed_channels_with_the_key_and_are_told_where_they_have_n
     assert "who asks for signatures stays at #1 until `packhouse sign linear@production`" in without.stderr
     assert followed(home, keys[1], tmp_path / "to", "production") == 1
     again = packhouse("promote", name, "production", home=home, **key)
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 1
+    assert "linear@production: is not signed as it stands; if `packhouse history linear@production`" in again.stderr
+    assert packhouse("sign", "linear@production", home=home, **key).returncode == 0
     assert followed(home, keys[1], tmp_path / "to", "production") == 3
 
 
@@ -281,8 +495,8 @@ def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, staged, 
     """The pool's worker has the key in its environment; this one, which runs the model, has only the pool's name."""
     signers = pool(f"sign-{os.getpid()}-{time.monotonic_ns()}")
     deploy(sign_flow, signers)
-    configured(sign_pool=signers)
-    its = {"PACKHOUSE_SIGNING_KEY": str(keys[0]), "PACKHOUSE_SIGN_POOL": "", "PACKHOUSE_CHANNEL_RENEW_S": "3"}
+    configured(sign_pool=signers, signers=json.dumps([keys[1].read_text()]))
+    its = {"PACKHOUSE_SIGNING_KEY": str(keys[0]), "PACKHOUSE_SIGN_POOL": "", "PACKHOUSE_CHANNEL_RENEW_S": "6"}
     with worker(signers, its, tmp_path / "signer.log"):
         (end,) = release([staged("linear")])
         assert end.status is Status.RELEASED, (end, (tmp_path / "signer.log").read_text())
@@ -290,14 +504,24 @@ def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, staged, 
         assert followed(home, keys[1], tmp_path / "to") == 1
         path = home / "store" / signature_key("linear", "latest")
         first = path.read_bytes()
-        assert [each.channel for each in renew.fn()] == ["linear@latest"]
+        renew.fn()
         assert path.read_bytes() != first, (tmp_path / "signer.log").read_text()
+        flip(path)
+        (found,) = standings()
+        assert found.reason.startswith("is not signed by anybody who is known here")
 
 
-def test_a_signer_that_is_away_leaves_the_channel_where_it_was(home, staged, configured):
+def test_who_lets_others_sign_must_know_them(staged, configured):
+    configured(sign_pool="sign")
+    (end,) = release([staged("linear")])
+    assert end.status is Status.UNAVAILABLE
+    assert "PACKHOUSE_SIGNERS: tells nobody's signature" in end.reason
+
+
+def test_a_signer_that_is_away_leaves_the_channel_where_it_was(home, staged, configured, keys):
     signers = pool(f"sign-{os.getpid()}-{time.monotonic_ns()}")
     deploy(sign_flow, signers)
-    configured(sign_pool=signers, sign_wait_s=1)
+    configured(sign_pool=signers, sign_wait_s=1, signers=json.dumps([str(keys[1])]))
     (end,) = release([staged("linear")])
     assert end.status is Status.UNAVAILABLE
     with pytest.raises(NotFound):

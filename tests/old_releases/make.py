@@ -1,8 +1,8 @@
 """Keeps a release as this version makes it, for every later version to verify: `python -m tests.old_releases.make`.
 
-Releases the demo's churn model, which takes text, signed by a key that is thrown away afterwards, and puts
-its folder, its signed channel and the public key into tests/old_releases/VERSION. Measured files are left out. Run once for each version,
-before it is published; what is there is never made again.
+Releases the demo's churn model, which takes text, signed by a key that is thrown away afterwards, and puts its folder,
+its signed channel and the public key into tests/old_releases/VERSION. Measured files are left out. Run once for each
+version, before it is published; what is there is never made again.
 """
 
 from __future__ import annotations

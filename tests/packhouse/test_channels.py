@@ -51,6 +51,16 @@ def test_a_rollback_is_a_new_serial_on_the_release_before():
     assert (here.moves[-1].why, here.moves[-1].by) == (Why.ROLLBACK, "ann")
 
 
+def test_a_history_with_a_gap_in_its_serials_invents_no_moves():
+    """As a channel has that was moved on from what was signed, past a serial that somebody wrote."""
+    gap = walked(A, B).model_copy(update={"serial": 7})
+    here = channels.moved(gap, C, by="", why=Why.RELEASE)
+    assert [(move.serial, move.release) for move in history(here)] == [(8, C), (2, B), (1, A)]
+    assert back(here).release == B
+    old = walked(A, B, C).model_copy(update={"moves": ()})
+    assert [(move.serial, move.release) for move in history(old)] == [(3, C), (2, B), (1, A)]
+
+
 def test_the_next_run_of_what_was_rolled_back_does_not_undo_it_and_a_new_release_moves_on():
     here = back(walked(A, B))
     assert released(here, B, again=True) is Stays.SAME

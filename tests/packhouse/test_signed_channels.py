@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import packhouse
 from infra.signer import Signer
 from packhouse import channels
-from packhouse.channels import anew, by_hand, change
+from packhouse.channels import anew, as_signed, by_hand, change
 from packhouse.dsse import make_keys
 from packhouse.errors import NotFound, Refused, SignatureInvalid
-from packhouse.manifest import RECORD, SIGNATURE, Channel, Why, channel_key, dump
-from packhouse.releases import at_prefix, read_channel
+from packhouse.manifest import RECORD, SIGNATURE, Channel, Why, channel_key
+from packhouse.releases import read_channel
 from packhouse.signatures import Trusted
 from packhouse.signed_channels import (
     MAX_STEP,
@@ -61,15 +61,21 @@ def small(whole: Small, tmp_path: Path) -> Small:
     return whole.copied(tmp_path / "store")
 
 
-def pointer(*, release: str = A, serial: int = 1, at: datetime = NOW, channel: str = "latest") -> Pointer:
+def stands(release: str, serial: int) -> Channel:
+    return Channel(release=release, serial=serial, moved_at="2030-01-01T00:00:00+00:00")
+
+
+def pointer(
+    *, release: str = A, serial: int = 1, at: datetime = NOW, channel: str = "latest", here: Channel | None = None
+) -> Pointer:
     until = {"signed_at": at, "renew_by": at + 1.5 * DAY, "expires": at + 14 * DAY}
-    return Pointer(model=MODEL, channel=channel, release=release, serial=serial, **until)
+    return Pointer(model=MODEL, channel=channel, here=here or stands(release, serial), **until)
 
 
 def point(small: Small, by: Signer, *, at: datetime = NOW, channel: str = "latest", named: str = "") -> None:
     """Signs where the channel points. named: the channel that the statement is about, where that is another one."""
     here = read_channel(FileStore(small.store), MODEL, channel)
-    said = pointer(release=here.release, serial=here.serial, at=at, channel=named or channel)
+    said = pointer(here=here, at=at, channel=named or channel)
     path = small.store / signature_key(MODEL, channel)
     path.write_bytes(by.sign_statement(statement(said, (small.folder / RECORD).read_bytes())))
 
@@ -96,13 +102,13 @@ def test_an_authority_is_trusted_as_a_key_is(small, tmp_path):
     point(small, authority.signer)
     assert followed(small, authority.root).release == small.release
     assert "is not signed by anybody who is trusted here" in refused(small, other.root)
-    assert authority.signer.recognised((small.store / signature_key(MODEL, "latest")).read_bytes())
+    assert authority.signer.mine.open((small.store / signature_key(MODEL, "latest")).read_bytes(), where="")
 
 
 def test_another_key_and_no_signature_are_refused(small, keys, tmp_path):
     assert "is not signed by anybody who is trusted here" in refused(small, make_keys(tmp_path / "other")[1])
     (small.store / signature_key(MODEL, "latest")).unlink()
-    assert refused(small, keys[1]).startswith(f"{MODEL}@latest: is not signed; `packhouse sign {MODEL}@latest`")
+    assert refused(small, keys[1]).startswith(f"{MODEL}@latest: is not signed; `packhouse channels` says how it stands")
     with pytest.raises(NotFound, match="no such channel"):
         followed(small, keys[1], channel="production")
 
@@ -202,12 +208,10 @@ def test_fetch_follows_the_signed_channel_says_when_it_is_late_and_refuses_an_ol
         packhouse.fetch(f"{MODEL}@latest", tmp_path / "here", **options)
 
 
-def stands(release: str, serial: int) -> Channel:
-    return Channel(release=release, serial=serial, moved_at="2030-01-01T00:00:00+00:00")
-
-
-def signable(here: Channel, before: Pointer | None, least: int = 0) -> Pointer:
-    return following(here, before, model=MODEL, channel="latest", least=least, now=NOW, renew_s=60, expires_s=3600)
+def signable(here: Channel, before: Pointer | None, least: int = 0, *, asked: bool = False) -> Pointer:
+    return following(
+        here, before, model=MODEL, channel="latest", least=least, now=NOW, renew_s=60, expires_s=3600, asked=asked
+    )
 
 
 @given(st.integers(0, 500), st.integers(1, 1000), st.sampled_from([A, B]))
@@ -215,9 +219,9 @@ def test_only_what_moves_lead_to_is_signed(last, serial, release):
     """Law: serials never go back, one serial is one release, and no signature jumps further than a history goes."""
     before = pointer(release=A, serial=last) if last else None
     here = stands(release, serial)
-    fine = not last or (last < serial <= last + MAX_STEP) or (serial == last and release == A)
+    fine = (last < serial <= last + MAX_STEP) or (serial == last and release == A)
     if fine:
-        assert signable(here, before).is_of(here)
+        assert signable(here, before).here == here
     else:
         with pytest.raises(Refused, match=r"went back|jumped") as caught:
             signable(here, before)
@@ -227,7 +231,20 @@ def test_only_what_moves_lead_to_is_signed(last, serial, release):
 def test_a_signer_remembers_what_a_lost_signature_said():
     with pytest.raises(Refused, match="went back behind what was signed"):
         signable(stands(A, 6), None, least=7)
-    assert signable(stands(A, 7), None, least=7).serial == 7
+    with pytest.raises(Refused, match="what was signed last is gone"):
+        signable(stands(A, 8), None, least=7)
+    with pytest.raises(Refused, match="what was signed last is gone"):
+        signable(stands(A, 8), pointer(serial=6), least=7)
+    assert signable(stands(A, 8), None, least=7, asked=True).serial == 8
+
+
+def test_the_first_signature_of_a_long_history_is_a_persons():
+    """Whoever deletes a signature and writes a serial that nobody can follow is not helped by a run."""
+    with pytest.raises(Refused, match="jumped"):
+        signable(stands(A, MAX_STEP + 1), None)
+    assert signable(stands(A, MAX_STEP + 1), None, asked=True).serial == MAX_STEP + 1
+    with pytest.raises(Refused, match="jumped"):
+        signable(stands(A, MAX_STEP + 8), pointer(serial=7), asked=True)
 
 
 def test_a_channel_is_started_anew_behind_what_was_signed_whatever_stands_there(tmp_path):
@@ -246,7 +263,9 @@ def test_a_channel_is_started_anew_behind_what_was_signed_whatever_stands_there(
     assert [(move.serial, move.why) for move in channels.history(moved)] == [(9, Why.PROMOTE), (8, Why.PROMOTE)]
 
 
-@given(st.lists(st.floats(0, 3600), min_size=1, max_size=20), st.floats(0, 24 * 3600 - 1))
+@given(st.lists(st.floats(0, 8 * 3600), min_size=1, max_size=20), st.floats(0, 24 * 3600 - 1))
+@example([0, 60], 43201)
+@example([0, 8 * 3600], 24 * 3600 - 3 * 3600 + 1)
 def test_with_a_job_each_night_no_signature_is_ever_late(began, moved):
     """began: how many seconds after its hour each night's job begins. moved: when on the first day the channel did."""
     here = pointer(at=NOW + timedelta(seconds=moved))
@@ -257,7 +276,7 @@ def test_with_a_job_each_night_no_signature_is_ever_late(began, moved):
             here = pointer(at=now)
 
 
-@pytest.mark.parametrize("name", ["model", "channel", "release", "serial", "signed_at", "renew_by", "expires"])
+@pytest.mark.parametrize("name", ["model", "channel", "here", "signed_at", "renew_by", "expires"])
 def test_a_statement_without_one_of_its_fields_or_with_another_is_none(small, keys, name):
     by, said = by_key(keys[0]), statement(pointer(release=small.release), (small.folder / RECORD).read_bytes())
     path = small.store / signature_key(MODEL, "latest")
@@ -269,21 +288,47 @@ def test_a_statement_without_one_of_its_fields_or_with_another_is_none(small, ke
     assert followed(small, keys[1])
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1970-01-01T00:00:00Z"])
+def test_a_moment_that_no_clock_shows_is_none(small, keys, moment):
+    """Also where nobody asks who signed it: such a file must not end a job that looks at all channels."""
+    said = statement(pointer(release=small.release), (small.folder / RECORD).read_bytes())
+    path = small.store / signature_key(MODEL, "latest")
+    path.write_bytes(by_key(keys[0]).sign_statement(said | {"predicate": said["predicate"] | {"expires": moment}}))
+    assert "is no statement about a channel" in refused(small, keys[1])
+    assert standing(FileStore(small.store), MODEL, "latest")[0] is None
+
+
+def test_a_signature_that_is_too_large_to_be_one_is_replaced(small):
+    (small.store / signature_key(MODEL, "latest")).write_bytes(b"x" * (16 * 1024 * 1024 + 1))
+    there, version = standing(FileStore(small.store), MODEL, "latest")
+    assert there is None
+    assert FileStore(small.store).swap(signature_key(MODEL, "latest"), b"new", expected=version)
+
+
+def test_a_channel_is_moved_on_from_what_was_signed(tmp_path):
+    """Whatever somebody wrote into its file; its serial goes on where moves can have led to it."""
+    signed_one = stands(A, 7)
+    assert as_signed(signed_one, None) == signed_one
+    assert as_signed(signed_one, stands(B, 9)).serial == 9
+    assert as_signed(signed_one, stands(B, 9)).release == A
+    assert as_signed(signed_one, stands(B, 7 + MAX_STEP)).serial == 7
+    reached = as_signed(signed_one, stands(B, 7 + MAX_STEP - 1))
+    assert signable(channels.moved(reached, B, by="", why=Why.RELEASE), pointer(here=signed_one)).release == B
+    assert as_signed(signed_one, stands(B, 3)).serial == 7
+
+
 def test_the_statement_is_plain_and_names_the_record(whole, keys):
     """Pinned: readers of later versions must read what this one signs."""
-    said = statement(pointer(release=whole.release, serial=2**40), (whole.folder / RECORD).read_bytes())
+    said = statement(pointer(release=whole.release, serial=2**40 - 1), (whole.folder / RECORD).read_bytes())
     assert json.loads(json.dumps(said["predicate"])) == {
         "model": MODEL,
         "channel": "latest",
-        "release": whole.release,
-        "serial": "1099511627776",
+        "here": f'{{"earlier":[],"moved_at":"2030-01-01T00:00:00+00:00","moves":[],"release":"{whole.release}",'
+        '"schema":1,"serial":1099511627775,"staged_at":0.0}\n',
         "signed_at": "2030-01-01T12:00:00Z",
         "renew_by": "2030-01-03T00:00:00Z",
         "expires": "2030-01-15T12:00:00Z",
     }
     assert said["subject"][0]["name"] == f"{MODEL}/releases/{whole.release}/record.json"
-    path = whole.store / "big.sig"
-    path.write_bytes(by_key(keys[0]).sign_statement(said))
-    opened, _ = Trusted.read([keys[1]]).open(path.read_bytes(), where="")
-    assert opened["predicate"]["serial"] == "1099511627776"
-    assert dump(at_prefix(FileStore(whole.folder), "").record)
+    opened, _ = Trusted.read([keys[1]]).open(by_key(keys[0]).sign_statement(said), where="")
+    assert parsed(opened, model=MODEL, channel="latest", where="")[0].serial == 2**40 - 1

@@ -10,8 +10,17 @@ import tarfile
 
 import pytest
 
-from infra.registry.layer import STORED, layer, stored_gzip, tar
+from infra.registry import documents
+from infra.registry.layer import LAYER_TYPE, STORED, layer, stored_gzip, tar
 from packhouse.digest import digest_bytes
+
+EMPTY = digest_bytes(b"")
+PINNED = [
+    "sha256:96ce9c326ec11411128ee1f5babbb6087e41bfa06adbc1592963e56ddc58042b",
+    "sha256:9ba99102430dda679e686862320ffc0cc41743ff5488dc8c4fb51a2f6f14f632",
+    "sha256:725a74dc8fdedf47c4bb8ed739133410db2e7a90b1824408d998ad8b212f3305",
+]
+"""Of a config, a layer and a manifest."""
 
 
 @pytest.mark.parametrize("size", [0, 1, STORED - 1, STORED, STORED + 1, 2**20 - 1, 2**20, 3 * 2**20 + 17])
@@ -74,3 +83,18 @@ def test_file_that_grows_while_it_is_read_is_not_sent_as_if_whole(tmp_path):
     path.write_bytes(b"x" * 20)
     with pytest.raises(ValueError, match="changed"):
         list(stream)
+
+
+def test_every_later_version_makes_the_same_image_of_the_same_release(tmp_path):
+    """Pinned: an image that a registry lost is made again by whichever version is there, and only the same bytes may
+    have its name. Where this fails on purpose, images of before can not be brought back: the changelog must say so."""
+    for name in ("manifest.json", "model.onnx"):
+        (tmp_path / name).write_bytes(name.encode() * 100_000)
+    made = layer({f"models/{path.name}": path for path in tmp_path.iterdir()}, modified=1_735_689_600)
+    base = {"os": "linux", "created": "2025-01-01T00:00:00Z", "rootfs": {"type": "layers", "diff_ids": [EMPTY]}}
+    base |= {"config": {"Env": ["PATH=/bin"], "Labels": {"vendor": "test"}, "Cmd": ["run"]}, "history": []}
+    config = documents.appended_config(base, made, labels={"one": "1"}, environment={"MODEL_DIR": "/models"})
+    entry = documents.Descriptor(mediaType=documents.CONFIG, digest=digest_bytes(config), size=len(config))
+    below = {"layers": [{"mediaType": LAYER_TYPE, "digest": EMPTY, "size": 0}]}
+    manifest = documents.appended_manifest(below, entry, made, annotations={"two": "2"}, where="")
+    assert [digest_bytes(config), made.digest, digest_bytes(manifest)] == PINNED
