@@ -26,7 +26,7 @@ from packhouse.dsse import PublicKey, make_keys
 from packhouse.errors import KeyAbsent, NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
 from packhouse.fetching import fetch, home
 from packhouse.latency import TIMING_HEADINGS, timing_cells
-from packhouse.manifest import PRODUCTION, REPORT_JSON, SIGNATURE, Channel, Why, dump, load
+from packhouse.manifest import MAX_SERIAL, PRODUCTION, REPORT_JSON, SIGNATURE, Channel, Why, dump, load
 from packhouse.releases import Found, at_prefix, named_channel, read_channel, releases
 from packhouse.releases import channels as named_channels
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
@@ -220,7 +220,10 @@ def promote(
     after: Annotated[
         int,
         typer.Option(
-            "--after", min=0, help="Start the channel anew behind this serial: its file was lost, or written into."
+            "--after",
+            min=0,
+            max=MAX_SERIAL - 1,
+            help="Start the channel anew behind this serial: its file was lost, or written into.",
         ),
     ] = 0,
     trust: TrustOption = [],

@@ -227,7 +227,7 @@ PRODUCTION = "production"
 
 REMEMBERED = 100
 MAX_SERIAL = 2**40
-"""More than anybody moves a channel."""
+"""More than anybody moves a channel. A file that says more is read, and neither moved on from nor signed."""
 
 
 class Why(StrEnum):
@@ -257,7 +257,7 @@ class Channel(Frozen):
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     release: ReleaseId
-    serial: Annotated[int, Field(ge=1, le=MAX_SERIAL)]
+    serial: Annotated[int, Field(ge=1)]
     moved_at: str
     earlier: tuple[ReleaseId, ...] = ()
     staged_at: float = 0.0

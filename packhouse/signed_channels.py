@@ -20,6 +20,7 @@ from packhouse.dsse import STATEMENT, unchecked
 from packhouse.errors import LimitExceeded, NotFound, Refused, ReleaseInvalid, SignatureInvalid
 from packhouse.manifest import (
     MAX_DOCUMENT_BYTES,
+    MAX_SERIAL,
     RECORD,
     REMEMBERED,
     Channel,
@@ -205,7 +206,7 @@ def following(
     if not asked and least > (before.serial if before else 0):
         got = f"#{before.serial}" if before else "nothing"
         raise Refused("what was signed last is gone", where=where, got=got, want=f"#{least}", next=anew)
-    if here.serial > last + MAX_STEP and not (asked and not last):
+    if here.serial > MAX_SERIAL or (here.serial > last + MAX_STEP and not (asked and not last)):
         raise Refused(
             "jumped: no moves lead there",
             where=where,

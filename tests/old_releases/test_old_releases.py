@@ -65,7 +65,7 @@ def test_its_signed_channel_still_leads_to_it(kept, tmp_path):
     assert pointer
     led = pointed(FileStore(tmp_path), kept.name, "latest", trusted(kept), now=pointer.signed_at)
     assert led.found.record == found.record
-    assert pointer.is_of(read_channel(FileStore(tmp_path), kept.name, "latest"))
+    assert pointer.here == read_channel(FileStore(tmp_path), kept.name, "latest")
     with pytest.raises(SignatureInvalid, match="expired"):
         pointed(FileStore(tmp_path), kept.name, "latest", trusted(kept), now=pointer.expires)
 

@@ -19,7 +19,7 @@ from packhouse import channels
 from packhouse.channels import anew, as_signed, by_hand, change
 from packhouse.dsse import make_keys
 from packhouse.errors import NotFound, Refused, SignatureInvalid
-from packhouse.manifest import RECORD, SIGNATURE, Channel, Why, channel_key
+from packhouse.manifest import MAX_SERIAL, RECORD, SIGNATURE, Channel, Why, channel_key
 from packhouse.releases import read_channel
 from packhouse.signatures import Trusted
 from packhouse.signed_channels import (
@@ -245,6 +245,10 @@ def test_the_first_signature_of_a_long_history_is_a_persons():
     assert signable(stands(A, MAX_STEP + 1), None, asked=True).serial == MAX_STEP + 1
     with pytest.raises(Refused, match="jumped"):
         signable(stands(A, MAX_STEP + 8), pointer(serial=7), asked=True)
+    with pytest.raises(Refused, match="jumped"):
+        signable(stands(A, MAX_SERIAL + 1), None, asked=True)
+    with pytest.raises(Refused, match="has no serial left"):
+        by_hand(stands(A, MAX_SERIAL), B, by="ann")
 
 
 def test_a_channel_is_started_anew_behind_what_was_signed_whatever_stands_there(tmp_path):
