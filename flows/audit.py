@@ -17,7 +17,7 @@ from packhouse.errors import squeezed
 from packhouse.spec import ModelName
 from tasks.audit import Audited, audited, pointed_at, show_audit
 from tasks.mend import mend, show_mended
-from tasks.sign_channel import look_at_signatures, show_channels
+from tasks.sign_channel import look_at_signatures, show_channels, to_look_after
 
 AT_A_TIME = 2
 """Releases that are verified at the same time."""
@@ -52,7 +52,7 @@ def audit(
         standing = look_at_signatures(models) if settings().signs else []
         show_channels(standing)
     behind = [f"{each.channel}: {each.reason}" for each in mended if each.reason]
-    behind += [f"{each.channel}: {each.reason}" for each in standing if each.reason]
+    behind += to_look_after(standing)
     unasked = {each.release: each.reason for each in audits if not each.asked}
     return audit_state(
         {each.release: each.reason for each in audits if each.asked},

@@ -20,7 +20,7 @@ from packhouse.manifest import ChannelName
 from tasks.mend import mend, show_mended
 from tasks.night import Work, night, shards
 from tasks.runs import call, taken
-from tasks.sign_channel import look_at_signatures, renew, show_channels
+from tasks.sign_channel import look_at_signatures, renew, show_channels, to_look_after
 from tasks.sweep import sweep
 from tasks.tonight import show_night
 
@@ -90,5 +90,4 @@ def nightly(
         show_channels(standing)
         show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
         sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
-    late = [f"{each.channel}: {each.reason}" for each in standing if each.reason]
-    return night_state(ends, unchanged=planned.unchanged, late=late)
+    return night_state(ends, unchanged=planned.unchanged, late=to_look_after(standing))

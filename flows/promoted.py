@@ -46,7 +46,7 @@ def promoted(
 
 def followed(released: Released, source: str, *, plain: bool = False) -> None:
     """What follows a channel: its signature, its image's tag, its alias in MLflow."""
-    if workshop().settings.signs:
+    if released.moved and workshop().settings.signs:
         _call(sign_channel, plain)(released)
     if released.image:
         _call(follow, plain)(released)

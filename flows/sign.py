@@ -21,7 +21,7 @@ from packhouse import exits
 from packhouse.errors import NotFound, PackhouseError, Refused
 from packhouse.releases import find, read_channel
 from tasks.sign import insist, sign_release
-from tasks.sign_channel import Standing, channel_signed, renewed
+from tasks.sign_channel import Standing, channel_signed, renewed, to_look_after
 from tasks.sign_pool import sent
 from tasks.stage import one_line
 
@@ -88,7 +88,7 @@ def sign(
         reasons = {reference: attempted(reference) for reference in releases}
         standing = looked_after() if renew else []
     bad = [f"{reference}: {reason}" for reference, reason in reasons.items() if reason]
-    late = [f"{each.channel}: {each.reason}" for each in standing if each.reason]
+    late = to_look_after(standing)
     if bad:
         return Failed(name="Refused", message=f"{len(bad)} of {len(reasons)} are not signed: {'; '.join(bad[:5])}")
     done = f"{len(reasons)} signed, {sum(each.renewed for each in standing)} channels renewed"
@@ -126,8 +126,8 @@ def _told(found: Sequence[Standing]) -> int:
     for each in found:
         if each.renewed:
             say(f"renewed {each.channel}")
-    late = [f"{each.channel}: {each.reason}\n" for each in found if each.reason]
-    sys.stderr.write("".join(late))
+    late = to_look_after(found)
+    sys.stderr.write("".join(f"{line}\n" for line in late))
     return 1 if late else 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,9 @@ class Models(Tracking):
 
     def _made(self, name: str, model: str) -> str:
         """Whose it is now: another run may have been faster."""
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with self._but_for("RESOURCE_ALREADY_EXISTS"):
             return str(self._client.create_registered_model(name, tags={MODEL: model}).tags.get(MODEL, ""))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return str(self._client.get_registered_model(name).tags.get(MODEL, ""))
+        return str(self._client.get_registered_model(name).tags.get(MODEL, ""))
 
     def origin(self, release: str, matches: Callable[[str], bool], hint: str) -> Origin:
         """The run that is tagged with the release, or the last one whose source matches. hint: what stands in every
@@ -117,15 +112,10 @@ class Models(Tracking):
             return Origin(self._experiment())
 
     def _experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
         if found := self._client.get_experiment_by_name(EXPERIMENT):
             return str(found.experiment_id)
-        try:
+        with self._but_for("RESOURCE_ALREADY_EXISTS"):
             return str(self._client.create_experiment(EXPERIMENT))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         return self._experiment()  # another run was faster
 
     def register(
@@ -173,15 +163,19 @@ class Models(Tracking):
             found += self._client.search_runs(ids[start : start + EXPERIMENTS], filter, order_by=order)
         return sorted(found, key=lambda run: -(run.info.start_time or 0))
 
+    def _absent(self) -> AbstractContextManager[None]:
+        return self._but_for("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
     @staticmethod
     @contextmanager
-    def _absent() -> Iterator[None]:
+    def _but_for(*codes: str) -> Iterator[None]:
+        """Goes on after MLflow's errors of these codes."""
         from mlflow.exceptions import MlflowException
 
         try:
             yield
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in codes:
                 raise
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings
+from packhouse import signatures
 from packhouse.dsse import PublicKey
 from packhouse.errors import KeyAbsent, SignerUnavailable, SpecInvalid, squeezed
 from packhouse.manifest import IMAGE_BUNDLES, MEASURED, SIGNATURE
@@ -99,16 +100,10 @@ def own_signer(settings: Settings) -> Signer:
 def known(settings: Settings) -> Trusted:
     """By what this worker knows a signature: PACKHOUSE_SIGNERS, and its own key or authority.
 
-    Raises KeyAbsent: it knows none, since others sign for it, or an identity does; or its key can not be read.
-    SpecInvalid: PACKHOUSE_SIGNERS names a file that is no key, certificate or policy."""
+    Raises KeyAbsent: it knows none, or its key can not be read. SpecInvalid: PACKHOUSE_SIGNERS names a file that is no
+    key, certificate or policy."""
     by = None if settings.sign_pool else signer(settings)
-    trusted = Trusted.read(settings.signers)
-    if by:
-        trusted = trusted.and_also(by.mine)
-    if trusted.nobody:
-        next = "name the signers' public key, certificate or policy: docs/signing.md"
-        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
-    return trusted
+    return signatures.known(settings.signers, by.mine if by else Trusted())
 
 
 def _new() -> Config:

@@ -10,16 +10,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from infra.cache import Cache
 from infra.sandbox import Answer, Limits, Sandbox
 from infra.settings import Settings, settings
+from infra.signer import known
 from packhouse.architectures import GROUP
 from packhouse.artifact import Artifact, Beside
 from packhouse.digest import digest_bytes
 from packhouse.errors import Refused, Stopping
+from packhouse.signatures import Trusted
 from packhouse.store import Capabilities, Retrying, Store, guard, open_store, probe
 
 PROBE_AGAIN_S = 24 * 3600
@@ -45,6 +48,11 @@ class Workshop:
         self.store: Store = _careful(settings.store_url, self.cache)
         self._closed = False
         self._slots = threading.BoundedSemaphore(settings.children)
+
+    @cached_property
+    def known(self) -> Trusted:
+        """Whose signatures this worker knows, read once. Raises as infra.signer.known."""
+        return known(self.settings)
 
     @contextmanager
     def turn(self, name: str) -> Iterator[Path]:

@@ -26,11 +26,11 @@ from packhouse.dsse import PublicKey, make_keys
 from packhouse.errors import KeyAbsent, NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
 from packhouse.fetching import fetch, home
 from packhouse.latency import TIMING_HEADINGS, timing_cells
-from packhouse.manifest import MAX_SERIAL, PRODUCTION, REPORT_JSON, SIGNATURE, Channel, Why, dump, load
+from packhouse.manifest import MAX_SERIAL, PRODUCTION, REPORT_JSON, Channel, Why, dump, load
 from packhouse.releases import Found, at_prefix, named_channel, read_channel, releases
 from packhouse.releases import channels as named_channels
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
-from packhouse.signatures import Trusted, check_release
+from packhouse.signatures import Trusted, check_release, known
 from packhouse.signed_channels import behind as reason_behind
 from packhouse.signed_channels import find_trusted, standing
 from packhouse.spec import SPEC_FILE, Format, read
@@ -238,7 +238,7 @@ def promote(
     if trusted:
         check_release(found, read_manifest(found, record), trusted)
         if after:
-            seen, _ = standing(place, record.model, channel, lambda bundle: trusted.open(bundle, where=SIGNATURE)[0])
+            seen, _ = standing(place, record.model, channel, trusted)
             if seen and seen.serial > after:
                 where, got = f"{record.model}@{channel}", f"--after {after}"
                 raise Refused("a later serial is signed", where=where, got=got, want=f"--after {seen.serial}")
@@ -253,7 +253,7 @@ def promote(
             return channels.anew(record.release, after=after, by=who)
         return channels.by_hand(here, record.release, by=who, why=why)
 
-    moved(store, record.model, channel, decide, trusted=trusted, whatever=bool(after))
+    moved(place, record.model, channel, decide, trusted=trusted, whatever=bool(after))
 
 
 @app.command()
@@ -267,12 +267,13 @@ def rollback(
     """Move a channel back to a release that it pointed at before; with --trust only where its history is signed. No run
     moves it to the one that it left again."""
     model, name = channel_of(channel)
-    seen = read_channel(the_store(store), model, name).serial
+    place = the_store(store)
+    seen = read_channel(place, model, name).serial
 
     def decide(here: Channel | None) -> channels.Answer:
         return channels.rolled_back(here, to, by=by, where=channel, seen=seen)
 
-    moved(store, model, name, decide, trusted=Trusted.asked(trust))
+    moved(place, model, name, decide, trusted=Trusted.asked(trust))
 
 
 @app.command()
@@ -366,8 +367,7 @@ def version() -> None:
 def looked_at(store: Store, model: str, channel: str, trusted: Trusted | None) -> tuple[str, str]:
     """Where it points and until when that counts; and why somebody should look after it. Without `trusted` whatever
     says that it is a signature is shown as one."""
-    opened = (lambda bundle: trusted.open(bundle, where="its signature")[0]) if trusted else None
-    pointer, _ = standing(store, model, channel, opened)
+    pointer, _ = standing(store, model, channel, trusted)
     try:
         here = read_channel(store, model, channel)
     except Refused as error:
@@ -386,7 +386,7 @@ def channel_of(text: str) -> tuple[str, str]:
 
 
 def moved(
-    store: str,
+    store: Store,
     model: str,
     channel: str,
     decide: Callable[[Channel | None], channels.Answer],
@@ -398,27 +398,27 @@ def moved(
 
     trusted: whose signature the channel must have as it stands, since what a history says may be anybody's. whatever:
     the channel starts anew, whatever stands there. Raises SignatureInvalid."""
-    place, signs, name = the_store(store), signs_here(), f"{model}@{channel}"
+    signs, name = signs_here(), f"{model}@{channel}"
     if signs and not trusted:
         trusted = known_here()
 
     def decided(here: Channel | None) -> channels.Answer:
         if trusted and here and not whatever:
-            pointer, _ = standing(place, model, channel, lambda bundle: trusted.open(bundle, where=name)[0])
+            pointer, _ = standing(store, model, channel, trusted)
             if pointer is None or pointer.here != here:
                 next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`, and again"
                 raise SignatureInvalid("is not signed as it stands", where=name, next=next)
         return decide(here)
 
-    here, answer = channels.change(place, model, channel, decided, whatever=whatever)
+    here, answer = channels.change(store, model, channel, decided, whatever=whatever)
     assert here
     print(f"{model}/{here.release} {channel}#{here.serial}")
     if isinstance(answer, channels.Stays):
         raise typer.Exit(3)
     if signs:
         written = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
-        worker(["-m", "flows.sign", "--moved", "--", f"{name}/{here.release}{written}"], store)
-    pointer, _ = standing(place, model, channel)
+        worker(["-m", "flows.sign", "--moved", "--", f"{name}/{here.release}{written}"], store.url)
+    pointer, _ = standing(store, model, channel)
     if pointer and pointer.here != here:
         words = f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`"
         talk.print(words, markup=False)
@@ -442,14 +442,11 @@ def known_here() -> Trusted:
 
     Raises KeyAbsent: nobody's. SpecInvalid: a setting is no JSON, or names no key."""
     key, chain = os.environ.get("PACKHOUSE_SIGNING_KEY", ""), listed_in("PACKHOUSE_SIGNING_CERTIFICATES")
-    trusted = Trusted.read([*listed_in("PACKHOUSE_SIGNERS"), *(chain[1:] or chain)])
+    own = Trusted()
     if key and not chain:
         password = os.environ.get("PACKHOUSE_SIGNING_PASSWORD", "").encode() or None
-        trusted = trusted.and_also(Trusted(keys=(PublicKey(Path(key).expanduser(), private=True, password=password),)))
-    if trusted.nobody:
-        next = "name the signers' public key, certificate or policy: docs/signing.md"
-        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
-    return trusted
+        own = Trusted(keys=(PublicKey(Path(key).expanduser(), private=True, password=password),))
+    return known([*listed_in("PACKHOUSE_SIGNERS"), *(chain[1:] or chain)], own)
 
 
 def listed_in(name: str) -> list[str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from packhouse import durable
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_file
 from packhouse.errors import NotFound, Refused, StoreRefusal, StoreUnavailable
@@ -37,7 +37,6 @@ from packhouse.store.retrying import Patience
 from packhouse.verify import manifest_bytes, parsed_manifest
 
 AT_A_TIME = 4
-_TEMPORARY = re.compile(r"\.[A-Za-z0-9._@-]+\.\d+-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def fetch(
         for name in {PROVENANCE, SIGNATURE} - said.keys():
             (folder / name).unlink(missing_ok=True)
         for name, data in documents.items():
-            _write(folder / name, [data])
+            durable.write(folder / name, [data])
         _sync(folder)
         if folder != destination:
             _name(folder, destination, found)
@@ -191,7 +190,7 @@ def _is(folder: Path, descriptor: int) -> bool:
 def _sweep(folder: Path, known: frozenset[str] | set[str], *, whole: bool) -> None:
     """What fetches that were killed left behind: in a folder of ours all that is no part of the release."""
     for path in folder.iterdir():
-        if (whole and path.name not in known) or _TEMPORARY.fullmatch(path.name):
+        if (whole and path.name not in known) or durable.TEMPORARY.fullmatch(path.name):
             path.unlink()
 
 
@@ -206,22 +205,8 @@ def _one(found: Found, artifact: Artifact, folder: Path) -> bool:
     if target.is_file() and target.stat().st_size == artifact.size and digest_file(target) == artifact.digest:
         return False
     # The store's own patience ends with the first byte; here also what breaks off in the middle is begun again.
-    Patience().again(lambda: _write(target, found.read(artifact)), after=StoreUnavailable, never=StoreRefusal)
+    Patience().again(lambda: durable.write(target, found.read(artifact)), after=StoreUnavailable, never=StoreRefusal)
     return True
-
-
-def _write(target: Path, stream: Iterable[bytes]) -> None:
-    """The file has its name once all of it is on disk."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with beside.open("xb") as file:
-            for chunk in stream:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from packhouse import durable
 from packhouse.digest import digest_bytes
 from packhouse.errors import ReleaseInvalid
 
@@ -33,7 +34,7 @@ class Floors:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             path = self.path(store, channel)
             if serial > _read(path):
-                _replace(path, json.dumps({"serial": serial}).encode() + b"\n")
+                durable.write(path, [json.dumps({"serial": serial}).encode() + b"\n"])
         finally:
             os.close(descriptor)
 
@@ -45,12 +46,3 @@ def _read(path: Path) -> int:
         return 0
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseInvalid("is not a remembered serial", where=str(path), next="remove it") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    with beside.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -21,7 +21,7 @@ from pydantic import ValidationError, model_validator
 from packhouse.artifact import Frozen, Outcome
 from packhouse.digest import digest_bytes, short
 from packhouse.dsse import PublicKey, check_certificates, opened, unchecked
-from packhouse.errors import NotFound, SignatureInvalid, SpecInvalid
+from packhouse.errors import KeyAbsent, NotFound, SignatureInvalid, SpecInvalid
 from packhouse.foreign_signers import Identity, opened_by_authority
 from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, load
 from packhouse.releases import Found
@@ -127,6 +127,17 @@ class Trusted:
             return opened_by_authority(bundle, self.authorities, self.identities, where=where)
         known = ", ".join(str(key) for key in self.keys) or "nobody is trusted"
         raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, want=known)
+
+
+def known(signers: Iterable[str | Path], own: Trusted) -> Trusted:
+    """Whose signatures a machine knows: those of its PACKHOUSE_SIGNERS, as `Trusted.read` takes them, and its own.
+
+    Raises SpecInvalid as `read`. KeyAbsent: nobody's, since others sign for it, or an identity does."""
+    trusted = Trusted.read(signers).and_also(own)
+    if trusted.nobody:
+        next = "name the signers' public key, certificate or policy: docs/signing.md"
+        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
+    return trusted
 
 
 def said_of(found: Found) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ life, and its serial never goes back. Source: https://theupdateframework.github.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -146,12 +146,10 @@ def find_trusted(store: Store, reference: str, trusted: Trusted | None) -> Found
     return find(store, reference)
 
 
-Opened = Callable[[bytes], Mapping[str, Any]]
-"""The statement of a bundle. Raises SignatureInvalid: it does not count."""
-
-
-def standing(store: Store, model: str, channel: str, opened: Opened | None = None) -> tuple[Pointer | None, str | None]:
-    """What lies beside the channel, and its version in the store: None where nothing does that counts. opened: whose
+def standing(
+    store: Store, model: str, channel: str, trusted: Trusted | None = None
+) -> tuple[Pointer | None, str | None]:
+    """What lies beside the channel, and its version in the store: None where nothing does that counts. trusted: whose
     statements count; by default anybody's, which proves nothing."""
     key = signature_key(model, channel)
     try:
@@ -162,7 +160,7 @@ def standing(store: Store, model: str, channel: str, opened: Opened | None = Non
         stat = store.stat(key)
         return None, stat.version if stat else None
     try:
-        said = opened(bundle) if opened else unchecked(bundle, where=key)
+        said = trusted.open(bundle, where=key)[0] if trusted else unchecked(bundle, where=key)
         return parsed(said, model=model, channel=channel, where=key)[0], version
     except SignatureInvalid:
         return None, version

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from prefect.artifacts import create_table_artifact
 
-from infra.signer import known
 from infra.workshop import workshop
 from packhouse.artifact import Frozen
 from packhouse.errors import Refused
@@ -42,8 +41,8 @@ def audited(release: str) -> Audited:
     started = time.monotonic()
     with one_line(model, f"audit {release}") as line:
         try:
-            settings = workshop().settings
-            proven = verify(find(workshop().store, release), known(settings) if settings.signs else None)
+            shop = workshop()
+            proven = verify(find(shop.store, release), shop.known if shop.settings.signs else None)
         except Refused as error:
             line.note(str(error))
             return Audited(release=release, reason=str(error), seconds=time.monotonic() - started)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.signer import Signer, known, own_signer
+from infra.signer import Signer, own_signer
 from infra.workshop import workshop
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, NotFound, SignatureInvalid, SignerUnavailable
@@ -42,8 +42,8 @@ def sign(record: Record) -> None:
         if is_signed(found):
             line.note("signed already")
         elif workshop().settings.sign_pool:
-            done = lambda: is_signed(find(workshop().store, where))  # noqa: E731
-            line.note(sent([f"{where}#{digest.removeprefix('sha256:')}"], done=done))
+            asked = f"{where}#{digest.removeprefix('sha256:')}"
+            line.note(sent([asked], done=lambda: is_signed(find(workshop().store, where))))
         else:
             line.note(sign_release(found))
 
@@ -81,7 +81,7 @@ def sign_release(found: Found) -> str:
 def is_signed(found: Found) -> bool:
     """Whether there is a signature over this very record, by somebody whom this worker knows. Raises KeyAbsent: it
     knows nobody."""
-    trusted = known(workshop().settings)
+    trusted = workshop().known
     try:
         said, _ = trusted.open(found.document(SIGNATURE), where=SIGNATURE)
         return signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)

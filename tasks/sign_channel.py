@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_table_artifact
 
-from infra.signer import Signer, known, own_signer
+from infra.signer import Signer, own_signer
 from infra.workshop import workshop
 from packhouse.artifact import Frozen
 from packhouse.channels import as_signed
@@ -21,7 +21,7 @@ from packhouse.errors import Contention, NotFound, PackhouseError, Refused, Rele
 from packhouse.floors import Floors
 from packhouse.manifest import Channel, channel_key, dump
 from packhouse.releases import channels, find, read_channel
-from packhouse.signed_channels import Opened, Pointer, behind, following, signature_key, standing, statement
+from packhouse.signed_channels import Pointer, behind, following, signature_key, standing, statement
 from tasks.sign import is_signed
 from tasks.sign_pool import sent
 from tasks.stage import one_line, stage
@@ -40,14 +40,17 @@ class Standing(Frozen):
     reason: str = ""
 
 
+def to_look_after(found: Sequence[Standing]) -> list[str]:
+    """A line for each that somebody should look after."""
+    return [f"{each.channel}: {each.reason}" for each in found if each.reason]
+
+
 @stage("sign channel")
 def sign_channel(released: Released) -> None:
-    """Leaves a signature on a channel that this run has moved; any other is not this run's to sign.
+    """Leaves a signature on a channel that this run has moved; no other is its to sign.
 
     Raises SignerUnavailable, RunLost; Contention: it was moved on meanwhile; Refused: it went back behind what was
     signed."""
-    if not (released.moved and workshop().settings.signs):
-        return
     model, channel, release = released.model, released.channel, released.release
     with one_line(model, f"sign {channel}") as line:
         if workshop().settings.sign_pool:
@@ -100,7 +103,7 @@ def channel_signed(model: str, channel: str, release: str, *, written: str = "")
     settings, store = workshop().settings, workshop().store
     by, floors = own_signer(settings), _floors()
     for _ in range(ATTEMPTS):
-        before, version = standing(store, model, channel, _opened())
+        before, version = standing(store, model, channel, workshop().known)
         least = floors.least(store.url, f"{model}@{channel}")
         here = read_channel(store, model, channel)  # after what was signed of it, which no later move can be behind
         if here.release != release or (written and digest_bytes(dump(here)) != written):
@@ -192,38 +195,44 @@ def _one(model: str, channel: str, *, renew: bool) -> Standing:
     name, done, now = f"{model}@{channel}", False, datetime.now(UTC)
     try:
         if renew:
-            done = _renewed(model, channel)
-        here = read_channel(workshop().store, model, channel)
-        reason = behind(here, _pointer(model, channel), name=name, now=now)
+            here, pointer, done = _renewed(model, channel)
+        else:
+            pointer = _pointer(model, channel)
+            here = read_channel(workshop().store, model, channel)
+        reason = behind(here, pointer, name=name, now=now)
     except PackhouseError as error:  # one channel's misfortune: the others are looked after
         reason = str(error)
     return Standing(channel=name, renewed=done, reason=reason)
 
 
-def _renewed(model: str, channel: str) -> bool:
-    """Whether what was signed is signed anew: that, and not what stands in the file. A file that is gone, or is none,
-    is written back as it was signed.
+def _renewed(model: str, channel: str) -> tuple[Channel, Pointer | None, bool]:
+    """The channel, what is signed of it now, and whether that is new. Signed anew is what was signed, and not what
+    stands in the file. A file that is gone, or is none, is written back as it was signed.
 
     Raises Refused: what was signed last is gone, or is an old one."""
-    store, settings, name = workshop().store, workshop().settings, f"{model}@{channel}"
-    pointer, version = standing(store, model, channel, _opened())
+    store, name = workshop().store, f"{model}@{channel}"
+    pointer, version = standing(store, model, channel, workshop().known)
     least = _floors().least(store.url, name)
     if pointer is None and not least:
-        return False
+        return read_channel(store, model, channel), None, False
     if pointer is None or pointer.serial < least:
         got = f"#{pointer.serial}" if pointer else "nothing"
         what = "what was signed last is gone: somebody shows an old channel and its old signature"
         raise Refused(what, where=name, got=got, want=f"#{least}", next=f"`packhouse history {name}` first")
+    _remember(pointer)
     try:
         here = read_channel(store, model, channel)
     except (NotFound, ReleaseInvalid):
         key = channel_key(model, channel)
         stat = store.stat(key)
         store.swap(key, dump(pointer.here), expected=stat.version if stat else None)
-        here = pointer.here
+        here = read_channel(store, model, channel)
     if here != pointer.here or not pointer.due(datetime.now(UTC)) or not _believable(pointer, least):
-        return False
-    return _swapped(own_signer(settings), _next(model, channel, pointer.here, pointer, least), version)
+        return here, pointer, False
+    new = _next(model, channel, here, pointer, least)
+    if _swapped(own_signer(workshop().settings), new, version):
+        return here, new, True
+    return here, _pointer(model, channel), False
 
 
 def _believable(pointer: Pointer, least: int) -> bool:
@@ -231,18 +240,18 @@ def _believable(pointer: Pointer, least: int) -> bool:
     return pointer.serial >= least and (datetime.now(UTC) < pointer.expires or pointer.serial == least)
 
 
-def _opened() -> Opened:
-    """What counts here. Raises KeyAbsent: this worker knows nobody's signature."""
-    trusted = known(workshop().settings)
-    return lambda bundle: trusted.open(bundle, where="its signature")[0]
-
-
 def _pointer(model: str, channel: str) -> Pointer | None:
-    """What was signed of the channel. An expired one is not news; any other is remembered."""
-    pointer, _ = standing(workshop().store, model, channel, _opened())
-    if pointer and datetime.now(UTC) < pointer.expires:
-        _floors().remember(workshop().store.url, pointer.name, pointer.serial)
+    """What was signed of the channel, by somebody whom this worker knows. Raises KeyAbsent: it knows nobody."""
+    pointer, _ = standing(workshop().store, model, channel, workshop().known)
+    if pointer:
+        _remember(pointer)
     return pointer
+
+
+def _remember(pointer: Pointer) -> None:
+    """An expired one is not news."""
+    if datetime.now(UTC) < pointer.expires:
+        _floors().remember(workshop().store.url, pointer.name, pointer.serial)
 
 
 def _floors() -> Floors:
