@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,24 +49,37 @@ def module_digests(
         ModuleNotFoundError: One of `starts` is not there.
         SyntaxError: This Python does not parse a module.
     """
+    paths: dict[str, Path | None] = {}
+
+    def path_of(name: str) -> Path | None:
+        if name not in paths:
+            paths[name] = _path(root, name)
+        return paths[name]
+
     found: dict[str, str] = {}
     waiting = list(starts)
     while waiting:
         name = waiting.pop()
         if name in found or name in ends:
             continue
-        path = _path(root, name)
+        path = path_of(name)
         if path is None:
             raise ModuleNotFoundError(f"no module {name} under {root}", name=name)
-        tree = parsed(path.read_bytes())
-        found[name] = tree_digest(tree)
-        here = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for imported in (here, *imported_names(tree, here)):
-            parts = imported.split(".")
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found[name], imported = _read(path.read_bytes(), package)
+        for dotted in (package, *imported):
+            parts = dotted.split(".")
             if parts[0] in packages:
                 named = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-                waiting += [each for each in named if each not in found and _path(root, each)]
+                waiting += [each for each in named if each not in found and path_of(each)]
     return MappingProxyType(dict(sorted(found.items())))
+
+
+@lru_cache(maxsize=1024)
+def _read(source: bytes, package: str) -> tuple[str, frozenset[str]]:
+    """The digest of a module, and what it imports. Remembered, since a process asks for several sets of modules."""
+    tree = parsed(source)
+    return tree_digest(tree), frozenset(imported_names(tree, package))
 
 
 def parsed(source: bytes) -> ast.Module:
@@ -131,7 +145,7 @@ def _write(value: Any, parts: list[str]) -> None:
                 _write(each, parts)
         parts.append("]")
     else:
-        parts.append(f"{ascii(value)},")  # ascii: which letters repr() escapes changes with Unicode's versions
+        parts.append(f"{value!a},")  # not !r: which letters that escapes changes with Unicode's versions
 
 
 def _is_bare_text(value: Any) -> bool:
@@ -145,7 +159,7 @@ def _merged(parts: list[ast.expr]) -> list[ast.expr]:
     for part in parts:
         before = merged[-1] if merged else None
         if isinstance(part, ast.Constant) and isinstance(before, ast.Constant):
-            merged[-1] = ast.Constant(f"{before.value}{part.value}")
+            merged[-1] = ast.Constant(str(before.value) + str(part.value))
         else:
             merged.append(part)
     return merged
