@@ -134,23 +134,28 @@ def _write(value: Any, parts: list[str]) -> None:
         parts.append(f"{type(value).__name__}(")
         for field in value._fields:
             inside = getattr(value, field, None)
+            if isinstance(inside, list):
+                inside = _merged(inside) if isinstance(value, ast.JoinedStr) else _working(inside)
             if inside is not None and inside != [] and field not in _NOT_CODE:
                 parts.append(f"{field}=")
-                _write(_merged(inside) if isinstance(value, ast.JoinedStr) else inside, parts)
+                _write(inside, parts)
         parts.append(")")
     elif isinstance(value, list):
         parts.append("[")
         for each in value:
-            if not _is_bare_text(each):
-                _write(each, parts)
+            _write(each, parts)
         parts.append("]")
     else:
         parts.append(f"{value!a},")  # not !r: which letters that escapes changes with Unicode's versions
 
 
-def _is_bare_text(value: Any) -> bool:
-    """A docstring, and what is written like one below a constant."""
-    return isinstance(value, ast.Expr) and isinstance(value.value, ast.Constant) and isinstance(value.value.value, str)
+def _working(parts: list[Any]) -> list[Any]:
+    """Without statements that do nothing: docstrings, what is written like one below a constant, `...` and `pass`."""
+    return [part for part in parts if not isinstance(part, ast.Pass | ast.Expr) or not _does_nothing(part)]
+
+
+def _does_nothing(statement: ast.Pass | ast.Expr) -> bool:
+    return isinstance(statement, ast.Pass) or isinstance(statement.value, ast.Constant)
 
 
 def _merged(parts: list[ast.expr]) -> list[ast.expr]:
