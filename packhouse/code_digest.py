@@ -128,23 +128,29 @@ def _path(root: Path, name: str) -> Path | None:
     return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
 
 
-def _write(value: Any, parts: list[str]) -> None:
+def _write(node: ast.AST, parts: list[str]) -> None:
     """The tree as text. A field that is empty is left out: newer versions of Python have more fields."""
+    parts.append(f"{type(node).__name__}(")
+    for field in node._fields:
+        inside = getattr(node, field, None)
+        if inside is None or field in _NOT_CODE:
+            continue
+        if isinstance(inside, list):
+            inside = _merged(inside) if isinstance(node, ast.JoinedStr) else _working(inside)
+            if inside:
+                parts.append(f"{field}=[")
+                for each in inside:
+                    _write_value(each, parts)
+                parts.append("]")
+        else:
+            parts.append(f"{field}=")
+            _write_value(inside, parts)
+    parts.append(")")
+
+
+def _write_value(value: Any, parts: list[str]) -> None:
     if isinstance(value, ast.AST):
-        parts.append(f"{type(value).__name__}(")
-        for field in value._fields:
-            inside = getattr(value, field, None)
-            if isinstance(inside, list):
-                inside = _merged(inside) if isinstance(value, ast.JoinedStr) else _working(inside)
-            if inside is not None and inside != [] and field not in _NOT_CODE:
-                parts.append(f"{field}=")
-                _write(inside, parts)
-        parts.append(")")
-    elif isinstance(value, list):
-        parts.append("[")
-        for each in value:
-            _write(each, parts)
-        parts.append("]")
+        _write(value, parts)
     else:
         parts.append(f"{value!a},")  # not !r: which letters that escapes changes with Unicode's versions
 
