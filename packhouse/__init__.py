@@ -5,7 +5,7 @@ opens it. Importing this brings in neither torch nor an orchestrator: each name 
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from packhouse.fetching import Fetched, fetch
@@ -25,19 +25,21 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, or one of our modules: `packhouse.errors` works after `import packhouse`, as it always did."""
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    if not name.startswith("_"):
-        try:
-            return importlib.import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.{name}":
-                raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # else a type checker would believe that every name is there
+
+    def __getattr__(name: str) -> object:
+        """A public name, or one of our modules: `packhouse.errors` works after `import packhouse`, as it always did."""
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+            globals()[name] = value
+            return value
+        if not name.startswith("_"):
+            try:
+                return importlib.import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
