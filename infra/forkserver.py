@@ -32,6 +32,7 @@ from infra.lockdown import Measure, cut_network
 TICK_S = 0.1
 IDLE_TICK_S = 1.0
 STRAYS_S = 1.0
+LINGERS_S = 1.0
 PR_SET_CHILD_SUBREAPER = 36
 KEEP_NETWORK = "--keep-network"
 NO_EXPORTER = "--no-exporter"
@@ -177,8 +178,14 @@ class Server:
 
 
 def _alone() -> bool:
-    """A fork copies only the thread that forks, and leaves the locks of others held."""
-    if (threads := warm.threads()) != 1:
+    """A fork copies only the thread that forks, and leaves the locks of others held.
+
+    On a loaded machine the kernel still lists a thread for a moment after it was joined.
+    """
+    until = time.monotonic() + LINGERS_S
+    while (threads := warm.threads()) != 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    if threads != 1:
         print(f"{threads} threads are running: a fork is not safe", file=sys.stderr)  # noqa: T201 - the server's log
     return threads == 1
 

@@ -46,6 +46,7 @@ FIXED = {
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
 }
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 # seconds beyond a job's own limit after which the server itself is given up: its warm-up, and a loaded machine
 SERVER_GRACE_S = 180.0
 CLOSE_S = 5.0
@@ -223,5 +224,5 @@ def _environment(cuda: bool) -> dict[str, str]:
     """By allow-list: no key, token or address of the worker's reaches a job."""
     passed = (*PASSED_ON, "CUDA_VISIBLE_DEVICES") if cuda else PASSED_ON
     # asked so, torch counts GPUs without starting the driver, which no process may do before it forks
-    hidden = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if cuda else {"CUDA_VISIBLE_DEVICES": ""}
+    hidden = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if cuda else NO_GPU
     return {name: os.environ[name] for name in passed if name in os.environ} | FIXED | hidden

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from infra import images
+from infra.job import Limits
+from infra.sandbox import FIXED, NO_GPU
 from packhouse import architectures
-from packhouse.digest import digest_files
+from packhouse.code_digest import code_digest, module_digests
+from packhouse.digest import canonical_json, digest_bytes
 from packhouse.manifest import ArchitectureCode, Inputs
 from packhouse.spec import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CODE = (
-    "tasks/jobs",
-    "tasks/decide.py",
-    "tasks/export.py",
-    "tasks/judge.py",
-    "tasks/measure.py",
-    "tasks/pack.py",
-    "packhouse/*.py",
-)
-_SHOWN = {"report", "page", "charts"}
-_COMMANDS = {"__init__", "__main__", "cli", "exits", "staging", "verify", "releases", "channels"}
-_SIGNED = {"dsse", "signatures", "foreign_signers", "provenance"}
-_CONSUMED = {"fetching", "sessions", "processors"}
-NOT_CODE = frozenset(f"packhouse/{name}.py" for name in _COMMANDS | _SHOWN | _SIGNED | _CONSUMED)
-"""What no byte of a release passes through on a worker; a change there must not release every model again."""
+PACKAGES = frozenset({"packhouse", "tasks"})
+"""What is followed into. Modules of infra carry bytes and confine jobs: what they fix for a job is counted as data."""
+
+DECIDING = ("export", "gate", "judge", "measure", "on_gpu", "pack", "parity_cuda", "quantise", "refer")
+"""Modules of tasks that decide what a manifest says, or which of a job's files are released."""
+
+NOT_COUNTED = frozenset({"packhouse", "tasks.cuda_pool", "tasks.fetch", "tasks.stage"})
+"""Imported by what counts, but no byte depends on them. `packhouse` itself: names for people, each imported when it is
+first used. The others: how bytes travel, with their digests compared, and how Prefect runs a stage."""
+
+PLACES = frozenset({"HOME", "PYTHONPATH"})
+"""Fixed by the sandbox, too, but different on each machine."""
 
 LIBRARIES = ("ml-dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "protobuf", "safetensors", "torch")
 
@@ -57,7 +57,7 @@ def release_inputs(
         weights=spec.weights.digest,
         samples=spec.samples.digest,
         architecture=ArchitectureCode(**fingerprint(spec.architecture.name)),
-        code=_code(),
+        code=_code_and_environment(),
         libraries=_libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
         device=device_class(),
         runtime=images.runtime(runtime_image).digest if spec.image else None,
@@ -77,16 +77,35 @@ def device_class() -> str:
     return next((f"{machine}-{name}" for flag, name in known if flag in flags), machine)
 
 
+def counted(root: Path = ROOT) -> Mapping[str, str]:
+    """The modules whose code can change a byte of a release: what jobs import, and what decides.
+
+    Args:
+        root: Where the source lies.
+
+    Returns:
+        Dotted name of a module -> digest of its syntax tree.
+    """
+    jobs = [path.relative_to(root).with_suffix("").parts for path in (root / "tasks" / "jobs").rglob("*.py")]
+    starts = [".".join(parts) for parts in jobs if parts[-1] != "__init__"]
+    starts += [f"tasks.{name}" for name in DECIDING]
+    return module_digests(root, starts, packages=PACKAGES, ends=NOT_COUNTED)
+
+
+def fixed_environment() -> dict[str, str]:
+    """What the sandbox fixes for each job that makes a release, whatever the worker's own environment is.
+
+    Returns:
+        Environment variable, or `torch.num_threads` -> value; without paths of this machine.
+    """
+    threads = str(Limits().cpu_threads)
+    fixed = {name: value for name, value in (FIXED | NO_GPU).items() if name not in PLACES}
+    return fixed | {"OMP_NUM_THREADS": threads, "torch.num_threads": threads}
+
+
 @lru_cache(maxsize=1)
-def _code() -> str:
-    files = {path for pattern in CODE for path in _python(pattern)}
-    named = {path.relative_to(ROOT).as_posix(): path for path in files}
-    return digest_files({name: path for name, path in named.items() if name not in NOT_CODE})
-
-
-def _python(pattern: str) -> list[Path]:
-    folder = ROOT / pattern
-    return list(folder.rglob("*.py")) if folder.is_dir() else list(ROOT.glob(pattern))
+def _code_and_environment() -> str:
+    return digest_bytes(canonical_json({"code": code_digest(counted()), "environment": fixed_environment()}))
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packhouse.code_digest import code_digest, module_digests
 from packhouse.digest import digest_file, digest_files
 from packhouse.errors import ArchitectureUnknown
 
@@ -54,19 +55,20 @@ def build(name: str, arguments: dict[str, Any]) -> torch.nn.Module:
 
 
 def fingerprint(name: str) -> dict[str, Any]:
-    """What decides how the architecture behaves: its distribution, version, the digest of its package's sources, and
-    the versions of the distributions that it requires and that are installed.
+    """What decides how the architecture behaves: its distribution, version, the digest of its code, and the versions
+    of the distributions that it requires and that are installed.
 
-    Imports nothing of the package.
+    The code of an installed package is its source files, byte for byte. Of packhouse's own builders it is what their
+    code digest is over: comments of ours change nothing. Imports nothing of the package.
     """
     point = find(name)
     dist = point.dist
-    ours = point.module.startswith("packhouse.")  # what else of packhouse makes bytes is among the inputs by itself
+    ours = point.module.startswith("packhouse.")
     return {
         "name": name,
         "distribution": dist.name if dist else "",
         "version": dist.version if dist else "",
-        "code": source_digest(point.module if ours else point.module.split(".")[0]),
+        "code": _own_digest(point.module) if ours else source_digest(point.module.split(".")[0]),
         "requires": _required(dist, point.extras, only_extras=ours),
     }
 
@@ -83,8 +85,17 @@ def _required(
     return {name: installed[name] for name in sorted(names & installed.keys())}
 
 
+def _own_digest(module: str) -> str:
+    """Over the builder and all of packhouse that it imports."""
+    root = Path(__file__).resolve().parent.parent
+    return code_digest(module_digests(root, [module], packages={"packhouse"}, ends={"packhouse"}))
+
+
 def source_digest(package: str) -> str:
-    """The digest over the names and digests of a top-level package's `.py` files."""
+    """The digest over the names and bytes of a top-level package's `.py` files.
+
+    Comments count: we do not know the package's code, it may read its own source, and TorchScript reads some comments.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise ArchitectureUnknown(f"package {package!r} can not be found", where="architecture")

@@ -1,12 +1,13 @@
-"""Bills of materials: what is in a release, and what is in its image, as CycloneDX 1.6.
+"""Bills of materials: what is in a release, as CycloneDX 1.6. What only an image has is in infra/registry/packages.py.
 
 Functions of what they are given: no clock, no serial number, sorted, so that the same release has the same bill.
+The release's bill is among its digested files, so that this module's code is among the inputs of a release's id.
 Source: https://cyclonedx.org/docs/1.6/json/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -67,26 +68,12 @@ def libraries(inputs: Inputs) -> list[Component]:
 def python_package(name: str, version: str) -> Component:
     """Source of the name's form: https://github.com/package-url/purl-spec, type pypi."""
     plain = name.lower().replace("_", "-")
-    return _package(f"pkg:pypi/{quote(plain)}@{quote(version)}", name, version)
-
-
-def debian_package(name: str, version: str, architecture: str, release: str) -> Component:
-    """release: such as `debian-12`; scanners look a package up by the first part of it, who made the distribution."""
-    vendor = release.partition("-")[0]
-    purl = f"pkg:deb/{quote(vendor)}/{quote(name)}@{quote(version)}?arch={architecture}&distro={release}"
-    return _package(purl, name, version)
-
-
-def image_component(repository: str, digest: str) -> Component:
-    name = repository.rpartition("/")[2]
-    purl = f"pkg:oci/{quote(name)}@{quote(digest)}?repository_url={quote(repository, safe='')}"
-    component: Mapping[str, Any] = {"type": "container", "bom-ref": purl, "name": repository, "version": digest}
-    return {**component, "purl": purl, "hashes": [hashed(digest)]}
+    return library(f"pkg:pypi/{quote(plain)}@{quote(version)}", name, version)
 
 
 def hashed(digest: str) -> dict[str, str]:
     return {"alg": "SHA-256", "content": digest.removeprefix("sha256:")}
 
 
-def _package(purl: str, name: str, version: str) -> Component:
+def library(purl: str, name: str, version: str) -> Component:
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}

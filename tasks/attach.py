@@ -9,6 +9,7 @@ from infra import images
 from infra.registry import referrers, whole
 from infra.registry.append import tag
 from infra.registry.modelpack import Pack, push
+from infra.registry.packages import image_component
 from infra.registry.reference import Reference, parse
 from infra.registry.referrers import Attachment
 from infra.workshop import workshop
@@ -26,7 +27,7 @@ from packhouse.manifest import (
     Record,
 )
 from packhouse.releases import Found, find
-from packhouse.sbom import MEDIA_TYPE, bill, file, image_component, libraries, model_component
+from packhouse.sbom import MEDIA_TYPE, bill, file, libraries, model_component
 from packhouse.spec import Spec
 from packhouse.verify import read_manifest
 from tasks.fetch import download

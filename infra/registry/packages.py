@@ -1,4 +1,4 @@
-"""What is installed in an image: Debian's and Python's packages, read out of its layers.
+"""What an image's bill of materials names: the image, and Debian's and Python's packages, read out of its layers.
 
 A layer is hashed as a whole on its way to a file before anything of it is parsed; nothing is unpacked.
 """
@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from email.parser import HeaderParser
 from typing import IO, cast
+from urllib.parse import quote
 
 import zstandard
 
@@ -20,7 +21,7 @@ from infra.registry.append import Base
 from infra.registry.client import Client
 from packhouse.digest import chunks
 from packhouse.errors import ImageInvalid
-from packhouse.sbom import Component, debian_package, python_package
+from packhouse.sbom import Component, hashed, library, python_package
 
 STATUS = re.compile(r"var/lib/dpkg/(?:status|status\.d/[^/]+)")
 """The second is where images without a package manager keep one file a package."""
@@ -58,6 +59,21 @@ def components(files: dict[str, bytes]) -> list[Component]:
             package = fields["Package"], fields["Version"], fields["Architecture"] or "all"
             found.append(debian_package(*package, release))
     return found
+
+
+def debian_package(name: str, version: str, architecture: str, release: str) -> Component:
+    """release: such as `debian-12`; scanners look a package up by the first part of it, who made the distribution."""
+    vendor = release.partition("-")[0]
+    purl = f"pkg:deb/{quote(vendor)}/{quote(name)}@{quote(version)}?arch={architecture}&distro={release}"
+    return library(purl, name, version)
+
+
+def image_component(repository: str, digest: str) -> Component:
+    """The image itself, by digest."""
+    name = repository.rpartition("/")[2]
+    purl = f"pkg:oci/{quote(name)}@{quote(digest)}?repository_url={quote(repository, safe='')}"
+    described = {"type": "container", "bom-ref": purl, "name": repository, "version": digest}
+    return {**described, "purl": purl, "hashes": [hashed(digest)]}
 
 
 def _paragraphs(status: bytes) -> list[str]:

@@ -47,7 +47,9 @@ def warmth():
 
     return {
         "torch_threads": torch.get_num_threads(),
-        "loaded": [name for name in ("torch", "onnx", "onnxruntime", "onnxscript") if name in sys.modules],
+        "loaded": [
+            name for name in ("torch", "onnx", "onnxruntime", "onnxscript", "packhouse.spec") if name in sys.modules
+        ],
     }
 
 

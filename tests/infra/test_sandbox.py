@@ -131,7 +131,7 @@ def test_hashing_is_the_same_in_every_child_because_torchscript_bytes_depend_on_
 
 def test_a_child_starts_from_a_warm_server(run):
     warmth = run("warmth").document
-    assert warmth == {"torch_threads": 1, "loaded": ["torch", "onnx", "onnxruntime", "onnxscript"]}
+    assert warmth == {"torch_threads": 1, "loaded": ["torch", "onnx", "onnxruntime", "onnxscript", "packhouse.spec"]}
 
 
 def test_the_server_has_one_thread_because_a_fork_copies_only_one(sandbox, run):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import subprocess
 import sys
 import types
@@ -13,8 +12,11 @@ import pytest
 import torch
 
 from packhouse import architectures
-from packhouse.digest import DIGEST, digest_file
+from packhouse.code_digest import code_digest, module_digests
+from packhouse.digest import DIGEST
 from packhouse.errors import ArchitectureUnknown
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_registered_architecture_is_built_in_eval_mode():
@@ -107,6 +109,15 @@ def test_what_is_not_the_builders_own_does_not_release_its_models_anew():
     """packhouse itself is among a release's inputs by its own code digest; a newer `rich` makes no byte."""
     found = architectures.fingerprint("program")
     assert not {"rich", "typer"} & found["requires"].keys()
-    module = importlib.util.find_spec("packhouse.programs")
-    assert module is not None
-    assert found["code"] == digest_file(Path(str(module.origin)))
+    modules = module_digests(ROOT, ["packhouse.programs"], packages={"packhouse"}, ends={"packhouse"})
+    assert {"packhouse.programs", "packhouse.torch_archive"} <= modules.keys()
+    assert found["code"] == code_digest(modules)
+
+
+def test_a_comment_in_an_installed_package_counts(tmp_path, monkeypatch):
+    """TorchScript reads some comments, and the package is not ours to know."""
+    (tmp_path / "some_models.py").write_text("def f(x):\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = architectures.source_digest("some_models")
+    (tmp_path / "some_models.py").write_text("def f(x):\n    # type: (int) -> int\n    return x\n")
+    assert architectures.source_digest("some_models") != before

@@ -17,13 +17,13 @@ from infra.registry import packages
 from infra.registry.append import pull_base
 from infra.registry.client import Client
 from infra.registry.layer import layer
-from infra.registry.packages import components, installed
+from infra.registry.packages import components, image_component, installed
 from infra.registry.reference import Reference
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes
 from packhouse.errors import ImageInvalid
 from packhouse.manifest import ArchitectureCode, Inputs
-from packhouse.sbom import bill, image_component, model_component, release_bill
+from packhouse.sbom import bill, model_component, release_bill
 from tests.registry.images import push_base
 
 STATUS = """Package: libc6
