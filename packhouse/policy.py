@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from packhouse.artifact import Frozen
 from packhouse.errors import SpecInvalid
 from packhouse.keys import PRODUCTION, ChannelName, Number
+from packhouse.store_layout import policy_key as policy_key
 from packhouse.versions import refuse_newer
 
 POLICY = "policy.toml"
@@ -67,10 +68,6 @@ class Policy(Frozen):
     schema_version: Annotated[Literal[1], Field(alias="schema")]
     promotion: Promotion | None = None
     retention: Retention | None = None
-
-
-def policy_key(model: str) -> str:
-    return f"{model}/{POLICY}"
 
 
 def parse_policy(data: bytes, *, where: str = POLICY) -> Policy:
