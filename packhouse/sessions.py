@@ -45,9 +45,9 @@ def open_session(
 
 
 def _chosen(manifest: Manifest, folder: Path, format: Format | str | None) -> Release:
+    if unknown := [made for made in manifest.formats if made.name == format and made.format is None]:
+        raise unknown[0].not_run(str(folder))
     there = {made.name: made for made in manifest.formats if (folder / made.file).is_file()}
-    if format in there and there[format].format is None:
-        raise there[format].not_run(str(folder))
     fits = {name: made for name, made in there.items() if made.processors is Processors.ANY or has_vnni()}
     if not format:
         fits = {name: made for name, made in fits.items() if made.selection is Selection.AUTO}

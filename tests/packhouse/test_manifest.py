@@ -22,7 +22,6 @@ from packhouse.manifest import (
     Manifest,
     RatioTolerance,
     Record,
-    Release,
     ReleasedImage,
     SqnrTolerance,
     dump,
@@ -30,6 +29,7 @@ from packhouse.manifest import (
     release_key,
 )
 from packhouse.spec import Format
+from tests.packhouse.small_release import of_format
 
 D = [digest_bytes(bytes([n])) for n in range(9)]
 
@@ -51,7 +51,7 @@ def document() -> dict:
         "release": inputs().release_id,
         "inputs": inputs(),
         "outputs": ("y",),
-        "formats": (Release(format=Format.ONNX, file="model.onnx", tolerance=RatioTolerance(max=8, rms=6)),),
+        "formats": (of_format(Format.ONNX),),
         "artifacts": (artifact("model.onnx"), artifact("package.toml", D[1])),
         "verdicts": (Verdict(check=PARITY, subject="onnx", outcome=Outcome.PASS, compared=(D[5], D[2])),),
     }
@@ -68,10 +68,10 @@ def refuses(digest: str) -> Verdict:
 ONNX = document()["formats"][0]
 WRONG = {
     "no format": ({"formats": ()}, "at least 1 item"),
-    "a format twice": ({"formats": (ONNX, ONNX.model_copy(update={"file": "package.toml"}))}, "twice"),
+    "a format twice": ({"formats": (ONNX, ONNX.model_copy(update={"files": ("package.toml",)}))}, "twice"),
     "a format that is not there": ({"artifacts": (artifact("package.toml"),)}, "model.onnx is not among the artifacts"),
     "data that is not there": (
-        {"formats": (ONNX.model_copy(update={"data": "model.onnx.data"}),)},
+        {"formats": (ONNX.model_copy(update={"files": ("model.onnx", "model.onnx.data")}),)},
         "model.onnx.data is not among the artifacts",
     ),
     "no verdict": ({"verdicts": ()}, "no verdict of parity passes"),
@@ -90,7 +90,7 @@ WRONG = {
     "another id": ({"release": "0" * 32}, "not that of its inputs"),
     "other inputs": ({"inputs": inputs(device="arm64")}, "not that of its inputs"),
     "a path": ({"artifacts": ({"name": "../x", "digest": D[5], "size": 3, "media_type": ""},)}, "pattern"),
-    "another schema": ({"schema": 2}, "Input should be 1"),
+    "another schema": ({"schema": 3}, "Input should be 1 or 2"),
 }
 
 
@@ -134,7 +134,7 @@ def test_a_manifest_is_read_back_as_it_was_written(tolerance, libraries, outputs
             "inputs": of,
             "release": of.release_id,
             "outputs": tuple(outputs),
-            "formats": (Release(format=Format.ONNX, file="model.onnx", tolerance=tolerance),),
+            "formats": (of_format(Format.ONNX, tolerance),),
             "artifacts": (artifact("model.onnx").model_copy(update={"size": size}), artifact("package.toml")),
         }
     )
@@ -155,7 +155,7 @@ SPOILED = {
     "no newline": RECORD[:-1],
     "two newlines": RECORD + b"\n",
     "blanks": json.dumps(json.loads(RECORD)).encode() + b"\n",
-    "other order": b'{"schema":1,' + RECORD[1:].replace(b',"schema":1', b""),
+    "other order": b'{"schema":2,' + RECORD[1:].replace(b',"schema":2', b""),
     "a key twice": RECORD.replace(b'"model":"m"', b'"model":"x","model":"m"'),
     "unknown key": canonical_json(json.loads(RECORD) | {"extra": 1}),
     "missing key": canonical_json({k: v for k, v in json.loads(RECORD).items() if k != "manifest"}),
