@@ -93,7 +93,7 @@ def test_a_run_moves_no_channel_that_margins_guard_and_says_so(line):
     policy = b"schema = 1\n[promotion]\naccuracy_drop = 0.0\n"
     store = workshop().store
     store.put(policy_key("linear"), policy, digest=digest_bytes(policy))
-    with pytest.raises(Refused, match="^linear@production: is guarded by margins"):
+    with pytest.raises(Refused, match=r"^linear@production: is guarded by margins"):
         promote.fn(record, PRODUCTION)
     assert store.stat("linear/channels/production.json") is None
     assert promote.fn(record, "latest").serial == 1
