@@ -80,10 +80,11 @@ def _started(api: PrefectApi) -> None:
 def _without_work(source: str, channel: str) -> End | None:
     """The end of a source that is unchanged, or that can not even be planned; None where there is work."""
     from flows.ends import end_of
-    from flows.promoted import promoted
     from infra.settings import settings
     from packhouse.errors import PackhouseError
+    from tasks.commit_and_promote import promote_again
     from tasks.plan import plan
+    from tasks.register import register
     from tasks.sign_channel import settled
 
     try:
@@ -92,7 +93,9 @@ def _without_work(source: str, channel: str) -> End | None:
             return None
         if settings().signs and not settled(planned.model, channel, planned.release):
             return None
-        released = promoted(planned.record, planned.spec, channel, source, again=True, plain=True)
+        released = promote_again.fn(planned.record, planned.spec, channel, source)
+        if settings().mlflow_uri:
+            register.fn(released, source)
         return end_of(source, released)
     except PackhouseError as error:
         return end_of(source, error)

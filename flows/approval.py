@@ -12,10 +12,10 @@ from prefect.runtime import deployment
 from pydantic import Field
 
 from flows.ends import End, Status, end_of
-from flows.promoted import followed
 from infra.settings import settings
 from packhouse.errors import NotApproved, PackhouseError
-from tasks.commit import approve
+from tasks.commit_and_promote import promote_approved
+from tasks.register import register
 
 
 class Approval(RunInput):
@@ -62,8 +62,9 @@ def _decided(end: End, answer: Approval | str) -> End:
         if not answer.approve:
             words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
-        released = approve(end.model, end.release, end.channel, end.source, by=answer.by)
-        followed(released, end.source)
+        released = promote_approved(end.model, end.release, end.channel, end.source, answer.by)
+        if settings().mlflow_uri:
+            register(released, end.source)
         moved = end_of(end.source, released)
     except PackhouseError as error:
         moved = end_of(end.source, error)

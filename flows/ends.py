@@ -10,11 +10,12 @@ from typing import Any
 
 from prefect import State
 from prefect.client.orchestration import get_client
+from prefect.exceptions import CancelledRun
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from packhouse.artifact import Frozen
-from packhouse.errors import PackhouseError, Refused, Unavailable
+from packhouse.errors import PackhouseError, Refused, Stopping, Unavailable
 from tasks.states import Released
 
 NAME_CHARACTERS = 160
@@ -28,10 +29,17 @@ class Status(StrEnum):
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
     def good(self) -> bool:
         return self in (Status.RELEASED, Status.UNCHANGED)
+
+
+RED = (Status.REFUSED, Status.UNAVAILABLE, Status.FAILED)
+"""Of a model's run: a person must do something now."""
+
+RETRY_HELPS = (Status.UNAVAILABLE, Status.FAILED)
 
 
 class End(Frozen):
@@ -79,6 +87,17 @@ class Ends(Frozen):
     ends: tuple[End, ...]
 
 
+class NotDone(Exception):
+    """What a run raises that did not do all it should. Prefect wants an exception in a state that is no success.
+
+    ends: of all its models, also of those that are released.
+    """
+
+    def __init__(self, message: str, ends: Sequence[End]) -> None:
+        super().__init__(message)
+        self.ends = tuple(ends)
+
+
 def end_of(source: str, result: Released | BaseException) -> End:
     """What is neither a release nor an error that packhouse can name is a fault of ours, and no reason to stop."""
     if isinstance(result, Released):
@@ -88,20 +107,22 @@ def end_of(source: str, result: Released | BaseException) -> End:
         return End(source=source, status=status, reason=reason, **fields)
     if isinstance(result, Refused):
         return End(source=source, status=Status.REFUSED, reason=str(result))
+    if isinstance(result, Stopping | CancelledRun):
+        return End(source=source, status=Status.CANCELLED, reason=str(result))
     if isinstance(result, Unavailable):
         return End(source=source, status=Status.UNAVAILABLE, reason=str(result))
     return End(source=source, status=Status.FAILED, reason=f"{type(result).__name__}: {' '.join(str(result).split())}")
 
 
 def exit_status(ends: Sequence[End]) -> int:
-    """70 where packhouse itself failed at any, else 1 where any was refused, else 2 where any was unavailable or waits
-    for a person, else 3 where all were unchanged, else 0."""
+    """70 where packhouse itself failed at any, else 1 where any was refused, else 2 where any was unavailable, was
+    cancelled or waits for a person, else 3 where all were unchanged, else 0."""
     found = {end.status for end in ends}
     if Status.FAILED in found:
         return 70
     if Status.REFUSED in found:
         return 1
-    if found & {Status.UNAVAILABLE, Status.WAITING}:
+    if found & {Status.UNAVAILABLE, Status.WAITING, Status.CANCELLED}:
         return 2
     return 3 if found == {Status.UNCHANGED} else 0
 
@@ -114,33 +135,61 @@ def model_state(source: str, work: Callable[[], Released]) -> State[Any]:
     except PackhouseError as error:
         end = end_of(source, error)
     _rename(end.title())
-    kind = Completed if end.status.good or end.status is Status.WAITING else Failed
-    return kind(name=end.status.value.capitalize(), message=end.line(), data=end.model_dump(mode="json"))
+    return _state(end.status.value, end.line(), [end], red=end.status in RED)
 
 
-def run_state(ends: Sequence[End], others: Mapping[Status, int] = MappingProxyType({})) -> State[Any]:
-    """The state of a run over several models. Partial: some are released or unchanged, and some are not."""
+def run_state(
+    ends: Sequence[End], others: Mapping[Status, int] = MappingProxyType({}), late: Sequence[str] = ()
+) -> State[Any]:
+    """The state of a run over several models.
+
+    Args:
+        ends: Of its models.
+        others: How many more models ended in which way.
+        late: Lines, a channel each: why its signature is late.
+
+    Returns:
+        A success, unless somebody must do something now: trying again can help, nothing was released, unchanged or
+        waiting, or a signature is late. Source: docs/contracts.md, "States of a run".
+    """
     found = Counter(end.status for end in ends) + Counter(others)
-    good = sum(count for status, count in found.items() if status.good)
-    bad = [end for end in ends if not end.status.good]
-    data = [end.model_dump(mode="json") for end in ends]
-    if not bad:
-        name = "Released" if found[Status.RELEASED] else "Unchanged"
-        return Completed(name=name, message=_counted(found), data=data)
-    name = "Partial" if good else max(found, key=list(Status).index).value.capitalize()
-    named = "; ".join(end.line() for end in bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
-    return Failed(name=name, message=f"{_counted(found)}: {named}", data=data)
+    done = sum(count for status, count in found.items() if status.good or status is Status.WAITING)
+    retry_helps = any(found[status] for status in RETRY_HELPS)
+    red = bool(late) or retry_helps or (bool(found) and not done)
+    name = _name_of(found, done=bool(done))
+    if late and not retry_helps and done:
+        name = LATE
+    return _state(name, _message(found, ends, late), ends, red=red)
 
 
-def night_state(ends: Sequence[End], *, unchanged: int, late: Sequence[str] = ()) -> State[Any]:
-    """The state of a night: of its runs, and of the models that needed none. late: lines, a channel each, of why
-    somebody should look after its signature."""
-    state = run_state(ends, {Status.UNCHANGED: unchanged})
-    if not late:
-        return state
-    named = "; ".join(late[:5])
-    name = "Late" if state.is_completed() else state.name
-    return Failed(name=name, message=f"{state.message}; {len(late)} channels: {named}", data=state.data)
+PARTIAL, LATE = "partial", "late"
+
+
+def _name_of(found: Counter[Status], *, done: bool) -> str:
+    """Of a run over several models."""
+    if found[Status.CANCELLED]:
+        return Status.CANCELLED
+    if bad := [status for status in RED if found[status]]:
+        return PARTIAL if done else bad[-1]
+    first = (Status.WAITING, Status.RELEASED, Status.UNCHANGED)
+    return next((status for status in first if found[status]), Status.UNCHANGED)
+
+
+def _message(found: Counter[Status], ends: Sequence[End], late: Sequence[str]) -> str:
+    bad = [end.line() for end in ends if not end.status.good]
+    named = [*bad[:5], *([f"and {len(bad) - 5} more"] if len(bad) > 5 else [])]
+    channels = [f"{len(late)} channels: {'; '.join(late[:5])}"] if late else []
+    return "; ".join([f"{_counted(found)}: {'; '.join(named)}" if named else _counted(found), *channels])
+
+
+def _state(name: str, message: str, ends: Sequence[End], *, red: bool) -> State[Any]:
+    """Prefect takes an exception for the data of a failed or cancelled run, and plain JSON for that of another."""
+    title = name.capitalize()
+    if name == Status.CANCELLED:
+        return Cancelled(name=title, message=message, data=NotDone(message, ends))
+    if red:
+        return Failed(name=title, message=message, data=NotDone(message, ends))
+    return Completed(name=title, message=message, data=[end.model_dump(mode="json") for end in ends])
 
 
 def audit_state(
@@ -171,6 +220,8 @@ def audit_state(
 def ends_in(state: State[Any]) -> list[End]:
     """What `run_state` put into a state. Raises what the run itself raised where it came to no such end."""
     data = state.result(raise_on_failure=False)
+    if isinstance(data, NotDone):
+        return list(data.ends)
     if isinstance(data, BaseException):
         raise data
     return [End.model_validate(end) for end in data]
@@ -179,10 +230,10 @@ def ends_in(state: State[Any]) -> list[End]:
 def end_in(source: str, state: State[Any]) -> End:
     """What `model_state` put into a state, or how a run ended that crashed or was cancelled, and so has no end."""
     try:
-        data = state.result(raise_on_failure=False)
+        (end,) = ends_in(state)
     except Exception as error:  # whatever it is, the other models go on
         return end_of(source, error)
-    return end_of(source, data) if isinstance(data, BaseException) else End.model_validate(data)
+    return end
 
 
 def _counted(found: Counter[Status]) -> str:

@@ -12,7 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.cancel import cancellable
-from flows.ends import End, Ends, end_of, night_state
+from flows.ends import End, Ends, Status, end_of, run_state
 from flows.talk import talk_to_prefect
 from infra.settings import settings
 from packhouse.errors import from_document
@@ -90,4 +90,4 @@ def nightly(
         show_channels(standing)
         show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
         sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
-    return night_state(ends, unchanged=planned.unchanged, late=to_look_after(standing))
+    return run_state(ends, {Status.UNCHANGED: planned.unchanged}, late=to_look_after(standing))

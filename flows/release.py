@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from flows.approval import approved, unasked
@@ -16,26 +18,25 @@ from flows.batches import MODELS, batches, member
 from flows.cancel import cancellable
 from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
 from flows.progress import Progress
-from flows.promoted import promoted
 from flows.talk import ENDS, talk_to_prefect
+from infra.settings import settings
 from infra.workshop import workshop
 from packhouse.manifest import ChannelName
+from packhouse.spec import Format
 from tasks.artifacts import show
 from tasks.canary import canary, unserved
-from tasks.commit import commit
-from tasks.export import export
+from tasks.commit_and_promote import commit_and_promote, promote_again
 from tasks.fetch import fetch
 from tasks.gate import gate
 from tasks.image import image
-from tasks.judge import judge
-from tasks.measure import measure, pays
-from tasks.pack import insist, pack
+from tasks.make import make_format
+from tasks.measure import measure_latency
+from tasks.package import package
 from tasks.parity_cuda import parity_cuda
 from tasks.plan import plan
-from tasks.publish import publish, upload
-from tasks.quantise import quantise
+from tasks.publish import publish
 from tasks.refer import refer
-from tasks.report import report
+from tasks.register import register
 from tasks.runs import leave
 from tasks.states import Judged, LeftOut, Released
 
@@ -63,37 +64,35 @@ def line(source: str, channel: ChannelName) -> Released:
     started = time.monotonic()
     planned = plan(source)
     if planned.record:
-        return promoted(planned.record, planned.spec, channel, source, again=True)
-    fetched = fetch(planned)
-    gated = gate(fetched)
+        return registered(promote_again(planned.record, planned.spec, channel, source), source)
+    gated = gate(fetch(planned))
 
-    asked = refer.submit(gated)
-    wanted = planned.spec.formats.wanted
-    made = {format: export.submit(gated, format) for format in wanted if not format.int8}
-    for format in (format for format in wanted if format.int8):
-        made[format] = quantise.submit(gated, format, made[format.base], return_state=False)
-
-    referenced = asked.result()
-    verdicts = [judge.submit(gated, referenced, candidate, return_state=False) for candidate in made.values()]
-    uploads = [upload.submit(gated, verdict, return_state=False) for verdict in verdicts]
-    for candidate in made.values():
-        candidate.result()  # where making failed, its own error comes out and not that of what waited for it
-    outcomes = [verdict.result() for verdict in verdicts]
+    reference = refer.submit(gated)
+    made: dict[Format, PrefectFuture[Judged | LeftOut]] = {}
+    for format in planned.spec.formats.wanted:  # a base stands before its INT8
+        base = made[format.base] if format.int8 else None
+        made[format] = make_format.submit(gated, format, base, quote(reference), return_state=False)
+    referenced = reference.result()
+    outcomes = [each.result() for each in made.values()]
     judged = [outcome for outcome in outcomes if isinstance(outcome, Judged)]
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
-    insist(planned, left_out)
-    measured = measure(gated, judged)
-    judged, too_slow = pays(gated, judged, measured)
+    measured, judged, too_slow = measure_latency(gated, judged)
     cuda = parity_cuda(gated, referenced, judged)
 
-    packed = pack(gated, referenced, judged, [*left_out, *too_slow], cuda=cuda.verdicts)
-    summary = report(gated, referenced, measured, packed, time.monotonic() - started, cuda=cuda)
-    published = publish(packed, summary, [done.result() for done in uploads])
+    packed, report = package(gated, referenced, measured, judged, [*left_out, *too_slow], cuda=cuda, started=started)
+    published = publish(packed, report)
     proven = canary(image(published)) if planned.spec.image else unserved(published)
-    record = commit(proven)
-    released = promoted(record, planned.spec, channel, source)
-    show(summary, packed, proven)
+    released = commit_and_promote(proven, channel, source)
+    show(report, packed, proven)
+    released = registered(released, source)
     return released.model_copy(update={"size": sum(artifact.size for artifact in packed.manifest.artifacts)})
+
+
+def registered(released: Released, source: str) -> Released:
+    """The same, once MLflow knows the release, if this worker knows MLflow."""
+    if settings().mlflow_uri:
+        register(released, source)
+    return released
 
 
 @flow(

@@ -6,11 +6,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.report import Report, markdown
-from tasks.stage import stage
 from tasks.states import Packed, Proven
 
 
-@stage("show")
 def show(report: Report, packed: Packed, proven: Proven) -> None:
     """The report as a page, every verdict as a table, every latency as a table, and how the image came to be."""
     model, name = report.model, f"{report.model}/{report.release}"

@@ -31,24 +31,19 @@ from packhouse.spec import Spec
 from packhouse.verify import read_manifest
 from tasks.fetch import download
 from tasks.image import SERVED
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 
 OF_RECORD, DOCUMENT = "dev.packhouse.record", "dev.packhouse.document"
 """Digests: of the record that the document is about, and of the document, so that a new key's hangs there too."""
 PREDICATE = "dev.sigstore.bundle.predicateType"
 
 
-@stage("attach")
-def attach(record: Record) -> None:
-    """What hangs there already for this record stays; so a run that was killed is completed, and an unchanged release
-    costs a look.
-
-    Raises SourceNotAllowed: the image is not where images of the model may be. RegistryUnavailable, RegistryRefusal."""
-    attached(record)
-
-
 def attached(record: Record) -> tuple[str, ...]:
-    """What was attached, in words. All in one go, since two writers of a list could lose each other's entries."""
+    """What was attached, in words. All in one go, since two writers of a list could lose each other's entries.
+
+    What hangs there already for this record stays; so a run that was killed is completed, and an unchanged release
+    costs a look.
+    Raises SourceNotAllowed: the image is not where images of the model may be. RegistryUnavailable, RegistryRefusal."""
     if record.image is None:
         return ()
     settings, image = workshop().settings, parse(record.image.reference)
@@ -71,10 +66,9 @@ def attached(record: Record) -> tuple[str, ...]:
         return (words,)
 
 
-@stage("modelpack")
 def modelpack(record: Record, spec: Spec) -> None:
     """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, and
-    all that it names, it was pushed before. Raises as `attach`."""
+    all that it names, it was pushed before. Raises as `attached`."""
     assert record.image is not None
     settings, image = workshop().settings, parse(record.image.reference)
     images.allowed(image.name, record.model, settings)

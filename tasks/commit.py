@@ -18,11 +18,10 @@ from packhouse.spec import SPEC_FILE
 from packhouse.store import Retrying, open_store
 from tasks.sign import is_signed
 from tasks.sign_channel import judged
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 from tasks.states import Proven, Released
 
 
-@stage("commit")
 def commit(proven: Proven) -> Record:
     """Writes the record if absent; gives the one that stands there. Two runs of the same inputs write the same record,
     but for an image that an engine built, and for the place and the worker that it was made from.
@@ -57,7 +56,6 @@ def _agreed(record: Record) -> tuple[Record, bool]:
     return record.model_copy(update={"image": None, "verdicts": (), "provenance": None}), record.image is None
 
 
-@stage("promote")
 def promote(
     record: Record, channel: str, *, source: str = "", again: bool = False, approve: bool = False, by: str = ""
 ) -> Released:
@@ -98,7 +96,6 @@ def promote(
     return Released(**_names(record, channel), serial=serial, moved=digest_bytes(dump(answer)))
 
 
-@stage("approve")
 def approve(model: str, release: str, channel: str, source: str, by: str = "") -> Released:
     """Moves the channel to a committed release that a person has approved, unless one of a newer source was meanwhile.
     Raises what `promote` raises, and NotFound: there is no such release."""
@@ -106,7 +103,7 @@ def approve(model: str, release: str, channel: str, source: str, by: str = "") -
     if workshop().settings.signs and not is_signed(found):
         raise Refused("is not signed by anybody who is known here", where=found.name)
     record = found.record
-    return promote.fn(record, channel, source=source, by=by)
+    return promote(record, channel, source=source, by=by)
 
 
 def _staged_at(source: str) -> float:

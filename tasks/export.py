@@ -11,7 +11,7 @@ from packhouse.artifact import BYTES, Artifact, Outcome, Verdict
 from packhouse.errors import Refused, from_document, without_paths
 from packhouse.onnxruntimes import INLINE_BYTES
 from packhouse.spec import Format
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 from tasks.states import Candidate, Gated, LeftOut
 
 JOBS = {
@@ -31,7 +31,6 @@ MEDIA_TYPES = {
 }
 
 
-@stage("export", of="{format}")
 def export(gated: Gated, format: Format) -> Candidate | LeftOut:
     """A crash, a hang, a memory blow-up or an exporter's no is a verdict with its reason, and the line goes on."""
     limit = {"most": INLINE_BYTES} if format is Format.ONNX else {}

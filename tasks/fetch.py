@@ -12,12 +12,12 @@ from tasks.stage import one_line, stage
 from tasks.states import Fetched, Planned
 
 
-@stage("fetch")
+@stage("fetch source")
 def fetch(planned: Planned) -> Fetched:
     """Raises DigestMismatch: other bytes than the spec names, or another spec than was planned. NotFound, and the
     store's errors."""
     source = Retrying(open_store(planned.source))
-    with one_line(planned.model, "fetch") as line:
+    with one_line(planned.model, "fetch source") as line:
         text, _ = source.get(SPEC_FILE, limit=MAX_SPEC_BYTES)
         if digest_bytes(text) != planned.inputs.spec:
             raise DigestMismatch("changed since it was planned", where=SPEC_FILE, next="run it again")

@@ -8,13 +8,12 @@ from infra.workshop import workshop
 from packhouse.digest import short
 from packhouse.errors import Contention
 from packhouse.releases import find, read_channel
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 from tasks.states import Released
 
 ATTEMPTS = 8
 
 
-@stage("follow")
 def follow(released: Released) -> None:
     """The release's image gets its id as a tag, so that no registry collects what a record names. Where the channel may
     move, the tag of its name points at the image of the release that the channel points at, whoever moves it at the

@@ -14,10 +14,10 @@ PROGRAM_FILE = "program.pt2"
 """What the gate makes of a source that is a program, written anew; not a part of the release."""
 
 
-@stage("gate")
+@stage("validate weights")
 def gate(fetched: Fetched) -> Gated:
     """Raises UnsafeWeights, WeightsInvalid, ArchitectureUnknown; LimitExceeded, StageCrashed from the sandbox."""
-    with one_line(fetched.planned.model, "gate") as line:
+    with one_line(fetched.planned.model, "validate weights") as line:
         answer, written = workshop().run(
             "tasks.jobs.gate:run",
             {"spec": fetched.spec_file, "weights": fetched.weights, "out": WEIGHTS, "program": PROGRAM_FILE},

@@ -17,7 +17,7 @@ from tasks.states import Imaged, Published
 SERVED = (Format.ONNX, Format.ONNX_INT8)
 
 
-@stage("image")
+@stage("build image")
 def image(published: Published) -> Imaged:
     """Raises ImageInvalid: the worker has no image to build on, or ONNX was left out. SourceNotAllowed: images may not
     go there. RegistryUnavailable, RegistryRefusal, EngineUnavailable."""
@@ -28,7 +28,7 @@ def image(published: Published) -> Imaged:
     target = images.allowed(planned.spec.image.repository, planned.model, settings)
     if not settings.engine:
         images.check_server(base, settings)
-    with one_line(planned.model, "image") as line:
+    with one_line(planned.model, "build image") as line:
         description = planned.spec.model.description
         made = model_image(published.packed.manifest, published.manifest, description, base=base, target=target)
         pushed = images.builder(settings).push(made)

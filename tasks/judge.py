@@ -10,17 +10,16 @@ from packhouse.errors import Refused
 from packhouse.manifest import PARITY
 from packhouse.preflight import FROZEN_BY_A_TRACE, explained
 from tasks.export import digested, left_out
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced
 
 
-@stage("judge", of="{candidate.format}")
 def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:
     """The format runs in a child, on the CPU, on every probe and evaluation sample. Its own failure is a refusal with
     its reason."""
     if isinstance(candidate, LeftOut):
         return candidate
-    with one_line(gated.planned.model, f"judge {candidate.format}") as line:
+    with one_line(gated.planned.model, f"compare {candidate.format}") as line:
         reason, measures = _ask(gated, referenced, candidate)
         if _is_traced(candidate):
             reason = explained(reason, referenced.findings, FROZEN_BY_A_TRACE)

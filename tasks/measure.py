@@ -13,6 +13,7 @@ from packhouse.manifest import Decisions
 from packhouse.spec import Format
 from tasks.decide import decide
 from tasks.export import left_out
+from tasks.pack import insist
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Judged, LeftOut, Measured
 
@@ -20,7 +21,19 @@ GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRI
 """Side by side in one child: a base and its INT8, so that both see the same minute of this machine."""
 
 
-@stage("measure")
+@stage("measure latency")
+def measure_latency(gated: Gated, judged: list[Judged]) -> tuple[Measured, list[Judged], list[LeftOut]]:
+    """What was timed, the formats that stay, and the INT8 formats that are not worth shipping.
+
+    Raises:
+        ParityRefused: The spec requires one that is left out.
+    """
+    measured = measure(gated, judged)
+    kept, dropped = pays(gated, judged, measured)
+    insist(gated.planned, dropped)
+    return measured, kept, dropped
+
+
 def measure(gated: Gated, judged: list[Judged]) -> Measured:
     """Each format at several batch sizes and thread counts, as far as the time for it goes."""
     files = {entry.candidate.format: entry.candidate.whole for entry in judged}
@@ -28,7 +41,7 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
     timings: list[Timing] = []
     untimed: list[str] = []
     processor = ""
-    with one_line(gated.planned.model, "measure") as line:
+    with one_line(gated.planned.model, "measure latency") as line:
         for group in GROUPS:
             models = {format.value: files[format] for format in group if format in files}
             if not models:
@@ -42,7 +55,6 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
     return Measured(timings=in_order(timings), untimed=tuple(untimed), processor=processor)
 
 
-@stage("pays")
 def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
     """INT8 stays where it is smaller than its base and, at every batch size that was timed on one thread, not slower,
     with the spec's margin."""

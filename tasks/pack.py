@@ -13,11 +13,10 @@ from packhouse.replay import kept_tolerance
 from packhouse.sbom import MEDIA_TYPE, SBOM, release_bill
 from packhouse.spec import Format, Input, Want
 from packhouse.tensors import read_header
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 from tasks.states import Candidate, Gated, Judged, LeftOut, Packed, Planned, Referenced
 
 
-@stage("insist")
 def insist(planned: Planned, left_out: list[LeftOut]) -> None:
     """Raises ParityRefused: a format that the spec requires is left out; its verdict is the reason."""
     for entry in left_out:
@@ -25,7 +24,6 @@ def insist(planned: Planned, left_out: list[LeftOut]) -> None:
             raise ParityRefused(entry.verdict.reason, where=f"{planned.model}: {entry.format}")
 
 
-@stage("pack")
 def pack(
     gated: Gated,
     referenced: Referenced,
@@ -36,12 +34,12 @@ def pack(
 ) -> Packed:
     """cuda: what the GPU said. Raises ParityRefused: a format that the spec requires is left out, or none is left."""
     planned = gated.planned
-    insist.fn(planned, left_out)
+    insist(planned, left_out)
     if not judged:
         raise ParityRefused(
             f"no format is left: {left_out[0].format}: {left_out[0].verdict.reason}", where=planned.model
         )
-    with one_line(planned.model, "pack") as line:
+    with one_line(planned.model, "package") as line:
         _, (golden,) = workshop().run(
             "tasks.jobs.golden:run",
             {"cases": referenced.cases, "out": GOLDEN},

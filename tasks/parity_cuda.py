@@ -34,7 +34,7 @@ CHECKED = (Format.TORCHSCRIPT, Format.ONNX)
 EARLIER = "CUDA: decided in an earlier run of the same inputs"
 
 
-@stage("parity on cuda")
+@stage("check on CUDA")
 def parity_cuda(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -> Cuda:
     """What an earlier run of the same inputs decided counts: whether a GPU was there today must not change a manifest.
 
@@ -43,7 +43,7 @@ def parity_cuda(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) 
     planned = gated.planned
     if planned.spec.gates.cuda is Want.OFF:
         return Cuda()
-    with one_line(planned.model, "parity on cuda") as line:
+    with one_line(planned.model, "check on CUDA") as line:
         candidate = _candidate(gated, referenced, judged)
         before = decided(planned).cuda
         if before is not None and candidate.answered_by(before):

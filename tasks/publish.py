@@ -26,27 +26,26 @@ from packhouse.report import Report, markdown
 from packhouse.store.base import holds_bytes
 from tasks.sign import is_signed
 from tasks.stage import one_line, stage
-from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Published
+from tasks.states import Gated, Judged, Packed, Planned, Published
 
 UPLOADS = 4
 
 
-@stage("upload")
-def upload(gated: Gated, judged: Judged | LeftOut) -> tuple[Artifact, ...]:
+def upload(gated: Gated, judged: Judged) -> None:
     """An fp32 format goes up as soon as it is judged, while others are still being made; nobody can see it there.
 
-    INT8 waits until it is known to pay."""
-    if isinstance(judged, LeftOut) or judged.candidate.format.int8:
-        return ()
-    files = judged.candidate.files
-    with one_line(gated.planned.model, f"upload {files[0].name}"):
-        for artifact in files:
+    INT8 waits until it is known to be worth shipping."""
+    for artifact in _early(judged):
+        with one_line(gated.planned.model, f"upload {artifact.name}"):
             _put(gated.planned, artifact)
-    return files
+
+
+def _early(judged: Judged) -> tuple[Artifact, ...]:
+    return () if judged.candidate.format.int8 else judged.candidate.files
 
 
 @stage("publish")
-def publish(packed: Packed, report: Report, uploaded: list[tuple[Artifact, ...]]) -> Published:
+def publish(packed: Packed, report: Report) -> Published:
     """The artifacts that are not up yet, then the report, then the manifest.
 
     A manifest that a run of the same inputs left behind when it was killed counts where it says nothing that this run
@@ -56,7 +55,7 @@ def publish(packed: Packed, report: Report, uploaded: list[tuple[Artifact, ...]]
     planned, store = packed.planned, workshop().store
     key = release_key(planned.model, planned.release, MANIFEST)
     with one_line(planned.model, "publish") as line, ThreadPoolExecutor(UPLOADS) as pool:
-        up = {artifact for files in uploaded for artifact in files}
+        up = {artifact for entry in packed.judged for artifact in _early(entry)}
         left = [artifact for artifact in packed.manifest.artifacts if artifact not in up]
         list(pool.map(lambda artifact: _put(planned, artifact), left))
         if store.stat(key) is None:

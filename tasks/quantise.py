@@ -5,15 +5,13 @@ from __future__ import annotations
 from packhouse.artifact import Outcome
 from packhouse.spec import Format
 from tasks.export import left_out, make
-from tasks.stage import stage
-from tasks.states import Candidate, Gated, LeftOut
+from tasks.states import Candidate, Gated, Judged, LeftOut
 
 
-@stage("quantise", of="{format}")
-def quantise(gated: Gated, format: Format, base: Candidate | LeftOut) -> Candidate | LeftOut:
+def quantise(gated: Gated, format: Format, base: Judged | LeftOut) -> Candidate | LeftOut:
     """base: the fp32 format that it is made from (ONNX) and measured against."""
     if isinstance(base, LeftOut):
         return left_out(format, "made", Outcome.NOT_RUN, f"there is no {base.format} to quantise")
     if format is Format.ONNX_INT8:
-        return make(gated, format, {"spec": gated.spec_file, "samples": gated.samples, "model": base.whole})
+        return make(gated, format, {"spec": gated.spec_file, "samples": gated.samples, "model": base.candidate.whole})
     return make(gated, format, gated.trained)

@@ -11,10 +11,10 @@ from tasks.stage import one_line, stage
 from tasks.states import Gated, Referenced
 
 
-@stage("refer")
+@stage("reference outputs")
 def refer(gated: Gated) -> Referenced:
     """Raises SamplesInvalid, SpecInvalid, ParityRefused: see tasks.jobs.reference."""
-    with one_line(gated.planned.model, "refer") as line:
+    with one_line(gated.planned.model, "reference outputs") as line:
         answer, (cases, evaluation) = workshop().run(
             "tasks.jobs.reference:run",
             {

@@ -46,7 +46,7 @@ def check_asked(spec: Spec) -> None:
         raise SpecInvalid(f"{asks} asks for MLflow, and this worker knows none", where=spec.model.name, next=next)
 
 
-@stage("register")
+@stage("register in MLflow")
 def register(released: Released, source: str = "") -> tuple[str, ...]:
     """What was done, in words; nothing where all stands already, which costs a few small reads and two requests.
     source: where it was made from, to find the training run.
@@ -68,7 +68,7 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
     if not name:
         return ()
     models, done = Models(settings().mlflow_uri), list[str]()
-    with one_line(model, "register") as line:
+    with one_line(model, "register in MLflow") as line:
         for _ in range(ATTEMPTS if moves else 0):
             pointed = read_channel(store, model, channel)
             version = _version(models, name, model, pointed.release, source, done)

@@ -11,11 +11,9 @@ from packhouse.onnxruntimes import Onnx
 from packhouse.report import Report, Row
 from packhouse.spec import Format
 from tasks.cuda_batch import Cuda
-from tasks.stage import stage
 from tasks.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
 
 
-@stage("report")
 def report(
     gated: Gated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float, *, cuda: Cuda
 ) -> Report:

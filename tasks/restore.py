@@ -14,20 +14,14 @@ from packhouse.spec import parse as parse_spec
 from packhouse.verify import manifest_bytes, parsed_manifest
 from tasks.fetch import download
 from tasks.image import model_image, served
-from tasks.stage import one_line, stage
-
-
-@stage("restore")
-def restore(record: Record) -> None:
-    """An image that is whole costs one small read and a HEAD for each blob.
-
-    Raises ImageLost: it can not be made again, and why. SourceNotAllowed: the image is not where images of the model
-    may be. RegistryUnavailable, RegistryRefusal, and the store's errors."""
-    restored(record)
+from tasks.stage import one_line
 
 
 def restored(record: Record) -> tuple[str, ...]:
-    """What was pushed again, in words. Raises as `restore`."""
+    """What was pushed again, in words. An image that is whole costs one small read and a HEAD for each blob.
+
+    Raises ImageLost: it can not be made again, and why. SourceNotAllowed: the image is not where images of the model
+    may be. RegistryUnavailable, RegistryRefusal, and the store's errors."""
     if record.image is None:
         return ()
     settings, image = workshop().settings, parse(record.image.reference)

@@ -27,10 +27,9 @@ from packhouse.releases import Found, find
 from packhouse.signatures import files, signed_files, unchecked_files
 from packhouse.verify import manifest_bytes, parsed_manifest
 from tasks.sign_pool import sent
-from tasks.stage import one_line, stage
+from tasks.stage import one_line
 
 
-@stage("sign")
 def sign(record: Record) -> None:
     """Leaves a signature that covers this very record alone, which the run has just made, or found signed.
 

@@ -45,7 +45,6 @@ def to_look_after(found: Sequence[Standing]) -> list[str]:
     return [f"{each.channel}: {each.reason}" for each in found if each.reason]
 
 
-@stage("sign channel")
 def sign_channel(released: Released) -> None:
     """Leaves a signature on a channel that this run has moved; no other is its to sign.
 

@@ -47,7 +47,12 @@ def _page(planned: Night, ends: Sequence[dict[str, Any]], rows: Sequence[dict[st
         f"- {planned.older:,} older sources of the same models, not looked at",
         f"- {size(sum(end['size'] for end in ends))} published",
     ]
-    for title, status in (("Refused", "refused"), ("Failed", "failed"), ("Unavailable", "unavailable")):
+    for title, status in (
+        ("Refused", "refused"),
+        ("Failed", "failed"),
+        ("Unavailable", "unavailable"),
+        ("Cancelled", "cancelled"),
+    ):
         if named := [row for row in rows if row["outcome"] == status]:
             lines += ["", f"## {title}", "", *(f"- **{row['model']}**: {row['why']}" for row in named)]
     if waiting := [row for row in rows if row["outcome"] == "waiting"]:

@@ -35,7 +35,7 @@ class Patience:
         act: Callable[[], T],
         *,
         after: type[Unavailable],
-        never: type[Unavailable],
+        never: type[Unavailable] | tuple[type[Unavailable], ...],
         asked: Callable[[Unavailable], float] = lambda _: 0.0,
     ) -> T:
         """Tries until `act` does not raise `after` any more, or raises `never`, which only a person can help, or the

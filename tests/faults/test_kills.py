@@ -104,9 +104,10 @@ def line(packed: Packed) -> None:
         facts={},
         lockdown=(),
     )
-    done = [upload.fn(facts, judged) for judged in packed.judged]
-    record = commit.fn(unserved(publish.fn(packed, report(packed), done)))
-    promote.fn(record, "latest")
+    for judged in packed.judged:
+        upload(facts, judged)
+    record = commit(unserved(publish.fn(packed, report(packed))))
+    promote(record, "latest")
 
 
 def report(packed: Packed) -> Report:

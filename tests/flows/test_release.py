@@ -306,8 +306,8 @@ def test_the_channel_points_at_the_source_that_was_staged_last_whichever_release
 def test_an_approval_that_comes_late_does_not_move_production_back_to_an_older_source(home, staged):
     older, newer = staged("linear"), staged("linear", arguments={"hidden": 24}, to=str(home / "newer"))
     old, new = release([older]) + release([newer])
-    approve.fn("linear", new.release, "production", newer)
-    late = approve.fn("linear", old.release, "production", older)
+    approve("linear", new.release, "production", newer)
+    late = approve("linear", old.release, "production", older)
     assert late.points_at == new.release
     assert find(open_store(str(home / "store")), "linear@production").record.release == new.release
 

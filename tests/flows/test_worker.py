@@ -88,7 +88,7 @@ def test_a_worker_that_is_killed_takes_its_server_along_and_the_next_two_at_once
 ):
     store = tmp_path / "store"
     with begun(staged("linear"), shared, store) as process:
-        children = reaches(process, "gate ...")
+        children = reaches(process, "validate weights ...")
         process.send_signal(signal.SIGKILL)  # the worker alone, not its group
         assert gone(children)
         assert len(runs(shared)) == 1
@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_takes_its_server_along_and_the_next_two_at_once
 )
 def test_a_signal_ends_a_run_in_one_line_and_all_that_it_started(tmp_path, shared, staged, number, status, word):
     with begun(staged("linear"), shared, tmp_path / "store") as process:
-        children = reaches(process, "gate ...")
+        children = reaches(process, "validate weights ...")
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == status, err

@@ -160,7 +160,7 @@ def int8(*speeds: tuple[int, int, float | None]) -> Measured:
 
 
 def kept(model, measured: Measured) -> set[Format]:
-    judged, left_out = pays.fn(model.gated, [entry(Format.ONNX, 100), entry(Format.ONNX_INT8, 30)], measured)
+    judged, left_out = pays(model.gated, [entry(Format.ONNX, 100), entry(Format.ONNX_INT8, 30)], measured)
     for each in left_out:
         assert each.verdict.reason == "is slower than onnx on this processor"
     return {each.candidate.format for each in judged}

@@ -37,11 +37,11 @@ def line(home, staged):
     planned = plan.fn(staged("linear", formats=OFF, ranges={"batch": (2, 40)}))
     gated = gate.fn(fetch.fn(planned))
     referenced = refer.fn(gated)
-    made = {format: export.fn(gated, format) for format in (Format.ONNX, Format.PROGRAM)}
-    made[Format.ONNX_INT8] = quantise.fn(gated, Format.ONNX_INT8, made[Format.ONNX])
-    judged = [judge.fn(gated, referenced, candidate) for candidate in made.values()]
+    made = {format: export(gated, format) for format in (Format.ONNX, Format.PROGRAM)}
+    judged = [judge(gated, referenced, candidate) for candidate in made.values()]
+    judged.append(judge(gated, referenced, quantise(gated, Format.ONNX_INT8, judged[0])))
     assert all(isinstance(each, Judged) for each in judged), judged
-    return gated, referenced, judged, pack.fn(gated, referenced, judged, [])
+    return gated, referenced, judged, pack(gated, referenced, judged, [])
 
 
 def test_the_manifest_says_of_each_format_how_it_was_made_and_what_opens_it(line):
@@ -75,28 +75,28 @@ def test_the_manifest_says_of_each_format_how_it_was_made_and_what_opens_it(line
 def test_the_record_says_which_protections_held(line):
     gated, referenced, judged, packed = line
     measured = Measured(timings=(), processor="a processor")
-    shown = report.fn(gated, referenced, measured, packed, 1.0, cuda=Cuda())
-    record = commit.fn(unserved(publish.fn(packed, shown, [])))
+    shown = report(gated, referenced, measured, packed, 1.0, cuda=Cuda())
+    record = commit(unserved(publish.fn(packed, shown)))
     assert record.schema_version == 2
     assert record.provenance
     assert record.provenance.sandbox == gated.lockdown
     assert gated.lockdown, "the sandbox of a test holds at least its limits"
     assert judged
-    promote.fn(record, "latest")
-    promote.fn(record, PRODUCTION)
+    promote(record, "latest")
+    promote(record, PRODUCTION)
 
 
 def test_a_run_moves_no_channel_that_margins_guard_and_says_so(line):
     gated, referenced, _, packed = line
-    shown = report.fn(gated, referenced, Measured(timings=(), processor=""), packed, 1.0, cuda=Cuda())
-    record = commit.fn(unserved(publish.fn(packed, shown, [])))
+    shown = report(gated, referenced, Measured(timings=(), processor=""), packed, 1.0, cuda=Cuda())
+    record = commit(unserved(publish.fn(packed, shown)))
     policy = b"schema = 1\n[promotion]\naccuracy_drop = 0.0\n"
     store = workshop().store
     store.put(policy_key("linear"), policy, digest=digest_bytes(policy))
     with pytest.raises(Refused, match=r"^linear@production: is guarded by margins"):
-        promote.fn(record, PRODUCTION)
+        promote(record, PRODUCTION)
     assert store.stat("linear/channels/production.json") is None
-    assert promote.fn(record, "latest").serial == 1
+    assert promote(record, "latest").serial == 1
 
 
 def arrays(gated):

@@ -399,7 +399,7 @@ def test_what_was_decided_by_the_clock_and_by_the_gpu_do_not_wipe_each_other_out
         format=Format.ONNX_INT8, batch=1, threads=1, calls=1, p50_ms=1.0, items_per_s=1e3, busy=1.0, speed=0.1
     )
     measured = Measured(timings=(slow,), processor="")
-    pays.fn(model.gated, [], measured)
+    pays(model.gated, [], measured)
     assert decisions(model) == Decisions(slower={Format.ONNX_INT8: True}, cuda=passed(model.asked).verdicts)
 
 

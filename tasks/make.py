@@ -1,0 +1,43 @@
+"""Make: one format of the trained model, from the export to the proof that it computes the same."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from packhouse.spec import Format
+from tasks.export import export
+from tasks.judge import judge
+from tasks.pack import insist
+from tasks.publish import upload
+from tasks.quantise import quantise
+from tasks.stage import stage
+from tasks.states import Gated, Judged, LeftOut, Referenced
+
+
+class Awaited(Protocol):
+    """The outputs of the reference run, which is under way while formats are exported."""
+
+    def result(self) -> Referenced: ...
+
+
+@stage("make", of="{format}")
+def make_format(gated: Gated, format: Format, base: Judged | LeftOut | None, reference: Awaited) -> Judged | LeftOut:
+    """Exports or quantises, compares with the model, and uploads what passed.
+
+    Args:
+        gated: The trained model.
+        format: The format to make.
+        base: Of an INT8 format, its fp32 format; else None.
+        reference: Is waited for after the export.
+
+    Raises:
+        ParityRefused: The spec requires this format, and it is left out.
+        Unavailable: The store does not take the file.
+    """
+    candidate = quantise(gated, format, base) if base else export(gated, format)
+    outcome = judge(gated, reference.result(), candidate)
+    if isinstance(outcome, LeftOut):
+        insist(gated.planned, [outcome])
+    else:
+        upload(gated, outcome)
+    return outcome
