@@ -100,21 +100,23 @@ def promoted_by_this_version(store: Path, release: str) -> None:
 
 PROMOTE = """
 import sys
+from pathlib import Path
 from packhouse import channels
 from packhouse.store import FileStore
 def decide(here):
     return channels.after_release(here, sys.argv[2], staged_at=lambda: 0.0, again=False, guarded=False, by="0.1")
-channels.change(FileStore(sys.argv[1]), "churn", "latest", decide)
+channels.change(FileStore(Path(sys.argv[1])), "churn", "latest", decide)
 """
 """What a worker of 0.1 does to a channel once its release stands."""
 
 VERIFY = """
 import sys
+from pathlib import Path
 from packhouse import replay, verify
 from packhouse.releases import find
 from packhouse.store import FileStore
 verify._replayed = lambda folder, where: replay.replay(folder)  # its own child would start what is installed
-print(verify.verify(find(FileStore(sys.argv[1]), sys.argv[2])).release)
+print(verify.verify(find(FileStore(Path(sys.argv[1])), sys.argv[2])).release)
 """
 
 

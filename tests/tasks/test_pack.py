@@ -45,7 +45,7 @@ def line(home, staged):
 
 
 def test_the_manifest_says_of_each_format_how_it_was_made_and_what_opens_it(line):
-    gated, referenced, _, packed = line
+    gated, referenced, judged, packed = line
     manifest = packed.manifest
     assert (manifest.schema_version, manifest.needs, manifest.extensions) == (2, NEEDS, {})
     by_name = {made.name: made for made in manifest.formats}
@@ -53,7 +53,11 @@ def test_the_manifest_says_of_each_format_how_it_was_made_and_what_opens_it(line
     assert (onnx.files, program.files, int8.files) == (("model.onnx",), ("model.pt2",), ("model.int8.onnx",))
     assert (onnx.way, program.way, int8.way) == ("dynamo", "export", "quantised")
     assert onnx.runtime.name == int8.runtime.name == "onnxruntime"
-    assert (onnx.runtime.oldest, onnx.runtime.facts["opset"]) == ("1.17", 20)
+    facts = {each.candidate.format: each.candidate.facts for each in judged}
+    for each in (onnx, int8):
+        assert each.onnx
+        assert each.onnx.model_dump() == facts[each.format]["onnx"]
+    assert onnx.runtime.facts.keys() == {"opset", "ir"}
     assert (program.runtime.name, program.runtime.oldest, program.runtime.facts) == ("torch", "", {})
     assert int8.recipe
     for made in manifest.formats:
