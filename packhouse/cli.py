@@ -25,19 +25,22 @@ from packhouse.digest import digest_bytes, short
 from packhouse.dsse import PublicKey, make_keys
 from packhouse.errors import KeyAbsent, NotFound, Refused, ReleaseInvalid, SignatureInvalid, SpecInvalid, printable
 from packhouse.fetching import fetch, home
+from packhouse.guarding import insist
 from packhouse.latency import TIMING_HEADINGS, timing_cells
 from packhouse.manifest import MAX_SERIAL, PRODUCTION, REPORT_JSON, Channel, Why, dump, load
-from packhouse.releases import Found, at_prefix, named_channel, read_channel, releases
+from packhouse.releases import Found, at_prefix, listing, named_channel, read_channel
 from packhouse.releases import channels as named_channels
 from packhouse.report import HEADINGS, Report, cautions, cells, reads, size
 from packhouse.signatures import Trusted, check_release, known
 from packhouse.signed_channels import behind as reason_behind
 from packhouse.signed_channels import find_trusted, standing
-from packhouse.spec import SPEC_FILE, Format, read
+from packhouse.spec import SPEC_FILE, read
 from packhouse.staging import stage_folder
 from packhouse.store import Retrying, Store, guard, open_store, probe
 from packhouse.verify import read_manifest, read_spec, verify
 
+NAMED = 5
+"""Keys that fit nowhere of which `ls` says the name."""
 TYPERS = {2: exits.USAGE, 1: exits.UNAVAILABLE}
 """What typer ends with: wrong usage, and output that nobody reads any more."""
 app = typer.Typer(
@@ -133,7 +136,7 @@ def verify_command(release: ReleaseArgument, store: StoreOption = "", trust: Tru
     found = resolve(release, store, trusted)
     with talk.status(f"verifying {release}"):
         proven = verify(found, trusted)
-    formats = " ".join(format.value for format in proven.formats)
+    formats = " ".join(proven.formats)
     signed = f" signed by {proven.signed_by}" if trusted else ""
     words = f"{proven.model}/{proven.release} record {short(proven.record)} {proven.files} files {formats}{signed}"
     print(f"verified {words}")
@@ -197,12 +200,17 @@ def ls(
     model: Annotated[str, typer.Argument(help="Only this model's releases.")] = "",
     store: StoreOption = "",
 ) -> None:
-    """List releases, one a line: model/release, then the channels that point at it."""
-    listed = 0
-    for entry in releases(the_store(store), model):
-        listed += 1
-        print(f"{entry.model}/{entry.release} {' '.join(entry.channels)}".rstrip())
-    if not listed:
+    """List releases, one a line: model/release, the channels that point at it, and whether it is held or was deleted.
+    What is nobody's is named on stderr."""
+    found = listing(the_store(store), model)
+    entries = sorted((*found.releases, *found.deleted), key=lambda entry: (entry.model, entry.release))
+    for entry in entries:
+        print(entry.words)
+    for key in found.strange[:NAMED]:
+        talk.print(printable(f"{key}: is nobody's, and is left alone"), markup=False)
+    if (more := len(found.strange) - NAMED) > 0:
+        talk.print(f"and {more} more that are nobody's")
+    if not entries:
         talk.print(f"no releases{f' of {model}' if model else ''} in {the_store(store).url}")
         raise typer.Exit(3)
 
@@ -242,7 +250,9 @@ def promote(
             if seen and seen.serial > after:
                 where, got = f"{record.model}@{channel}", f"--after {after}"
                 raise Refused("a later serial is signed", where=where, got=got, want=f"--after {seen.serial}")
-    if channels.guarded(read_spec(found).gates.approve, channel) and not by:
+    spec = read_spec(found)
+    insist(place, record.model, channel, getattr(spec, "promotion", None))
+    if channels.guarded(spec.gates.approve, channel) and not by:
         where = f"{record.model}@{channel}"
         raise Refused("a person must approve this release", where=where, next="--by says who does")
     who = by or os.environ.get("USER", "")
@@ -332,7 +342,7 @@ def fetch_command(
         store=store or str(home() / "store"),
         trust=trust,
         floor=floor,
-        formats=[Format(each) for each in format] if set(format) <= set(Format) else unknown(format),
+        formats=format,
     )
     talk.print(f"{fetched.release}: {fetched.got} files fetched, {fetched.kept} were there", markup=False)
     if fetched.late:
@@ -454,10 +464,6 @@ def listed_in(name: str) -> list[str]:
         return [str(each) for each in json.loads(os.environ.get(name) or "[]")]
     except (ValueError, TypeError) as error:
         raise SpecInvalid("is no list in JSON", where=name) from error
-
-
-def unknown(formats: Sequence[str]) -> NoReturn:
-    raise SpecInvalid("no such format", where=", ".join(formats), want=", ".join(Format))
 
 
 def resolve(reference: str, store: str, trusted: Trusted | None = None) -> Found:

@@ -62,7 +62,7 @@ def fetch(
     trust: Iterable[str | Path] = (),
     floor: int = 0,
     floors: str | Path | None = None,
-    formats: Sequence[Format] = (),
+    formats: Sequence[Format | str] = (),
 ) -> Fetched:
     """Downloads a release.
 
@@ -138,14 +138,13 @@ def _resolved(
     return found, serial, late
 
 
-def _wanted(manifest: Manifest, formats: Sequence[Format]) -> list[Artifact]:
+def _wanted(manifest: Manifest, formats: Sequence[Format | str]) -> list[Artifact]:
     if not formats:
         return list(manifest.artifacts)
-    made = {each.format: each for each in manifest.formats}
+    made = {each.name: each for each in manifest.formats}
     if missing := [each for each in formats if each not in made]:
-        raise NotFound("the release has no such format", where=missing[0].value, got=", ".join(sorted(made)))
-    chosen = [made[each] for each in formats]
-    names = {SPEC_FILE, GOLDEN, *(each.file for each in chosen), *(each.data for each in chosen if each.data)}
+        raise NotFound("the release has no such format", where=str(missing[0])[:80], got=", ".join(sorted(made)))
+    names = {SPEC_FILE, GOLDEN, *(name for each in formats for name in made[each].files)}
     return [manifest.artifact(name) for name in sorted(names)]
 
 

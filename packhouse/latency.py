@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from packhouse.artifact import Frozen
+from packhouse.manifest import OpenFormat
 from packhouse.spec import Format
 
 Count = Annotated[int, Field(ge=1)]
@@ -24,7 +25,7 @@ class Timing(Frozen):
     median of the rounds' ratios; None with more threads, which wait for each other and burn time in it.
     """
 
-    format: Format
+    format: OpenFormat
     batch: Count | None
     threads: Count
     calls: Count
@@ -42,7 +43,7 @@ TIMING_HEADINGS = ("format", "batch", "threads", "p50 ms", "p95 ms", "p99 ms", "
 def timing_cells(timing: Timing) -> tuple[str, ...]:
     """One row of the table for people, in the order of TIMING_HEADINGS."""
     return (
-        timing.format.value,
+        str(timing.format),
         batch_name(timing.batch),
         str(timing.threads),
         number(timing.p50_ms),
@@ -57,21 +58,26 @@ def timing_cells(timing: Timing) -> tuple[str, ...]:
 
 def in_order(timings: Iterable[Timing]) -> tuple[Timing, ...]:
     """By threads, then batch, then format: what is to be compared stands together."""
-    order = list(Format)
-    return tuple(sorted(timings, key=lambda t: (t.threads, t.batch or 0, order.index(t.format))))
+    return tuple(sorted(timings, key=lambda t: (t.threads, t.batch or 0, *place(t.format))))
 
 
-def smallest(timings: Iterable[Timing]) -> dict[Format, Timing]:
+def place(format: Format | str) -> tuple[int, str]:
+    """Formats in their own order, and those that this version does not know behind them, by name."""
+    order: list[Format | str] = list(Format)
+    return (order.index(format), "") if format in order else (len(order), format)
+
+
+def smallest(timings: Iterable[Timing]) -> dict[Format | str, Timing]:
     """Of each format the one of the smallest batch on one thread, which is always there."""
-    first: dict[Format, Timing] = {}
+    first: dict[Format | str, Timing] = {}
     for timing in in_order(timings):
         first.setdefault(timing.format, timing)
     return first
 
 
-def slowest(timings: Iterable[Timing]) -> dict[Format, float]:
+def slowest(timings: Iterable[Timing]) -> dict[Format | str, float]:
     """Of each format its least speed over the batch sizes."""
-    speeds: dict[Format, float] = {}
+    speeds: dict[Format | str, float] = {}
     for timing in timings:
         if timing.speed is not None:
             speeds[timing.format] = min(timing.speed, speeds.get(timing.format, timing.speed))

@@ -12,7 +12,7 @@ from html import escape
 from packhouse import charts
 from packhouse.charts import Group, Ink, Mark
 from packhouse.errors import printable
-from packhouse.latency import TIMING_HEADINGS, Timing, number, timing_cells
+from packhouse.latency import TIMING_HEADINGS, Timing, number, place, timing_cells
 from packhouse.report import (
     HEADINGS,
     TIMED,
@@ -38,6 +38,8 @@ INKS = {
     Format.PROGRAM: Ink(2),
 }
 """One colour a runtime; INT8 is the hollow one."""
+OTHER = Ink(3)
+"""Of formats that this version does not know."""
 
 UNITS = ((1024**3, " GiB"), (1024**2, " MiB"), (1024, " KiB"), (1, " B"))
 KEY = (
@@ -81,7 +83,7 @@ def _latency_figure(timings: Sequence[Timing]) -> str:
 
 
 def _speed_figure(report: Report) -> list[str]:
-    timings = [timing for timing in report.latency if timing.format.int8 and timing.speed is not None]
+    timings = [timing for timing in report.latency if _int8(timing.format) and timing.speed is not None]
     if not timings:
         return []
     title = "Speed of INT8"
@@ -95,7 +97,7 @@ def _size_figure(report: Report) -> list[str]:
         return []
     most = max(row.size or 0 for row in rows)
     scale, unit = next((scale, unit) for scale, unit in UNITS if scale <= most or scale == 1)
-    marks = tuple(Mark(row.format.value, (row.size or 0) / scale, size(row.size), INKS[row.format]) for row in rows)
+    marks = tuple(Mark(str(row.format), (row.size or 0) / scale, size(row.size), _ink(row.format)) for row in rows)
     words = f"The weights alone: {size(report.weights_bytes)}."
     return [_figure("Size", charts.bars("Size", [Group("", marks)], unit), words)]
 
@@ -111,17 +113,26 @@ def _by_batch(timings: Sequence[Timing], mark: Callable[[Timing], Mark]) -> list
     ]
 
 
-def _beside_its_base(entry: Timing | Row) -> tuple[int, bool]:
-    return list(Format).index(entry.format.base), entry.format.int8
+def _beside_its_base(entry: Timing | Row) -> tuple[int, str, bool]:
+    base = entry.format.base if isinstance(entry.format, Format) else entry.format
+    return *place(base), _int8(entry.format)
+
+
+def _int8(format: Format | str) -> bool:
+    return isinstance(format, Format) and format.int8
+
+
+def _ink(format: Format | str) -> Ink:
+    return INKS[format] if isinstance(format, Format) else OTHER
 
 
 def _latency_mark(timing: Timing) -> Mark:
     beyond = tuple(ms for ms in (timing.p95_ms, timing.p99_ms) if ms is not None)
-    return Mark(timing.format.value, timing.p50_ms, f"{number(timing.p50_ms)} ms", INKS[timing.format], beyond)
+    return Mark(str(timing.format), timing.p50_ms, f"{number(timing.p50_ms)} ms", _ink(timing.format), beyond)
 
 
 def _speed_mark(timing: Timing) -> Mark:
-    return Mark(timing.format.value, timing.speed or 0.0, number(timing.speed, "x"), INKS[timing.format])
+    return Mark(str(timing.format), timing.speed or 0.0, number(timing.speed, "x"), _ink(timing.format))
 
 
 def _latency(report: Report) -> list[str]:
@@ -164,9 +175,9 @@ POLICY = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'no
 VIEWPORT = '<meta name="viewport" content="width=device-width">'
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --text: #1c2024; --quiet: #60646c; --grid: #e4e6ea; --mark: #80838d;
-  --c0: #2a6fdb; --c1: #d9601a; --c2: #14875a; }
+  --c0: #2a6fdb; --c1: #d9601a; --c2: #14875a; --c3: #8250c4; }
 @media (prefers-color-scheme: dark) { :root { --paper: #17191c; --text: #e8eaed; --quiet: #a2a7b0; --grid: #31353b;
-  --mark: #878d98; --c0: #78aeff; --c1: #ff9d62; --c2: #4fd1a1; } }
+  --mark: #878d98; --c0: #78aeff; --c1: #ff9d62; --c2: #4fd1a1; --c3: #c3a2f5; } }
 body { margin: 0; background: var(--paper); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 960px; margin: 0 auto; padding: 24px 16px 48px; }
 h1 { font-size: 24px; margin: 0 0 8px; overflow-wrap: anywhere; }
@@ -190,5 +201,6 @@ svg .mark { stroke: var(--mark); stroke-dasharray: 4 3; }
 svg .c0 { stroke: var(--c0); fill: var(--c0); }
 svg .c1 { stroke: var(--c1); fill: var(--c1); }
 svg .c2 { stroke: var(--c2); fill: var(--c2); }
+svg .c3 { stroke: var(--c3); fill: var(--c3); }
 svg circle.hollow, svg rect.hollow { fill: var(--paper); stroke-width: 2; }
 """.replace("\n", " ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from packhouse.errors import SamplesInvalid, UnsafeWeights, WeightsInvalid
 from packhouse.judge import Array
 from packhouse.keys import DType
-from packhouse.spec import Axis, Input, Spec
+from packhouse.spec import Axis, Input, Spec, Tensor
 from packhouse.steps import UNKNOWN, lookup
 from packhouse.tensors import read_numpy
 
@@ -203,6 +203,35 @@ def _filled(array: Array, codes: Sequence[int], turn: int) -> Array:
         return array
     places = np.arange(array.size) + turn * array.size
     return np.array(codes, dtype=array.dtype)[places % len(codes)].reshape(array.shape)
+
+
+def sizes_of(tensors: Sequence[Tensor], arrays: Iterable[Mapping[str, Array]]) -> dict[str, list[int]]:
+    """Axis -> the sizes that it has in any of the arrays, in order. tensors: what the arrays are declared as."""
+    found: dict[str, set[int]] = {}
+    for each in arrays:
+        for tensor in tensors:
+            if tensor.name not in each:
+                continue
+            for axis, size in zip(tensor.shape, each[tensor.name].shape, strict=True):
+                if isinstance(axis, str):
+                    found.setdefault(axis, set()).add(size)
+    return {axis: sorted(sizes) for axis, sizes in sorted(found.items())}
+
+
+def not_tried(spec: Spec, compared: Mapping[str, Sequence[int]]) -> list[str]:
+    """Which legal sizes lie outside of those that were compared, in words. Between the smallest and the largest some
+    are compared and stand for the others."""
+    words = []
+    for name, axis in spec.axes.items():
+        sizes = compared.get(name, ())
+        if not sizes:
+            words.append(f"{name}: no size")
+            continue
+        if axis.min < sizes[0]:
+            words.append(f"{name}: below {sizes[0]}")
+        if axis.max > sizes[-1]:
+            words.append(f"{name}: above {sizes[-1]}")
+    return words
 
 
 def bounds(tensor: Input) -> tuple[float, float]:

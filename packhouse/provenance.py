@@ -35,6 +35,7 @@ def statement(record: Record, manifest: Manifest) -> dict[str, Any]:
                     "release": record.release,
                     "device": manifest.inputs.device,
                     "architecture": manifest.inputs.architecture.name,
+                    **({"environment": manifest.inputs.environment} if manifest.inputs.environment else {}),
                 },
                 "resolvedDependencies": list(_dependencies(manifest.inputs, made)),
             },
@@ -44,6 +45,7 @@ def statement(record: Record, manifest: Manifest) -> dict[str, Any]:
                     "version": {"packhouse": made.version},
                     "builderDependencies": [{"uri": made.worker}] if made.worker else [],
                 },
+                **({"packhouse_sandbox": list(made.sandbox)} if made.sandbox else {}),
                 "packhouse_verdicts": [_verdict(verdict) for verdict in (*manifest.verdicts, *record.verdicts)],
             },
         },
@@ -87,6 +89,8 @@ def _dependencies(inputs: Inputs, made: Made) -> Iterator[dict[str, Any]]:
         yield {"name": code.distribution, "uri": uri, "digest": _hex(code.code)}
     for name, version in sorted((inputs.libraries | code.requires).items()):
         yield {"name": name, "uri": f"pkg:{'generic' if name == 'python' else 'pypi'}/{name}@{version}"}
+    for name, package in sorted(inputs.format_packages.items()):
+        yield {"name": name, "uri": f"pkg:pypi/{name}@{package.version}", "digest": _hex(package.digest)}
     if inputs.runtime:
         yield {"name": "runtime image", "digest": _hex(inputs.runtime)}
 

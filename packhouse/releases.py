@@ -1,16 +1,39 @@
-"""Finding releases in a store: by channel, by id, or all of them. A release without a record does not exist."""
+"""Finding releases in a store: by channel, by id, or all of them. A release without a record does not exist; one that
+was deleted has a tombstone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from packhouse.artifact import Artifact
-from packhouse.errors import NotFound
-from packhouse.manifest import CHANNEL, MAX_DOCUMENT_BYTES, RECORD, Channel, Record, channel_key, load, release_key
+from packhouse.errors import NotFound, ReleaseInvalid
+from packhouse.manifest import (
+    CHANNEL,
+    MAX_DOCUMENT_BYTES,
+    RECORD,
+    Channel,
+    Hold,
+    Record,
+    Tombstone,
+    channel_key,
+    load,
+    release_key,
+)
 from packhouse.store import Store
+from packhouse.store_layout import (
+    CHANNELS,
+    HOLDS,
+    RELEASES,
+    TOMBSTONES,
+    Place,
+    hold_key,
+    place_of,
+    tombstone_key,
+)
 
 _MODEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RELEASE = re.compile(r"([a-z0-9][a-z0-9-]{0,62})/([A-Za-z0-9][A-Za-z0-9._-]{0,119})")
@@ -69,6 +92,11 @@ def at_prefix(store: Store, prefix: str) -> Found:
     try:
         data, _ = store.get(f"{prefix}{RECORD}", limit=MAX_DOCUMENT_BYTES)
     except NotFound as error:
+        place = place_of(f"{prefix}{RECORD}")
+        if place and place.area is RELEASES and (stone := tombstone(store, place.model, place.id)):
+            by = f" by {stone.by}" if stone.by else ""
+            what = f"was deleted {stone.deleted_at}{by}: {stone.reason}"
+            raise NotFound(what, where=f"{place.model}/{place.id}") from error
         raise NotFound(
             "no release here",
             where=f"{store.url}/{prefix}".rstrip("/"),
@@ -88,39 +116,96 @@ def read_channel(store: Store, model: str, channel: str) -> Channel:
     return load(Channel, data, where=key)
 
 
+def tombstone(store: Store, model: str, release: str) -> Tombstone | None:
+    """Why the release was deleted; None where it was not. Raises ReleaseInvalid: it is no tombstone of this release."""
+    key = tombstone_key(model, release)
+    try:
+        data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return None
+    return _of(load(Tombstone, data, where=key), model, release, key)
+
+
+def hold(store: Store, model: str, release: str) -> Hold | None:
+    """Why the release is kept; None where nobody holds it. Raises ReleaseInvalid: it is no hold of this release."""
+    key = hold_key(model, release)
+    try:
+        data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return None
+    return _of(load(Hold, data, where=key), model, release, key)
+
+
+Said = TypeVar("Said", Hold, Tombstone)
+
+
+def _of(said: Said, model: str, release: str, key: str) -> Said:
+    if (said.model, said.release) != (model, release):
+        raise ReleaseInvalid("is about another release", where=key, got=f"{said.model}/{said.release}")
+    return said
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One release of a model, and the channels that point at it."""
+    """One release of a model, and the channels that point at it. held: an operator keeps it from being deleted.
+    deleted: it is gone, and its tombstone stands."""
 
     model: str
     release: str
     channels: tuple[str, ...]
+    held: bool = False
+    deleted: bool = False
+
+    @property
+    def words(self) -> str:
+        """The entry for people."""
+        marks = (*self.channels, *(["held"] if self.held else []), *(["deleted"] if self.deleted else []))
+        return " ".join((f"{self.model}/{self.release}", *marks))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a store, or of a model. strange: keys that fit no row of the layout, which are nobody's."""
+
+    releases: tuple[Entry, ...]
+    deleted: tuple[Entry, ...]
+    strange: tuple[str, ...]
 
 
 def channels(store: Store, model: str = "") -> list[tuple[str, str]]:
     """(model, channel) of all there are, of one model or of every model, by name; also those of which only the
     signature is left."""
-    if model and not _MODEL.fullmatch(model):
-        return []
-    keys = [stat.key for stat in store.list(f"{model}/" if model else "")]
-    return sorted({*_channels(keys, ".json"), *_channels(keys, ".sig")})
-
-
-def _channels(keys: Iterable[str], ending: str) -> Iterator[tuple[str, str]]:
-    for parts in (key.split("/") for key in keys):
-        if len(parts) == 3 and parts[1] == "channels" and parts[2].endswith(ending):
-            yield parts[0], parts[2].removesuffix(ending)
+    places = (place for place, _ in _places(store, model) if place and place.area is CHANNELS)
+    return sorted({(place.model, place.name) for place in places})
 
 
 def releases(store: Store, model: str = "") -> Iterator[Entry]:
     """All that exist, of one model or of every model, by name."""
-    if model and not _MODEL.fullmatch(model):
-        return
-    keys = [stat.key for stat in store.list(f"{model}/" if model else "")]
+    yield from listing(store, model).releases
+
+
+def listing(store: Store, model: str = "") -> Listing:
+    """Of one model or of every model, by name. Holds and tombstones are told by their keys and are not read, so that a
+    damaged one holds too."""
+    places = _places(store, model)
+    known = [(place, key) for place, key in places if place]
     pointed: dict[tuple[str, str], list[str]] = {}
-    for owner, name in _channels(keys, ".json"):
-        channel = read_channel(store, owner, name)
-        pointed.setdefault((owner, channel.release), []).append(f"{name}#{channel.serial}")
-    for parts in (key.split("/") for key in keys):
-        if len(parts) == 4 and parts[1] == "releases" and parts[3] == RECORD:
-            yield Entry(parts[0], parts[2], tuple(pointed.get((parts[0], parts[2]), ())))
+    for place, key in known:
+        if key == channel_key(place.model, place.name):
+            channel = read_channel(store, place.model, place.name)
+            pointed.setdefault((place.model, channel.release), []).append(f"{place.name}#{channel.serial}")
+    held = {(place.model, place.id) for place, _ in known if place.area is HOLDS}
+    there = [(place.model, place.id) for place, _ in known if place.area is RELEASES and place.rest == RECORD]
+    buried = [(place.model, place.id) for place, _ in known if place.area is TOMBSTONES]
+    return Listing(
+        releases=tuple(Entry(*each, tuple(pointed.get(each, ())), held=each in held) for each in there),
+        deleted=tuple(Entry(*each, tuple(pointed.get(each, ())), deleted=True) for each in buried if each not in there),
+        strange=tuple(key for place, key in places if place is None),
+    )
+
+
+def _places(store: Store, model: str) -> list[tuple[Place | None, str]]:
+    """Every key with its row in the layout."""
+    if model and not _MODEL.fullmatch(model):
+        return []
+    return [(place_of(stat.key), stat.key) for stat in store.list(f"{model}/" if model else "")]

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from packhouse.artifact import Frozen, Outcome, Verdict
 from packhouse.latency import TIMING_HEADINGS, Timing, number, timing_cells
-from packhouse.manifest import ReleaseId
+from packhouse.manifest import OpenFormat, ReleaseId
 from packhouse.onnxruntimes import Onnx
 from packhouse.preflight import Finding
-from packhouse.spec import Format, ModelName
+from packhouse.spec import ModelName
 
 
 class Row(Frozen):
@@ -21,7 +21,7 @@ class Row(Frozen):
     agreement: part of equal answers with the trained model; sqnr_db: signal-to-noise ratio. onnx: of an ONNX file, what
     reads it. None: does not apply."""
 
-    format: Format
+    format: OpenFormat
     outcome: Outcome
     reason: str = ""
     how: str = ""
@@ -79,7 +79,7 @@ def cells(row: Row) -> tuple[str, ...]:
         else ""
     )
     return (
-        row.format.value,
+        str(row.format),
         size(row.size),
         number(row.smaller, "x"),
         number(row.p50_ms),

@@ -61,7 +61,8 @@ def file(artifact: Artifact) -> Component:
 def libraries(inputs: Inputs) -> list[Component]:
     code = inputs.architecture
     own = [python_package(code.distribution, code.version)] if code.distribution else []
-    listed = {name: version for name, version in (inputs.libraries | code.requires).items() if name != "python"}
+    added = {name: package.version for name, package in inputs.format_packages.items()}
+    listed = {name: version for name, version in (inputs.libraries | code.requires | added).items() if name != "python"}
     return [*own, *(python_package(name, version) for name, version in listed.items())]
 
 

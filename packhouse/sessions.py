@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
-from packhouse.manifest import Manifest, Processors, Release
+from packhouse.manifest import Manifest, Processors, Release, Selection
 from packhouse.processors import has_vnni
 from packhouse.releases import at_prefix
 from packhouse.runtime import onnx_session
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 
 def open_session(
-    folder: str | Path, format: Format | None = None, *, trust: Iterable[str | Path] = (), threads: int = 0
+    folder: str | Path, format: Format | str | None = None, *, trust: Iterable[str | Path] = (), threads: int = 0
 ) -> onnxruntime.InferenceSession:
     """The release's ONNX format, once its bytes were checked against manifest and record.
 
     folder: as `fetch` leaves it. format: onnx or onnx-int8; by default INT8 where the release has it, this folder holds
-    it and this processor answers as the judged one did, else fp32. trust: whose signature it must have. threads: of one
-    call; 0: as ONNX Runtime thinks.
+    it and this processor answers as the judged one did, else fp32; never one that must be named. trust: whose signature
+    it must have. threads: of one call; 0: as ONNX Runtime thinks.
 
-    Raises NotFound, ReleaseInvalid, DigestMismatch, SignatureInvalid; Unavailable: onnxruntime is not installed.
+    Raises NotFound, ReleaseInvalid, DigestMismatch, SignatureInvalid; Unavailable: onnxruntime is not installed, or
+    this version does not know the format.
     """
     place = Path(folder).expanduser().absolute()
     found = at_prefix(FileStore(place), "")
@@ -37,15 +38,19 @@ def open_session(
     if trusted := Trusted.asked(trust):
         check_release(found, manifest, trusted)
     made = _chosen(manifest, place, format)
-    for name in filter(None, (made.file, made.data)):
+    for name in made.files:
         for _ in found.read(manifest.artifact(name)):
             pass  # the reader itself fails at the end where they are other bytes
     return _session(place / made.file, threads)
 
 
-def _chosen(manifest: Manifest, folder: Path, format: Format | None) -> Release:
-    there = {made.format: made for made in manifest.formats if (folder / made.file).is_file()}
-    fits = {each: made for each, made in there.items() if made.processors is Processors.ANY or has_vnni()}
+def _chosen(manifest: Manifest, folder: Path, format: Format | str | None) -> Release:
+    if unknown := [made for made in manifest.formats if made.name == format and made.format is None]:
+        raise unknown[0].not_run(str(folder))
+    there = {made.name: made for made in manifest.formats if (folder / made.file).is_file()}
+    fits = {name: made for name, made in there.items() if made.processors is Processors.ANY or has_vnni()}
+    if not format:
+        fits = {name: made for name, made in fits.items() if made.selection is Selection.AUTO}
     wanted = [format] if format else [Format.ONNX_INT8, Format.ONNX]
     for each in wanted:
         if each in fits and each in (Format.ONNX, Format.ONNX_INT8):

@@ -34,6 +34,7 @@ from packhouse.releases import Found, at_prefix, find, named_channel
 from packhouse.signatures import Trusted
 from packhouse.spec import ModelName
 from packhouse.store import Store
+from packhouse.store_layout import signature_key as signature_key
 
 KIND = "urn:packhouse:channel:v1"
 MAX_STEP = REMEMBERED
@@ -82,10 +83,6 @@ class Pointed:
 
     found: Found
     pointer: Pointer
-
-
-def signature_key(model: str, channel: str) -> str:
-    return channel_key(model, channel).removesuffix(".json") + ".sig"
 
 
 def statement(pointer: Pointer, record_bytes: bytes) -> dict[str, Any]:

@@ -20,27 +20,20 @@ from packhouse.errors import DigestMismatch, LimitExceeded, ReleaseInvalid, Unav
 from packhouse.manifest import (
     GOLDEN,
     MANIFEST,
+    RUNTIMES,
     UNDIGESTED,
     Manifest,
     Record,
-    dump,
     load,
     release_key,
 )
 from packhouse.releases import Found
 from packhouse.signatures import Trusted, check_release
-from packhouse.spec import SPEC_FILE, Format, Spec, parse
+from packhouse.spec import SPEC_FILE, Spec, parse
 
 REPLAY_TIMEOUT_S = 1800
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 FIXED = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
-RUNTIMES = {
-    Format.ONNX: "onnxruntime",
-    Format.ONNX_INT8: "onnxruntime",
-    Format.TORCHSCRIPT: "torch",
-    Format.TORCHSCRIPT_INT8: "torch",
-    Format.PROGRAM: "torch",
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Verified:
     model: str
     release: str
     record: str
-    formats: tuple[Format, ...]
+    formats: tuple[str, ...]
     files: int
     size: int
     signed_by: str = ""
@@ -59,27 +52,30 @@ class Verified:
 def verify(found: Found, trusted: Trusted | None = None) -> Verified:
     """trusted: whose signature it must have.
 
-    Raises ReleaseInvalid, SignatureInvalid, DigestMismatch, NotFound: what is wrong, the first finding. And the store's
-    errors."""
+    Raises ReleaseInvalid, SignatureInvalid, DigestMismatch, NotFound: what is wrong, the first finding. Unavailable:
+    nothing is, and this version does not know one of the formats, so that nobody ran it. And the store's errors."""
     record = found.record
-    manifest = read_manifest(found, record)
+    data = manifest_bytes(found, record)
+    manifest = parsed_manifest(data, found, record)
     signed_by = check_release(found, manifest, trusted) if trusted else ""
     _check_names(found, manifest)
     _check_runtimes(manifest)
     with tempfile.TemporaryDirectory(prefix="packhouse-verify-") as name:
         folder = Path(name)
-        (folder / MANIFEST).write_bytes(dump(manifest))
+        (folder / MANIFEST).write_bytes(data)
         for artifact in manifest.artifacts:
             found.save(artifact, folder / artifact.name)
-        replayed = _replayed(folder, f"{record.model}/{record.release}")
+        replayed = _replayed(folder, found.name)
         for made in manifest.formats:
-            if refusal := replayed.get(made.format.value, "nobody ran it"):
-                raise ReleaseInvalid(refusal, where=f"{record.model}/{record.release}: {made.format}")
+            if made.format and (refusal := replayed.get(made.name, "nobody ran it")):
+                raise ReleaseInvalid(refusal, where=f"{found.name}: {made.name}")
+    if unknown := [made for made in manifest.formats if made.format is None]:
+        raise unknown[0].not_run(found.name)
     return Verified(
         model=record.model,
         release=record.release,
         record=digest_bytes(found.record_bytes),
-        formats=tuple(made.format for made in manifest.formats),
+        formats=tuple(made.name for made in manifest.formats),
         files=len(manifest.artifacts),
         size=sum(artifact.size for artifact in manifest.artifacts),
         signed_by=signed_by,
@@ -140,7 +136,7 @@ def _check_names(found: Found, manifest: Manifest) -> None:
 
 def _check_runtimes(manifest: Manifest) -> None:
     """A runtime that is not installed says nothing about the release."""
-    needed = {RUNTIMES[made.format] for made in manifest.formats}
+    needed = {RUNTIMES[made.format] for made in manifest.formats if made.format}
     missing = sorted(name for name in needed if find_spec(name) is None)
     if missing:
         raise Unavailable(f"{' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")

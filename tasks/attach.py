@@ -122,7 +122,9 @@ def _bill(found: Found, image: Reference) -> bytes:
     manifest = read_manifest(found, record)
     settings = workshop().settings
     runtime = images.runtime(settings.runtime_image).at(record.image.runtime)
-    served = [file(manifest.artifact(made.file)) for made in manifest.formats if made.format in SERVED]
+    served = [
+        file(manifest.artifact(name)) for made in manifest.formats if made.format in SERVED for name in made.files
+    ]
     components = [*images.packages(runtime, settings), *served, _model(manifest)]
     return bill(image_component(image.name, image.digest), components)
 

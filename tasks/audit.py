@@ -47,7 +47,7 @@ def audited(release: str) -> Audited:
             line.note(str(error))
             return Audited(release=release, reason=str(error), seconds=time.monotonic() - started)
         line.note(f"verified {proven.files} files")
-    formats = tuple(format.value for format in proven.formats)
+    formats = proven.formats
     return Audited(release=release, reason="", formats=formats, seconds=time.monotonic() - started)
 
 

@@ -31,7 +31,7 @@ def canary(imaged: Imaged) -> Proven:
     with one_line(manifest.model, "canary") as line:
         for made in served:
             measures = _held(imaged, made, cases)
-        line.note(f"{', '.join(made.format for made in served)}: {', '.join(measures)}")
+        line.note(f"{', '.join(made.name for made in served)}: {', '.join(measures)}")
     proven = [manifest.artifact(name).digest for name in (GOLDEN, *(made.file for made in served))]
     verdict = Verdict(check=CANARY, subject="image", outcome=Outcome.PASS, compared=(imaged.image.digest, *proven))
     where = "container" if workshop().settings.engine else "child"
@@ -52,7 +52,11 @@ def _record(published: Published, **served: Any) -> Record:
     named = {"model": planned.model, "release": planned.release}
     settings = workshop().settings
     made = Made(
-        source=planned.source, builder=settings.builder, version=packhouse.__version__, worker=settings.worker_image
+        source=planned.source,
+        builder=settings.builder,
+        version=packhouse.__version__,
+        worker=settings.worker_image,
+        sandbox=published.packed.sandbox,
     )
     return Record(**named, manifest=manifest.digest, manifest_size=manifest.size, provenance=made, **served)
 
@@ -64,7 +68,7 @@ def _fits(made: Release) -> bool:
 def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ...]:
     """What the server was held to while it answered well."""
     published, settings = imaged.published, workshop().settings
-    environment = {"PACKHOUSE_FORMAT": made.format.value}
+    environment = {"PACKHOUSE_FORMAT": made.name}
     if settings.engine:
         image = parse(imaged.image.reference)
         answered = places.in_engine(settings.engine, image, environment, cases, memory=settings.child_memory)
@@ -81,5 +85,5 @@ def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ..
                 require=settings.require,
             )
     if refusal := compare(cases, answered.answers, made.tolerance).refusal:
-        raise ImageInvalid(f"the image answers something else: {refusal}", where=f"{made.format} over the protocol")
+        raise ImageInvalid(f"the image answers something else: {refusal}", where=f"{made.name} over the protocol")
     return answered.measures

@@ -11,6 +11,7 @@ from packhouse import channels
 from packhouse.channels import Answer, Stays
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, Refused, ReleaseConflict
+from packhouse.guarding import insist
 from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, Why, dump, load, release_key
 from packhouse.releases import Found, find
 from packhouse.spec import SPEC_FILE
@@ -64,7 +65,8 @@ def promote(
 
     source: where the release was made from. approve: the spec guards PRODUCTION; it does not move here, and the answer
     says that it waits for a person. by: who has approved it.
-    Raises Contention: others moved it at the same time, again and again.
+    Raises Contention: others moved it at the same time, again and again. Refused: a policy guards the channel by
+    margins, which nobody can compare yet.
     """
     store, staged_at = workshop().store, cache(lambda: _staged_at(source))
     who = by or (f"flow run {flow_run.id}" if flow_run.id else "")
@@ -75,9 +77,12 @@ def promote(
             believed = judged(record.model, channel, there)
             if believed and there and there != believed and record.release in there.earlier:
                 return Stays.SAME  # somebody left it, and did not sign that: it is named, and not undone
-            return channels.after_release(
+            answer = channels.after_release(
                 believed, record.release, staged_at=staged_at, again=again, guarded=wait, by=who, why=why
             )
+            if isinstance(answer, Channel):
+                insist(store, record.model, channel, None)  # a spec with a [promotion] of its own is never planned
+            return answer
 
         here, answer = channels.change(store, record.model, channel, decide)
         serial = here.serial if here else 0

@@ -70,9 +70,8 @@ def files(manifest: Manifest, kept: Artifact) -> dict[str, Path]:
 
 def served(manifest: Manifest) -> list[Artifact]:
     """What proves the release, and the formats that the server runs."""
-    formats = {made.file for made in manifest.formats if made.format in SERVED}
-    data = {artifact.name for artifact in manifest.artifacts if artifact.name.removesuffix(".data") in formats}
-    return [manifest.artifact(name) for name in sorted({SPEC_FILE, GOLDEN} | formats | data)]
+    formats = {name for made in manifest.formats if made.format in SERVED for name in made.files}
+    return [manifest.artifact(name) for name in sorted({SPEC_FILE, GOLDEN} | formats)]
 
 
 def _labels(manifest: Manifest, kept: Artifact, description: str) -> dict[str, str]:

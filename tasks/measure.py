@@ -60,7 +60,11 @@ def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[J
     with the spec's margin."""
     size = {entry.candidate.format: entry.candidate.size for entry in judged}
     needed = gated.planned.spec.gates.int8_speed
-    found = {format: speed < needed for format, speed in slowest(measured.timings).items() if format.int8}
+    found = {
+        format: speed < needed
+        for format, speed in slowest(measured.timings).items()
+        if isinstance(format, Format) and format.int8
+    }
     slower = _remembered(gated, found) if found else {}
     kept: list[Judged] = []
     dropped: list[LeftOut] = []

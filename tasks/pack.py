@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
-from packhouse.manifest import GOLDEN, Manifest, Processors, Release
-from packhouse.onnxruntimes import Onnx
+from packhouse.manifest import GOLDEN, RUNTIMES, Manifest, Processors, Release, Runtime, Values
 from packhouse.replay import kept_tolerance
 from packhouse.sbom import MEDIA_TYPE, SBOM, release_bill
-from packhouse.spec import Want
+from packhouse.spec import Format, Input, Want
+from packhouse.tensors import read_header
 from tasks.stage import one_line
-from tasks.states import Gated, Judged, LeftOut, Packed, Planned, Referenced
+from tasks.states import Candidate, Gated, Judged, LeftOut, Packed, Planned, Referenced
 
 
 def insist(planned: Planned, left_out: list[LeftOut]) -> None:
@@ -44,18 +47,28 @@ def pack(
         )
         files = [gated.spec_file, gated.weights, golden, *(file for entry in judged for file in entry.candidate.files)]
         files.append(_bill(planned, sorted(files, key=_name)))
+        computed = _computed_in(gated)
         manifest = Manifest(
             model=planned.model,
             release=planned.release,
             inputs=planned.inputs,
             outputs=tuple(output.name for output in planned.spec.outputs),
             text=planned.spec.text,
-            formats=tuple(_release(gated, entry) for entry in judged),
+            sizes=referenced.sizes,
+            values={tensor.name: _values(tensor) for tensor in planned.spec.inputs},
+            samples=referenced.samples,
+            formats=tuple(_release(gated, entry, computed) for entry in judged),
             artifacts=tuple(sorted(files, key=_name)),
             verdicts=(*(entry.verdict for entry in judged), *(entry.verdict for entry in left_out), *cuda),
         )
         line.note(f"{len(manifest.artifacts)} files")
-    return Packed(planned=planned, manifest=manifest, judged=tuple(judged), left_out=tuple(left_out))
+    return Packed(
+        planned=planned,
+        manifest=manifest,
+        judged=tuple(judged),
+        left_out=tuple(left_out),
+        sandbox=gated.lockdown,
+    )
 
 
 def _bill(planned: Planned, files: list[Artifact]) -> Artifact:
@@ -64,19 +77,52 @@ def _bill(planned: Planned, files: list[Artifact]) -> Artifact:
     return workshop().cache.write(bill, name=SBOM, media_type=MEDIA_TYPE)
 
 
-def _release(gated: Gated, judged: Judged) -> Release:
-    format = judged.candidate.format
-    tolerance = kept_tolerance(format, gated.planned.spec.gates, judged.measures["golden_sqnr_db"])
-    facts = judged.candidate.facts
+def _release(gated: Gated, judged: Judged, computed: str) -> Release:
+    """computed: the precision that the model computes in. INT8 computes the rest of the model in it, too."""
+    candidate, facts = judged.candidate, judged.candidate.facts
+    onnx = dict(facts.get("onnx", {}))
     return Release(
-        format=format,
-        file=format.file,
-        tolerance=tolerance,
+        name=candidate.format.value,
+        files=tuple(file.name for file in candidate.files),
+        runtime=Runtime(name=RUNTIMES[candidate.format], oldest=str(onnx.pop("onnxruntime", "")), facts=onnx),
+        tolerance=kept_tolerance(candidate.format, gated.planned.spec.gates, judged.measures["golden_sqnr_db"]),
         recipe=str(facts.get("recipe", "")),
         processors=Processors.ANY if facts.get("portable", True) else Processors.VNNI,
-        data=judged.candidate.data.name if judged.candidate.data else None,
-        onnx=Onnx(**facts["onnx"]) if "onnx" in facts else None,
+        way=_way(candidate),
+        computed_in=computed,
     )
+
+
+WAYS = {(Format.ONNX, "torch.export"): "dynamo"}
+"""What torch calls an exporter whose facts call it otherwise."""
+
+
+def _way(candidate: Candidate) -> str:
+    """Which exporter made it. A program has one way only; ONNX in INT8 is made of an ONNX file."""
+    known = candidate.facts.get("method") or candidate.facts.get("exporter")
+    if known:
+        return WAYS.get((candidate.format, known), str(known))
+    return {Format.PROGRAM: "export", Format.ONNX_INT8: "quantised"}.get(candidate.format, "")
+
+
+FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+"""Of safetensors' dtypes, as numpy and torch name them."""
+
+
+def _computed_in(gated: Gated) -> str:
+    """The floating precision of most of the weights; of a model whose weights are none, of its inputs."""
+    counts: Counter[str] = Counter()
+    for info in read_header(workshop().cache.path(gated.weights)).tensors.values():
+        if info.dtype in FLOATS:
+            counts[FLOATS[info.dtype]] += math.prod(info.shape)
+    spec = gated.planned.spec
+    floating = [each.dtype.value for each in (*spec.inputs, *spec.outputs) if each.dtype.floating]
+    return max(counts, key=lambda name: (counts[name], name)) if counts else next(iter(floating), "")
+
+
+def _values(tensor: Input) -> Values:
+    """nan, inf: what a spec of schema 2 says; one of schema 1 allows neither."""
+    return Values(range=tensor.range, nan=getattr(tensor, "nan", False), inf=getattr(tensor, "inf", False))
 
 
 def _name(artifact: Artifact) -> str:

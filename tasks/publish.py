@@ -114,7 +114,8 @@ def _signed(planned: Planned) -> bool:
 
 def _not_covered(ours: Manifest, theirs: Manifest) -> str:
     """The first thing that the other manifest claims and this run did not find; nothing where there is none."""
-    if (theirs.model, theirs.release, theirs.outputs) != (ours.model, ours.release, ours.outputs):
+    told = {"formats": ours.formats, "artifacts": ours.artifacts, "verdicts": ours.verdicts}
+    if theirs.model_copy(update=told) != ours:
         return f"{theirs.model}/{theirs.release}"
     claims = [*theirs.artifacts, *theirs.formats, *(v for v in theirs.verdicts if v.outcome is Outcome.PASS)]
     known = [*ours.artifacts, *ours.formats, *ours.verdicts]

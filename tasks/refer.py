@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from infra.workshop import File, workshop
 from packhouse.artifact import SAFETENSORS
+from packhouse.manifest import Counts, Sizes
 from packhouse.preflight import Finding
 from tasks.stage import one_line, stage
 from tasks.states import Gated, Referenced
@@ -28,4 +29,11 @@ def refer(gated: Gated) -> Referenced:
         findings = tuple(Finding.model_validate(document) for document in answer.document["findings"])
         if findings:
             line.note(f"preflight: {'; '.join(finding.line() for finding in findings)}")
-    return Referenced(cases=cases, evaluation=evaluation, notes=tuple(answer.document["notes"]), findings=findings)
+    return Referenced(
+        cases=cases,
+        evaluation=evaluation,
+        notes=tuple(answer.document["notes"]),
+        findings=findings,
+        sizes=Sizes.model_validate(answer.document["sizes"]),
+        samples=Counts.model_validate(answer.document["samples"]),
+    )

@@ -154,7 +154,7 @@ def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 
     served = [made for made in manifest.formats if made.format in SERVED]
     if Format.ONNX not in {made.format for made in served}:
         raise SpecInvalid("has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
-    names = [SPEC_FILE, GOLDEN, *(name for made in served for name in (made.file, made.data) if name)]
+    names = [SPEC_FILE, GOLDEN, *(name for made in served for name in made.files)]
     for name in names:
         _put(found, manifest.artifact(name), release)
     for name, data in {MANIFEST_FILE: listed, RECORD_FILE: found.record_bytes}.items():

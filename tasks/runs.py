@@ -26,6 +26,7 @@ from packhouse.artifact import Frozen
 from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import NotFound, PackhouseError, RunLost, SpecInvalid
 from packhouse.manifest import MAX_DOCUMENT_BYTES, dump, load
+from packhouse.store_layout import work_key
 
 T = TypeVar("T", bound=Frozen)
 
@@ -160,4 +161,4 @@ def taken(run: str, kind: type[T]) -> T | None:
 
 
 def _key(run: str) -> str:
-    return f"_work/runs/{run}.json"
+    return work_key(f"runs/{run}.json")

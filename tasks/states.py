@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.latency import Timing
-from packhouse.manifest import Inputs, Manifest, Record, ReleasedImage
+from packhouse.manifest import Counts, Inputs, Manifest, Record, ReleasedImage, Sizes
 from packhouse.preflight import Finding
 from packhouse.spec import Format, Spec
 
@@ -63,12 +63,15 @@ class Gated(Frozen):
 
 
 class Referenced(Frozen):
-    """What the trained model itself answers: the probes, and all evaluation samples. findings: traps in its code."""
+    """What the trained model itself answers: the probes, and all evaluation samples. findings: traps in its code.
+    sizes: of the axes in all of these. samples: how many the source has."""
 
     cases: Artifact
     evaluation: Artifact
     notes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    sizes: Sizes = Sizes()
+    samples: Counts | None = None
 
 
 class Candidate(Frozen):
@@ -134,12 +137,14 @@ class Measured(Frozen):
 
 
 class Packed(Frozen):
-    """A manifest and every artifact that it lists."""
+    """A manifest and every artifact that it lists. sandbox: the protections that held while the model's bytes were
+    parsed."""
 
     planned: Planned
     manifest: Manifest
     judged: tuple[Judged, ...]
     left_out: tuple[LeftOut, ...]
+    sandbox: tuple[str, ...] = ()
 
 
 class Published(Frozen):

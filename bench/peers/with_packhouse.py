@@ -83,7 +83,7 @@ def _release(given: Given, out: Path, formats: str) -> Answer:
     store = open_store(str(settings().home / "store"))
     found = find(store, f"{name}@latest")
     manifest = read_manifest(found, found.record)
-    files = {made.format.value: str(settings().home / "store" / found.prefix / made.file) for made in manifest.formats}
+    files = {made.name: str(settings().home / "store" / found.prefix / made.file) for made in manifest.formats}
     left_out = {verdict.subject: verdict.reason for verdict in manifest.verdicts if verdict.reason}
     return Answer(files=files | {"int8": files.get("onnx-int8", "")}, notes=left_out)
 

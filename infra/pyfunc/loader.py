@@ -30,6 +30,9 @@ MOST_COLUMNS = 2000
 """Of a table; what is wider goes in as arrays."""
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 INT8, FP32 = "onnx-int8", "onnx"
+KNOWN = frozenset({"auto", INT8, FP32, "torchscript", "torchscript-int8", "program"})
+NEWEST = 2
+"""Of a manifest's schemas, the newest that is read here."""
 Document = dict[str, Any]
 
 
@@ -44,8 +47,8 @@ class Release(PythonModel):
         manifest = checked(folder, str(config.get("manifest") or ""))
         spec = tomllib.loads((folder / "package.toml").read_text("utf-8"))
         made = chosen(manifest, str(config.get("format") or "auto"))
-        self.format = made["format"]
-        self.session = _session(folder / made["file"], int(config.get("threads") or 0))
+        self.format = made["name"]
+        self.session = _session(folder / made["files"][0], int(config.get("threads") or 0))
         self.inputs = {entry.name: entry.type for entry in self.session.get_inputs()}
         self.declared = {entry["name"]: entry for entry in spec["inputs"]}
         self.table, self.answers = tables(spec, manifest["text"])
@@ -98,6 +101,9 @@ def checked(folder: Path, wanted: str) -> Document:
         if digest != want:
             raise ValueError(f"manifest.json: sha256 differs from that of {of}; got {digest}, want {want}")
     manifest: Document = json.loads(data)
+    if (schema := manifest.get("schema", 1)) not in range(1, NEWEST + 1):
+        reader = f"packhouse {manifest['needs']}" if isinstance(manifest.get("needs"), str) else "a later packhouse"
+        raise ValueError(f"manifest.json: is of schema {schema}, and this reads {NEWEST}: needs a model of {reader}")
     known = {entry["name"]: entry["digest"] for entry in manifest["artifacts"]}
     for path in sorted(folder.iterdir()):
         if path.name in ("manifest.json", "record.json"):
@@ -113,7 +119,12 @@ def checked(folder: Path, wanted: str) -> Document:
 
 def chosen(manifest: Document, wanted: str) -> Document:
     """The format that is run. INT8 is in a release only where it pays; its answers may hang on VNNI."""
-    have = {made["format"]: made for made in manifest["formats"] if made["format"] in (FP32, INT8)}
+    every = [described(made) for made in manifest["formats"]]
+    if unknown := [made for made in every if made["name"] == wanted and wanted not in KNOWN]:
+        raise ValueError(f"format {wanted!r}: not run: install {unknown[0]['runtime']['name']}")
+    have = {made["name"]: made for made in every if made["name"] in (FP32, INT8)}
+    if wanted == "auto":
+        have = {name: made for name, made in have.items() if made.get("selection", "auto") == "auto"}
     here = {name: made for name, made in have.items() if made["processors"] == "any" or _has_vnni()}
     pick = wanted if wanted != "auto" else (INT8 if INT8 in here else FP32)
     if pick not in here:
@@ -121,6 +132,13 @@ def chosen(manifest: Document, wanted: str) -> Document:
         raise ValueError(f"format {pick!r}: can not be run here: {why}")
     made: Document = here[pick]
     return made
+
+
+def described(made: Document) -> Document:
+    """A format as schema 2 has it, whichever it was written in."""
+    if "format" not in made:
+        return made
+    return made | {"name": made["format"], "files": [name for name in (made["file"], made.get("data")) if name]}
 
 
 def tables(spec: Document, text: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

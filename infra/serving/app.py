@@ -156,7 +156,7 @@ def about(model: Model) -> dict[str, str]:
         "model": served.manifest.model,
         "release": served.manifest.release,
         "manifest": short(served.digest),
-        "format": served.made.format.value,
+        "format": served.made.name,
         "provider": model.providers[0],
         "packhouse": __version__,
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from infra.serving.settings import Choice
 from packhouse.artifact import Artifact
@@ -28,6 +27,7 @@ from packhouse.manifest import (
     Processors,
     Record,
     Release,
+    Selection,
     load,
 )
 from packhouse.signatures import Trusted, check_bytes
@@ -55,7 +55,7 @@ def open_release(
     folder: Path,
     *,
     expected: str | None,
-    choice: Choice,
+    choice: Choice | str,
     vnni: bool,
     cuda: bool,
     golden: bool,
@@ -64,7 +64,8 @@ def open_release(
     """expected: the digest that the manifest must have. trusted: whose signature the release must have, which is over
     its record, so both must be there.
 
-    Raises DigestMismatch, ReleaseInvalid, SignatureInvalid, NotFound, SpecInvalid: the first finding."""
+    Raises DigestMismatch, ReleaseInvalid, SignatureInvalid, NotFound, SpecInvalid: the first finding. Unavailable: this
+    version does not know the format that was asked for."""
     there = _names(folder)
     if MANIFEST not in there:
         raise NotFound("no release here: there is no manifest", where=str(folder), next="set MODEL_DIR")
@@ -84,36 +85,33 @@ def open_release(
     if trusted:
         _check_signature(folder, there, manifest, trusted)
     made = chosen(manifest, choice, vnni=vnni, cuda=cuda, there=there)
-    for name in (SPEC_FILE, made.file, *((made.data,) if made.data else ()), *((GOLDEN,) if golden else ())):
+    for name in (SPEC_FILE, *made.files, *((GOLDEN,) if golden else ())):
         manifest.artifact(name)
         if name not in there:
             raise ReleaseInvalid("is in the manifest but not in the folder", where=name, next="fetch it too")
     return Served(folder, manifest, digest, _spec(folder / SPEC_FILE, manifest), made)
 
 
-def chosen(manifest: Manifest, choice: Choice, *, vnni: bool, cuda: bool, there: set[str]) -> Release:
-    """The format to serve. A GPU computes fp32: ONNX Runtime has few INT8 kernels for it."""
-    by_format = {made.format: made for made in manifest.formats}
-    int8 = by_format.get(Format.ONNX_INT8)
+def chosen(manifest: Manifest, choice: Choice | str, *, vnni: bool, cuda: bool, there: set[str]) -> Release:
+    """The format to serve. A GPU computes fp32: ONNX Runtime has few INT8 kernels for it. One that must be named is
+    never picked by `auto`."""
+    by_name = {made.name: made for made in manifest.formats}
+    int8 = by_name.get(Format.ONNX_INT8)
     fits = int8 is not None and (vnni or int8.processors is Processors.ANY)
-    match choice:
-        case Choice.AUTO:
-            format = Format.ONNX_INT8 if int8 and int8.file in there and fits and not cuda else Format.ONNX
-        case Choice.ONNX:
-            format = Format.ONNX
-        case Choice.ONNX_INT8:
-            format = Format.ONNX_INT8
-            if int8 is not None and not fits:
-                what = "its answers were judged on processors with VNNI, which this one has not"
-                raise ReleaseInvalid(what, where=int8.file, next="set PACKHOUSE_FORMAT to auto or onnx")
-        case _:
-            assert_never(choice)
-    if format not in by_format:
-        have = ", ".join(sorted(by_format))
-        raise ReleaseInvalid(
-            "the release has no such format", where=format.value, got=have, next="set PACKHOUSE_FORMAT"
-        )
-    return by_format[format]
+    if choice is Choice.AUTO:
+        by_name = {name: made for name, made in by_name.items() if made.selection is Selection.AUTO}
+        picked = int8 is not None and int8.name in by_name and int8.file in there and fits and not cuda
+        choice = Choice.ONNX_INT8 if picked else Choice.ONNX
+    if choice in by_name and by_name[choice].format is None:
+        raise by_name[choice].not_run(manifest.model)
+    if choice == Choice.ONNX_INT8 and int8 is not None and not fits:
+        what = "its answers were judged on processors with VNNI, which this one has not"
+        raise ReleaseInvalid(what, where=int8.file, next="set PACKHOUSE_FORMAT to auto or onnx")
+    if choice not in by_name or choice not in set(Choice):
+        have = ", ".join(sorted(by_name))
+        what = "can not be served" if choice in by_name else "the release has no such format"
+        raise ReleaseInvalid(what, where=str(choice), got=have, next="set PACKHOUSE_FORMAT")
+    return by_name[choice]
 
 
 def _names(folder: Path) -> set[str]:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from packhouse.artifact import Digest, Frozen
 from packhouse.digest import MiB
 from packhouse.errors import SpecInvalid
+from packhouse.manifest import FormatName
 from packhouse.processors import available
 
 Count = Annotated[int, Field(ge=1, le=1024)]
@@ -47,7 +48,7 @@ class ServingSettings(Frozen):
     port: Annotated[int, Field(alias="PORT", ge=0, le=65_535)] = 8080
     manifest: Annotated[Digest | None, Field(alias="PACKHOUSE_MANIFEST_DIGEST")] = None
     trust: Annotated[str, Field(alias="PACKHOUSE_TRUST")] = ""
-    choice: Annotated[Choice, Field(alias="PACKHOUSE_FORMAT")] = Choice.AUTO
+    choice: Annotated[Choice | FormatName, Field(alias="PACKHOUSE_FORMAT", union_mode="left_to_right")] = Choice.AUTO
     threads: Annotated[Count, Field(alias="PACKHOUSE_THREADS", default_factory=available)]
     runs: Annotated[Count, Field(alias="PACKHOUSE_RUNS")] = 2
     queue: Annotated[int, Field(alias="PACKHOUSE_QUEUE", ge=0, le=100_000)] = 64

@@ -15,7 +15,7 @@ from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SpecInvalid
 from packhouse.judge import Array, Case, Outputs, roundings, with_yardsticks
 from packhouse.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, Trap, explained
-from packhouse.probes import Probe, check_samples, probes, read_samples
+from packhouse.probes import Probe, check_samples, not_tried, probes, read_samples, sizes_of
 from packhouse.runtime import Runner, torch_runner
 from packhouse.spec import Spec
 from tasks.jobs import model as models
@@ -34,7 +34,8 @@ parameters, 390 of a MiniLM. A float64 run costs two to four of fp32."""
 
 def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str, program: str = "") -> dict[str, Any]:
     """Writes the probes with the model's answers to `cases`, and its answers to the evaluation samples to `evaluation`:
-    one case a batch, without inputs. Both have their yardsticks. Returns {"cases", "notes", "findings"}.
+    one case a batch, without inputs. Both have their yardsticks. Returns {"cases", "notes", "findings", "sizes": which
+    ones formats are compared at, "samples": how many the source has}.
 
     Raises SamplesInvalid; SpecInvalid: the model does not answer as the spec declares; ParityRefused: it is not
     deterministic, has a trap with which no release can be faithful, answers one of its own samples with NaN, or is not
@@ -46,9 +47,11 @@ def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str, p
     module = models.load(parsed, weights, program)
     runner = torch_runner(module, [output.name for output in parsed.outputs])
     findings, notes = preflight.look(module, parsed, arrays)
-    probed = _probed(parsed, arrays, runner, findings, notes)
+    left_out: list[str] = []
+    probed = _probed(parsed, arrays, runner, findings, left_out)
     _insist(findings)
-    evaluated = _evaluated(parsed, arrays, runner, probed, notes)
+    evaluated = _evaluated(parsed, arrays, runner, probed, left_out)
+    notes += left_out
     probed, evaluated = _with_float64(module, parsed, probed, evaluated, notes)
     found = roundings(probed)
     made = [with_yardsticks(case, found) for case in probed]
@@ -61,7 +64,17 @@ def run(*, spec: str, weights: str, samples: str, cases: str, evaluation: str, p
         "cases": [case.name for case in made],
         "notes": notes,
         "findings": [finding.model_dump(mode="json") for finding in findings],
+        "sizes": _sizes(parsed, [*made, *(entry.case for entry in evaluated)], left_out),
+        "samples": {split: len(arrays[f"{split}.{parsed.inputs[0].name}"]) for split in ("calibration", "evaluation")},
     }
+
+
+def _sizes(spec: Spec, cases: Sequence[Case], left_out: Sequence[str]) -> dict[str, Any]:
+    """What the manifest says of the sizes that were compared. An axis that outputs alone have is looked at too.
+    left_out: probes and samples that nothing is compared on."""
+    compared = sizes_of(spec.outputs, (case.expected for case in cases))
+    compared |= sizes_of(spec.inputs, (case.inputs for case in cases))
+    return {"compared": compared, "by_shape": {}, "not_tried": [*not_tried(spec, compared), *left_out]}
 
 
 @dataclass(frozen=True)
@@ -80,13 +93,13 @@ def _insist(findings: Sequence[Finding]) -> None:
 
 
 def _probed(
-    spec: Spec, samples: Mapping[str, Array], runner: Runner, findings: Sequence[Finding], notes: list[str]
+    spec: Spec, samples: Mapping[str, Array], runner: Runner, findings: Sequence[Finding], left_out: list[str]
 ) -> list[Case]:
     probed: list[Case] = []
     for probe in probes(spec, samples):
         answer, problem = _ask(runner, probe, findings)
         if problem:
-            notes.append(f"probe {probe.name!r} dropped: {problem}")
+            left_out.append(f"probe {probe.name!r} dropped: {problem}")
             continue
         if not probed:
             _check_declared(spec, answer)
@@ -115,7 +128,7 @@ def _ask(runner: Runner, probe: Probe, findings: Sequence[Finding] = ()) -> tupl
 
 
 def _evaluated(
-    spec: Spec, samples: Mapping[str, Array], runner: Runner, probed: Sequence[Case], notes: list[str]
+    spec: Spec, samples: Mapping[str, Array], runner: Runner, probed: Sequence[Case], left_out: list[str]
 ) -> list[Evaluated]:
     evaluated: list[Evaluated] = []
     size = asked = 0
@@ -129,7 +142,7 @@ def _evaluated(
         size += sum(array.nbytes for array in answer.values())
         asked += batch.kept
     if asked < (count := len(samples[f"evaluation.{spec.inputs[0].name}"])):
-        notes.append(f"evaluation: the first {asked} of {count} samples")
+        left_out.append(f"evaluation: the first {asked} of {count} samples")
     return evaluated
 
 

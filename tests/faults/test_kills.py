@@ -18,7 +18,7 @@ from infra.workshop import workshop
 from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.cases import write_cases
 from packhouse.digest import digest_bytes, digest_file
-from packhouse.manifest import PARITY, ArchitectureCode, Inputs, Manifest, RatioTolerance, Release
+from packhouse.manifest import PARITY, ArchitectureCode, Inputs, Manifest
 from packhouse.releases import find, releases
 from packhouse.report import Report
 from packhouse.spec import Format, parse
@@ -28,6 +28,7 @@ from tasks.canary import unserved
 from tasks.commit import commit, promote
 from tasks.publish import publish, upload
 from tasks.states import Candidate, Gated, Judged, Packed, Planned
+from tests.packhouse.small_release import of_format
 
 WRITES = ("put", "put_if_absent", "swap")
 
@@ -85,7 +86,7 @@ def packed(home: Path, staged) -> Packed:
         release=inputs.release_id,
         inputs=inputs,
         outputs=("y",),
-        formats=(Release(format=Format.ONNX, file="model.onnx", tolerance=RatioTolerance(max=8, rms=6)),),
+        formats=(of_format(Format.ONNX),),
         artifacts=tuple(sorted((golden, spec_file, weights, model), key=lambda artifact: artifact.name)),
         verdicts=(verdict,),
     )
@@ -241,7 +242,7 @@ def without(packed: Packed, format: Format) -> Packed:
     timed_out = Verdict(check="made", subject=format.value, outcome=Outcome.REFUSED, reason="took too long")
     less = manifest.model_copy(
         update={
-            "formats": tuple(made for made in manifest.formats if made.format is not format),
+            "formats": tuple(each for each in manifest.formats if each.format is not format),
             "artifacts": tuple(each for each in manifest.artifacts if each.name != format.file),
             "verdicts": (*(v for v in manifest.verdicts if v.subject != format.value), timed_out),
         }
@@ -254,11 +255,10 @@ def with_torchscript(packed: Packed) -> Packed:
     script = workshop().cache.write(b"not really torchscript", name="model.ts", media_type="x")
     passed = Verdict(check=PARITY, subject="torchscript", outcome=Outcome.PASS, compared=(script.digest,))
     candidate = Candidate(format=Format.TORCHSCRIPT, artifact=script, facts={}, seconds=1.0, peak_bytes=1)
-    made = Release(format=Format.TORCHSCRIPT, file="model.ts", tolerance=RatioTolerance(max=8, rms=6))
     manifest = packed.manifest
     more = manifest.model_copy(
         update={
-            "formats": (*manifest.formats, made),
+            "formats": (*manifest.formats, of_format(Format.TORCHSCRIPT)),
             "artifacts": tuple(sorted((*manifest.artifacts, script), key=lambda artifact: artifact.name)),
             "verdicts": (*manifest.verdicts, passed),
         }

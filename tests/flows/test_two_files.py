@@ -33,8 +33,8 @@ def test_weights_that_do_not_fit_into_the_file_lie_beside_it_and_a_flipped_bit_t
     found = find(open_store(str(home / "store")), "linear@latest")
     manifest = read_manifest(found, found.record)
     by_format = {made.format: made for made in manifest.formats}
-    assert by_format[Format.ONNX].data == "model.onnx.data"
-    assert by_format[Format.ONNX_INT8].data is None
+    assert by_format[Format.ONNX].files == ("model.onnx", "model.onnx.data")
+    assert by_format[Format.ONNX_INT8].files == ("model.int8.onnx",)
     (folder,) = (home / "store" / "linear" / "releases").iterdir()
     graph = onnx.load(folder / "model.onnx", load_external_data=False)
     (said,) = (entry.value for entry in graph.metadata_props)

@@ -47,27 +47,70 @@ def test_a_manifest_that_the_record_does_not_name_is_not_taken(folder):
         checked(folder, "")
 
 
-def test_int8_is_run_where_the_release_has_it_and_another_format_where_it_is_asked_for():
-    fp32 = {"format": "onnx", "file": "model.onnx", "processors": "any"}
-    int8 = {"format": "onnx-int8", "file": "model.int8.onnx", "processors": "any"}
-    manifest = {"formats": [fp32, int8, {"format": "torchscript", "file": "model.ts", "processors": "any"}]}
-    assert chosen(manifest, "auto") is int8
-    assert chosen(manifest, "onnx") is fp32
+FORM = {
+    1: lambda name, file, processors: {"format": name, "file": file, "processors": processors, "data": None},
+    2: lambda name, file, processors: {
+        "name": name,
+        "files": [file],
+        "processors": processors,
+        "selection": "auto",
+        "runtime": {"name": "onnxruntime", "oldest": "", "facts": {}},
+    },
+}
+"""A format of a manifest, by schema."""
+
+
+@pytest.fixture(params=FORM)
+def form(request):
+    return FORM[request.param]
+
+
+def test_int8_is_run_where_the_release_has_it_and_another_format_where_it_is_asked_for(form):
+    fp32, int8 = form("onnx", "model.onnx", "any"), form("onnx-int8", "model.int8.onnx", "any")
+    manifest = {"formats": [fp32, int8, form("torchscript", "model.ts", "any")]}
+    assert chosen(manifest, "auto")["files"] == ["model.int8.onnx"]
+    assert chosen(manifest, "onnx")["files"] == ["model.onnx"]
     with pytest.raises(ValueError, match="can not be run here"):
         chosen({"formats": [fp32]}, "onnx-int8")
     with pytest.raises(ValueError, match="can not be run here"):
         chosen(manifest, "torchscript")
 
 
-def test_int8_that_was_judged_on_vnni_is_run_where_the_processor_has_it_and_nowhere_else(monkeypatch):
-    fp32 = {"format": "onnx", "file": "model.onnx", "processors": "any"}
-    manifest = {"formats": [fp32, {"format": "onnx-int8", "file": "model.int8.onnx", "processors": "vnni"}]}
+def test_int8_that_was_judged_on_vnni_is_run_where_the_processor_has_it_and_nowhere_else(form, monkeypatch):
+    manifest = {"formats": [form("onnx", "model.onnx", "any"), form("onnx-int8", "model.int8.onnx", "vnni")]}
     monkeypatch.setattr(loader, "_has_vnni", lambda: True)
-    assert chosen(manifest, "auto") is manifest["formats"][1]
+    assert chosen(manifest, "auto")["name"] == "onnx-int8"
     monkeypatch.setattr(loader, "_has_vnni", lambda: False)
-    assert chosen(manifest, "auto") is fp32
+    assert chosen(manifest, "auto")["name"] == "onnx"
     with pytest.raises(ValueError, match="judged on processors with VNNI"):
         chosen(manifest, "onnx-int8")
+
+
+def test_a_format_that_must_be_named_is_not_picked():
+    fp32, int8 = FORM[2]("onnx", "model.onnx", "any"), FORM[2]("onnx-int8", "model.int8.onnx", "any")
+    manifest = {"formats": [fp32, int8 | {"selection": "named"}]}
+    assert chosen(manifest, "auto")["name"] == "onnx"
+    assert chosen(manifest, "onnx-int8")["name"] == "onnx-int8"
+
+
+def test_a_format_that_the_loader_does_not_know_is_never_picked_and_says_what_to_install():
+    other = FORM[2]("openvino", "model.xml", "any") | {"runtime": {"name": "openvino", "oldest": "", "facts": {}}}
+    manifest = {"formats": [other, FORM[2]("onnx", "model.onnx", "any")]}
+    assert chosen(manifest, "auto")["name"] == "onnx"
+    with pytest.raises(ValueError, match=r"^format 'openvino': not run: install openvino$"):
+        chosen(manifest, "openvino")
+
+
+@pytest.mark.parametrize(
+    ("document", "reader"),
+    [({"schema": 3, "needs": "0.4"}, "a model of packhouse 0.4"), ({"schema": 3}, "a model of a later packhouse")],
+)
+def test_a_manifest_of_a_later_schema_is_refused_in_one_line(folder, document, reader):
+    manifest = json.dumps(document).encode()
+    (folder / "manifest.json").write_bytes(manifest)
+    (folder / "record.json").write_text(json.dumps({"manifest": digest(manifest)}))
+    with pytest.raises(ValueError, match=rf"^manifest.json: is of schema 3, and this reads 2: needs {reader}$"):
+        checked(folder, "")
 
 
 def test_numbers_become_the_models_and_what_would_change_them_is_refused():

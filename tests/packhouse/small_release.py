@@ -20,6 +20,7 @@ from packhouse.manifest import (
     PARITY,
     RECORD,
     REPORT_JSON,
+    RUNTIMES,
     WEIGHTS,
     AnyTolerance,
     ArchitectureCode,
@@ -29,6 +30,7 @@ from packhouse.manifest import (
     RatioTolerance,
     Record,
     Release,
+    Runtime,
     SqnrTolerance,
     channel_key,
     dump,
@@ -39,6 +41,7 @@ from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import FileStore
 
 MODEL = "linear"
+RATIO = RatioTolerance(max=8, rms=6)
 FORMATS = (Format.ONNX, Format.TORCHSCRIPT, Format.PROGRAM, Format.TORCHSCRIPT_INT8)
 
 
@@ -134,7 +137,7 @@ def seal(folder: Path, inputs: Inputs, tolerances: dict[Format, AnyTolerance], *
             "release": inputs.release_id,
             "inputs": inputs,
             "outputs": ("y",),
-            "formats": tuple(Release(format=f, file=f.file, tolerance=t) for f, t in tolerances.items()),
+            "formats": tuple(of_format(f, t) for f, t in tolerances.items()),
             "artifacts": artifacts,
             "verdicts": tuple(
                 Verdict(check=PARITY, subject=f.value, outcome=Outcome.PASS, compared=(digest_file(folder / f.file),))
@@ -147,6 +150,12 @@ def seal(folder: Path, inputs: Inputs, tolerances: dict[Format, AnyTolerance], *
     return manifest
 
 
+def of_format(format: Format, tolerance: AnyTolerance = RATIO, **changes: Any) -> Release:
+    """A format of a manifest, as far as tests ask for nothing else."""
+    given = {"name": format.value, "files": (format.file,), "runtime": Runtime(name=RUNTIMES[format])}
+    return Release(**(given | {"tolerance": tolerance} | changes))
+
+
 def sign_off(folder: Path, manifest: bytes, model: str, release: str) -> None:
     """Writes these bytes as the manifest, and the record that names them."""
     (folder / MANIFEST).write_bytes(manifest)
@@ -157,7 +166,7 @@ def sign_off(folder: Path, manifest: bytes, model: str, release: str) -> None:
 def reseal(small: Small, **changes: Any) -> Manifest:
     """After a file was changed: the same formats and tolerances, digests made right."""
     manifest = small.manifest
-    tolerances = {made.format: made.tolerance for made in manifest.formats}
+    tolerances = {each.format: each.tolerance for each in manifest.formats if each.format}
     return seal(small.folder, manifest.inputs, tolerances, **changes)
 
 

@@ -85,7 +85,7 @@ def ended(monkeypatch, what, *arguments: str) -> object:
         return iter(())
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(cli, "releases", happens)
+    monkeypatch.setattr(cli, "listing", happens)
     monkeypatch.setattr(sys, "argv", ["packhouse", *arguments])
     try:
         with pytest.raises(SystemExit) as end:

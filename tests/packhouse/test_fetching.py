@@ -225,4 +225,4 @@ def test_the_command_prints_the_folder_and_ends_with_one_line(small, tmp_path):
     command += ["--format", "nonsense"]
     wrong = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("refused: nonsense: no such format")
+    assert wrong.stderr.startswith("refused: nonsense: the release has no such format; got onnx, ")

@@ -18,18 +18,25 @@ from packhouse.manifest import (
     AbsoluteTolerance,
     ArchitectureCode,
     Channel,
+    Counts,
+    FormatPackage,
     Inputs,
     Manifest,
     RatioTolerance,
     Record,
-    Release,
     ReleasedImage,
+    Rows,
+    Runtime,
+    Selection,
+    Sizes,
     SqnrTolerance,
+    Values,
     dump,
     load,
     release_key,
 )
 from packhouse.spec import Format
+from tests.packhouse.small_release import of_format
 
 D = [digest_bytes(bytes([n])) for n in range(9)]
 
@@ -51,7 +58,7 @@ def document() -> dict:
         "release": inputs().release_id,
         "inputs": inputs(),
         "outputs": ("y",),
-        "formats": (Release(format=Format.ONNX, file="model.onnx", tolerance=RatioTolerance(max=8, rms=6)),),
+        "formats": (of_format(Format.ONNX),),
         "artifacts": (artifact("model.onnx"), artifact("package.toml", D[1])),
         "verdicts": (Verdict(check=PARITY, subject="onnx", outcome=Outcome.PASS, compared=(D[5], D[2])),),
     }
@@ -68,10 +75,10 @@ def refuses(digest: str) -> Verdict:
 ONNX = document()["formats"][0]
 WRONG = {
     "no format": ({"formats": ()}, "at least 1 item"),
-    "a format twice": ({"formats": (ONNX, ONNX.model_copy(update={"file": "package.toml"}))}, "twice"),
+    "a format twice": ({"formats": (ONNX, ONNX.model_copy(update={"files": ("package.toml",)}))}, "twice"),
     "a format that is not there": ({"artifacts": (artifact("package.toml"),)}, "model.onnx is not among the artifacts"),
     "data that is not there": (
-        {"formats": (ONNX.model_copy(update={"data": "model.onnx.data"}),)},
+        {"formats": (ONNX.model_copy(update={"files": ("model.onnx", "model.onnx.data")}),)},
         "model.onnx.data is not among the artifacts",
     ),
     "no verdict": ({"verdicts": ()}, "no verdict of parity passes"),
@@ -90,7 +97,7 @@ WRONG = {
     "another id": ({"release": "0" * 32}, "not that of its inputs"),
     "other inputs": ({"inputs": inputs(device="arm64")}, "not that of its inputs"),
     "a path": ({"artifacts": ({"name": "../x", "digest": D[5], "size": 3, "media_type": ""},)}, "pattern"),
-    "another schema": ({"schema": 2}, "Input should be 1"),
+    "another schema": ({"schema": 3}, "Input should be 1 or 2"),
 }
 
 
@@ -111,9 +118,18 @@ def test_the_release_id_is_of_all_inputs_and_of_nothing_else():
         "device": "arm64",
         "libraries": {"torch": "2.14"},
         "architecture": inputs().architecture.model_copy(update={"code": D[7]}),
+        "environment": {"OMP_NUM_THREADS": "1"},
+        "format_packages": {"acme-format": FormatPackage(version="1", digest=D[7])},
     }.items():
         ids.add(inputs(**{name: other}).release_id)
-    assert len(ids) == 8
+    assert len(ids) == 10
+
+
+def test_the_id_of_schema_1_knows_no_inputs_of_schema_2():
+    more = inputs(environment={"A": "1"}, format_packages={"p": FormatPackage(version="1", digest=D[7])})
+    assert more.release_id_of(1) == inputs().release_id_of(1)
+    assert more.release_id_of(2) != inputs().release_id_of(2)
+    assert inputs().release_id_of(1) != inputs().release_id_of(2)
 
 
 numbers = st.floats(0, 1e6)
@@ -134,12 +150,54 @@ def test_a_manifest_is_read_back_as_it_was_written(tolerance, libraries, outputs
             "inputs": of,
             "release": of.release_id,
             "outputs": tuple(outputs),
-            "formats": (Release(format=Format.ONNX, file="model.onnx", tolerance=tolerance),),
+            "formats": (of_format(Format.ONNX, tolerance),),
             "artifacts": (artifact("model.onnx").model_copy(update={"size": size}), artifact("package.toml")),
         }
     )
     assert load(Manifest, dump(made), where="manifest.json") == made
     assert dump(load(Manifest, dump(made), where="manifest.json")) == dump(made)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | words, lambda each: st.lists(each) | st.dictionaries(words, each)
+)
+numbers_of_values = st.none() | st.tuples(numbers, numbers)
+
+
+@given(
+    st.dictionaries(words, plain, max_size=3),
+    st.dictionaries(st.sampled_from(["batch", "time"]), st.lists(st.integers(0, 2**31)).map(tuple)),
+    st.builds(Values, range=numbers_of_values, nan=st.booleans(), inf=st.booleans()),
+    st.builds(Counts, calibration=st.integers(0, 2**40), evaluation=st.integers(0, 2**40)),
+    st.sampled_from(Rows),
+    st.sampled_from(Selection),
+)
+def test_what_schema_2_adds_is_read_back_as_it_was_written(extensions, sizes, values, counts, rows, selection):
+    runtime = Runtime(name="openvino", oldest="2026.1", facts=extensions)
+    other = of_format(Format.ONNX, name="openvino", runtime=runtime, rows=rows, selection=selection, way="convert")
+    made = Manifest(
+        **document()
+        | {
+            "formats": (other,),
+            "sizes": Sizes(compared=sizes, by_shape=sizes, not_tried=("batch: above 8",)),
+            "values": {"x": values},
+            "samples": counts,
+            "extensions": extensions,
+        }
+    )
+    data = dump(made)
+    assert load(Manifest, data, where="manifest.json") == made
+    assert dump(load(Manifest, data, where="manifest.json")) == data
+    assert json.loads(data)["schema"] == 2
+    assert json.loads(data)["needs"] == "0.2"
+
+
+@pytest.mark.parametrize("old", ["format", "file", "data", "onnx"])
+def test_a_key_of_schema_1_is_none_of_schema_2(old):
+    made = json.loads(dump(Manifest(**document())))
+    made["formats"][0][old] = None
+    with pytest.raises(ReleaseInvalid, match="Extra inputs are not permitted"):
+        load(Manifest, canonical_json(made), where="manifest.json")
 
 
 @given(st.integers(1, 2**63), words)
@@ -155,7 +213,7 @@ SPOILED = {
     "no newline": RECORD[:-1],
     "two newlines": RECORD + b"\n",
     "blanks": json.dumps(json.loads(RECORD)).encode() + b"\n",
-    "other order": b'{"schema":1,' + RECORD[1:].replace(b',"schema":1', b""),
+    "other order": b'{"schema":2,' + RECORD[1:].replace(b',"schema":2', b""),
     "a key twice": RECORD.replace(b'"model":"m"', b'"model":"x","model":"m"'),
     "unknown key": canonical_json(json.loads(RECORD) | {"extra": 1}),
     "missing key": canonical_json({k: v for k, v in json.loads(RECORD).items() if k != "manifest"}),

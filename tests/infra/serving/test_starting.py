@@ -218,13 +218,14 @@ def test_the_format_follows_the_release_the_processor_and_the_operator(tmp_path)
 
 def test_a_format_that_the_release_has_not_is_refused(part):
     assert "onnx-int8: the release has no such format" in refusal(part, choice=Choice.ONNX_INT8)
+    assert "int8: the release has no such format" in refusal(part, choice="int8")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("PACKHOUSE_THREADS", "many", "unable to parse"),
-        ("PACKHOUSE_FORMAT", "int8", "'auto', 'onnx' or 'onnx-int8'"),
+        ("PACKHOUSE_FORMAT", "INT8", "match pattern"),
         ("PACKHOUSE_MANIFEST_DIGEST", "abc", "match pattern"),
         ("PORT", "70000", "65535"),
     ],
