@@ -10,6 +10,10 @@ from pydantic import Field
 TensorName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+CHANNEL = r"[a-z0-9][a-z0-9-]{0,62}"
+ChannelName = Annotated[str, Field(pattern=f"^{CHANNEL}$")]
+PRODUCTION = "production"
+"""The channel that a spec can guard with `approve = true`, and that a promotion policy guards by default."""
 
 
 class DType(StrEnum):

@@ -15,6 +15,9 @@ from pydantic import Field, ValidationError, model_validator
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes, unique
 from packhouse.errors import ReleaseInvalid
+from packhouse.keys import CHANNEL as CHANNEL
+from packhouse.keys import PRODUCTION as PRODUCTION
+from packhouse.keys import ChannelName as ChannelName
 from packhouse.keys import TensorName
 from packhouse.onnxruntimes import Onnx
 from packhouse.spec import REPOSITORY, Format, ModelName
@@ -219,11 +222,6 @@ class Record(Frozen):
                 raise ValueError("no verdict of the canary passes the digest of the image")
         return self
 
-
-CHANNEL = r"[a-z0-9][a-z0-9-]{0,62}"
-ChannelName = Annotated[str, Field(pattern=f"^{CHANNEL}$")]
-PRODUCTION = "production"
-"""The channel that a spec can guard with `approve = true`."""
 
 REMEMBERED = 100
 MAX_SERIAL = 2**40
