@@ -143,5 +143,5 @@ def _without_new(value: Any, *path: str) -> Any:
 
 def needs_schema_2(path: Path) -> bool:
     """Whether schema 2 has this key, and schema 1 has it not."""
-    table = tuple("*" if place else part for place, part in enumerate(path[:-1]))
+    table = tuple("*" if place else str(part) for place, part in enumerate(path[:-1]))
     return path[-1] in _NEW.get(table, ())

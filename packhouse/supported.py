@@ -20,10 +20,10 @@ def check_supported(spec: Spec, *, where: str = SPEC_FILE) -> None:
     """Raises SpecInvalid: it says something that this version does not act on yet."""
     if found := list(unsupported(spec)):
         told = ", ".join(f"{key_of(path)}{value}" for path, value in found)
-        raise SpecInvalid(refusal(told), where=where, next=NEXT)
+        raise SpecInvalid(not_yet(told), where=where, next=NEXT)
 
 
-def refusal(told: str) -> str:
+def not_yet(told: str) -> str:
     from packhouse import __version__  # the package imports this module
 
     return f"{told[: 4 * MAX_SHOWN]}: packhouse {__version__} reads this and does not act on it yet"

@@ -100,8 +100,8 @@ def _clock(gated: Gated, measured: Measured) -> Clock:
     gates = gated.planned.spec.gates
     least = gates.int8_speed or DEFAULT_SPEED
     slower = {format: speed < least for format, speed in slowest(measured.timings).items() if format.int8}
-    faster = {format: speed >= 1 + gates.int8_worth for format, speed in typical(measured.timings).items()}
-    faster = {format: faster[format] for format in slower if gated.planned.spec.schema_version != 1}
+    speeds = typical(measured.timings) if gated.planned.spec.schema_version != 1 else {}
+    faster = {format: speed >= 1 + gates.int8_worth for format, speed in speeds.items() if format.int8}
 
     def add(before: Decisions) -> Decisions:
         return before.model_copy(update={"slower": slower | before.slower, "faster": faster | before.faster})

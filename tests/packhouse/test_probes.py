@@ -9,7 +9,7 @@ import pytest
 
 from packhouse.errors import SamplesInvalid
 from packhouse.probes import MAX_CASE_ELEMENTS, Probe, check_samples, probes
-from packhouse.spec import Spec
+from packhouse.spec import Labels, Spec
 
 F32 = np.float32
 
@@ -18,19 +18,19 @@ def spec(
     inputs: list[dict],
     axes: dict | None = None,
     *,
-    labels: bool = False,
+    labels: str | None = None,
     outputs: list[dict] | None = None,
     steps: list[dict] | None = None,
 ) -> Spec:
     file = {"sha256": "a" * 64, "size": 1}
     return Spec.model_validate(
         {
-            "schema": 1,
+            "schema": 2,
             "model": {"name": "m"},
             "architecture": {"name": "a"},
             "axes": axes or {},
             "inputs": inputs,
-            "outputs": outputs or [{"name": "y", "shape": ["batch", 3], "scores": True}],
+            "outputs": outputs or [{"name": "y", "shape": ["batch", 3], "kind": "scores"}],
             "weights": {"file": "w", **file},
             "preprocessing": steps or [],
             "samples": {"file": "samples.safetensors", "labels": labels, **file},
@@ -190,7 +190,7 @@ def test_probes_are_the_same_each_time():
 
 
 GOOD = split(ids=np.zeros((3, 5), np.int64), x=values(3, 5, 2))
-LABELLED = TEXT.model_copy(update={"samples": TEXT.samples.model_copy(update={"labels": True})})
+LABELLED = TEXT.model_copy(update={"samples": TEXT.samples.model_copy(update={"labels": Labels.CLASS})})
 NAN = np.where(np.arange(30).reshape(3, 5, 2) == 7, np.nan, values(3, 5, 2)).astype(F32)
 
 BAD = {
@@ -247,12 +247,12 @@ def test_bad_labels_are_refused(labels, words):
 @pytest.mark.parametrize(
     "output, words",
     [
-        ({"name": "y", "shape": ["batch", 3]}, "labels need an output with `scores = true`"),
-        ({"name": "y", "shape": ["batch", "n", 3], "scores": True}, "needs one row of scores a sample"),
+        ({"name": "y", "shape": ["batch", 3]}, "labels need an output of kind `scores`"),
+        ({"name": "y", "shape": ["batch", "n", 3], "kind": "scores"}, "needs one row of scores a sample"),
     ],
 )
 def test_labels_need_one_row_of_scores_a_sample(output, words):
-    of = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": {"max": 64}}, labels=True, outputs=[output])
+    of = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": {"max": 64}}, labels="class", outputs=[output])
     with pytest.raises(SamplesInvalid, match=words):
         check_samples(of, split(x=values(3, 4)) | {"label": np.array([0, 1, 2])})
 
