@@ -97,7 +97,7 @@ class Axis(Frozen):
     the least and the greatest of them."""
 
     min: EmptyOrMore = 1
-    max: Dimension = 0
+    max: Dimension = Field(default_factory=lambda: 0)
     sizes: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")

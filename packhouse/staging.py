@@ -197,16 +197,16 @@ def _limits(
             raise SpecInvalid("has a range too", where=f"sizes: {axis}", next="say one of the two")
         limits[axis] = {"sizes": list(legal)}
     for key, shape in named.items():
-        for axis in shape:
-            if axis == "batch":
-                limits.setdefault(axis, dict(zip(("min", "max"), DEFAULT_BATCH, strict=True)))
-            elif isinstance(axis, str) and axis not in limits:
-                next = f'ranges={{"{axis}": (1, 16)}}, or whatever it may have'
-                raise SpecInvalid(f"axis {axis!r} has no smallest and largest size", where=f"axes: {key}", next=next)
+        for name in shape:
+            if name == "batch":
+                limits.setdefault(name, dict(zip(("min", "max"), DEFAULT_BATCH, strict=True)))
+            elif isinstance(name, str) and name not in limits:
+                next = f'ranges={{"{name}": (1, 16)}}, or whatever it may have'
+                raise SpecInvalid(f"axis {name!r} has no smallest and largest size", where=f"axes: {key}", next=next)
     return limits
 
 
-_ARGUMENTS = {
+_ARGUMENTS: dict[Keys, str] = {
     ("model", "name"): "name",
     ("model", "description"): "description",
     ("architecture", "name"): "architecture",
@@ -231,7 +231,7 @@ def _argument(path: Keys, document: Mapping[str, Any]) -> str:
     if section in ("inputs", "outputs") and isinstance(name, int):
         return f"{_OF_TENSORS.get(str(key), section)}: {document[str(section)][name]['name']}"
     for length in (2, 1):
-        if argument := _ARGUMENTS.get(path[:length]):  # type: ignore[call-overload]
+        if argument := _ARGUMENTS.get(path[:length]):
             return ": ".join(part for part in (argument, key_of(path[length:])) if part)
     if section == "preprocessing":
         return key_of(path)

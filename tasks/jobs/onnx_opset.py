@@ -7,6 +7,7 @@ not exist. docs/onnx.md says what can not be written. Law: what is written compu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -103,7 +104,7 @@ def _can_not(what: str) -> ExportFailed:
     return ExportFailed(f"opset {OLDEST} does not have {what}", where="onnx", next=f"ask for opset {NEWEST} or later")
 
 
-def _attribute(node: onnx.NodeProto, name: str) -> object:
+def _attribute(node: onnx.NodeProto, name: str) -> Any:
     return next((onnx.helper.get_attribute_value(given) for given in node.attribute if given.name == name), None)
 
 

@@ -788,7 +788,7 @@ def example() -> str:
 
 
 def test_the_example_of_the_documentation_is_a_spec():
-    parse(example().encode())
+    check_supported(parse(example().encode()))
 
 
 def test_the_documentation_names_every_key_and_every_default():

@@ -146,7 +146,7 @@ def graph(kind: str, inputs: dict[str, np.ndarray | None], outputs: int = 1, **a
         for name, value in inputs.items()
         if name and value is None
     ]
-    answers = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
+    answers = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["a", "b"]) for name in names]
     made = helper.make_graph([node], "g", given, answers, constants)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -154,7 +154,7 @@ def graph(kind: str, inputs: dict[str, np.ndarray | None], outputs: int = 1, **a
 ONE, ROI = np.array([1], np.int64), np.array([], np.float32)
 PADS = np.array([0, 1, 0, 1], np.int64)
 SAME = {
-    "mean over an axis": (graph("ReduceMean", {"x": None, "a": ONE}, keepdims=0), 1),
+    "mean over an axis": (graph("ReduceMean", {"x": None, "a": ONE}, keepdims=1), 1),
     "maximum over all": (graph("ReduceMax", {"x": None}, keepdims=1), 1),
     "two halves": (graph("Split", {"x": None}, 2, axis=1, num_outputs=2), 2),
     "named parts": (graph("Split", {"x": None, "s": np.array([2, 4], np.int64)}, 2, axis=1), 2),
