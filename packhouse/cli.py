@@ -104,8 +104,9 @@ def stage(
     draft = folder / SPEC_FILE
     if not draft.is_file():
         raise SpecInvalid("is not there", where=str(draft), next="docs/spec.md shows one")
-    document = read(draft.read_bytes(), where=str(draft))
-    staged = stage_folder(folder, document, to=to, announce_to=announce)
+    data = draft.read_bytes()
+    document = read(data, where=str(draft))
+    staged = stage_folder(folder, document, to=to, text=data.decode(), announce_to=announce)
     for note in staged.notes:
         talk.print(note, markup=False)
     print(staged.url)

@@ -30,6 +30,10 @@ class DType(StrEnum):
     def floating(self) -> bool:
         return self.value.startswith("float")
 
+    @property
+    def integer(self) -> bool:
+        return not self.floating and self is not DType.BOOL
+
 
 class Misplaced(ValueError):
     """A finding about keys that do not fit together. path: the one to look at, below the table that was checked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -82,6 +83,16 @@ def slowest(timings: Iterable[Timing]) -> dict[Format | str, float]:
         if timing.speed is not None:
             speeds[timing.format] = min(timing.speed, speeds.get(timing.format, timing.speed))
     return speeds
+
+
+def typical(timings: Iterable[Timing]) -> dict[Format | str, float]:
+    """Of each format the geometric mean of its speeds over the batch sizes: twice as fast at one size and half as fast
+    at another is as fast."""
+    logarithms: dict[Format | str, list[float]] = {}
+    for timing in timings:
+        if timing.speed:
+            logarithms.setdefault(timing.format, []).append(math.log(timing.speed))
+    return {format: math.exp(math.fsum(found) / len(found)) for format, found in logarithms.items()}
 
 
 def batch_name(batch: int | None) -> str:

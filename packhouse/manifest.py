@@ -382,10 +382,12 @@ class Channel(Frozen):
 class Decisions(Frozen):
     """What hangs on a clock or on a GPU, decided once for a release id, so that a second run does not turn it over.
 
-    slower: for each INT8 format that was measured, whether it was slower than its base. cuda: the verdicts of the GPU,
-    also that none was there; None: not decided yet."""
+    slower: for each INT8 format that was measured, whether it was slower than its base at some batch size. faster:
+    whether it was faster, over them all, by the part that the spec names; none of a spec of schema 1. cuda: the
+    verdicts of the GPU, also that none was there; None: not decided yet."""
 
     slower: dict[Format, bool] = {}
+    faster: dict[Format, bool] = {}
     cuda: tuple[Verdict, ...] | None = None
 
 

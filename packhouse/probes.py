@@ -12,7 +12,7 @@ import numpy as np
 from packhouse.errors import SamplesInvalid, UnsafeWeights, WeightsInvalid
 from packhouse.judge import Array
 from packhouse.keys import DType
-from packhouse.spec import Axis, Input, Spec, Tensor
+from packhouse.spec import Axis, Input, Labels, Spec, Tensor
 from packhouse.steps import UNKNOWN, lookup
 from packhouse.tensors import read_numpy
 
@@ -55,6 +55,7 @@ def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
     inputs that disagree about an axis, labels that do not fit."""
     wanted = {f"{split}.{tensor.name}" for split in ("calibration", "evaluation") for tensor in spec.inputs}
     wanted |= {"label"} if spec.samples.labels else set()
+    wanted |= {"slice"} if spec.samples.slices else set()
     if missing := sorted(wanted - set(samples)):
         raise SamplesInvalid("tensor is missing", where=f"{spec.samples.file}: {missing[0]}", got=_list(samples))
     answers = {f"{ANSWER}{output.name}" for output in spec.outputs}
@@ -81,8 +82,19 @@ def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
             raise SamplesInvalid(
                 "inputs differ in number of samples", where=f"{spec.samples.file}: {split}", got=str(counts)
             )
-    if spec.samples.labels:
-        _check_labels(spec, samples["label"], len(samples[f"evaluation.{spec.inputs[0].name}"]))
+        for tensor in spec.inputs:
+            if tensor.lengths_of in sizes:
+                where = f"{spec.samples.file}: {split}.{tensor.name}"
+                _check_limits(samples[f"{split}.{tensor.name}"], 0, sizes[tensor.lengths_of], where, "no such length")
+    count = len(samples[f"evaluation.{spec.inputs[0].name}"])
+    if spec.samples.labels is Labels.CLASS:
+        _check_labels(spec, samples["label"], count)
+    elif spec.samples.labels is Labels.VALUE:
+        _check_values(samples["label"], count, f"{spec.samples.file}: label")
+    if spec.samples.slices:
+        where = f"{spec.samples.file}: slice"
+        _check_form(samples["slice"], count, (np.int64,), where)
+        _check_limits(samples["slice"], 0, len(spec.samples.slices) - 1, where, "no such slice")
 
 
 def _check_tensor(spec: Spec, tensor: Input, array: Array, where: str) -> None:
@@ -95,21 +107,28 @@ def _check_tensor(spec: Spec, tensor: Input, array: Array, where: str) -> None:
         )
     for got, size in zip(array.shape[1:], want, strict=True):
         axis = spec.axes[size] if isinstance(size, str) else None
-        if (axis and not axis.min <= got <= axis.max) or (axis is None and got != size):
-            bounds = f"{size} from {axis.min} to {axis.max}" if axis else str(size)
+        if (axis and not axis.allows(got)) or (axis is None and got != size):
+            bounds = f"{size} {axis.words}" if axis else str(size)
             raise SamplesInvalid("shape differs from the spec", where=where, got=str(array.shape), want=bounds)
     if len(array) == 0:
         raise SamplesInvalid("no samples", where=where, next="stage at least one real sample in each split")
-    if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
+    if tensor.dtype.floating and _is_illegal(tensor, array):
         raise SamplesInvalid("NaN or infinity among the samples", where=where)
-    if tensor.range and (array.min() < tensor.range[0] or array.max() > tensor.range[1]):
-        raise SamplesInvalid(
-            "values outside the declared range",
-            where=where,
-            got=f"{array.min()} to {array.max()}",
-            want=str(tensor.range),
-        )
+    if tensor.nan or tensor.inf:
+        array = array[np.isfinite(array)]  # what is left has to lie in the range
+    if tensor.range:
+        _check_limits(array, *tensor.range, where, "values outside the declared range", want=str(tensor.range))
     _check_codes(spec, tensor, array, where)
+
+
+def _is_illegal(tensor: Input, array: Array) -> bool:
+    return bool((not tensor.nan and np.any(np.isnan(array))) or (not tensor.inf and np.any(np.isinf(array))))
+
+
+def _check_limits(array: Array, low: float, high: float, where: str, what: str, want: str = "") -> None:
+    if array.size and (array.min() < low or array.max() > high):
+        got = f"{array.min()} to {array.max()}"
+        raise SamplesInvalid(what, where=where, got=got, want=want or f"{low} to {high}")
 
 
 def _check_codes(spec: Spec, tensor: Input, array: Array, where: str) -> None:
@@ -125,13 +144,10 @@ def _check_codes(spec: Spec, tensor: Input, array: Array, where: str) -> None:
 
 def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
     where = f"{spec.samples.file}: label"
-    if labels.dtype != np.int64 or labels.shape != (samples,):
-        raise SamplesInvalid(
-            "wrong form", where=where, got=f"{labels.dtype} {labels.shape}", want=f"int64 ({samples},)"
-        )
+    _check_form(labels, samples, (np.int64,), where)
     scored = [output for output in spec.outputs if output.scores]
     if not scored:
-        raise SamplesInvalid("labels need an output with `scores = true`", where=where)
+        raise SamplesInvalid("labels need an output of kind `scores`", where=where)
     if len(scored[0].shape) != (2 if spec.batch else 1):
         raise SamplesInvalid(
             "one label a sample needs one row of scores a sample",
@@ -146,6 +162,19 @@ def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
             got=f"{labels.min()} to {labels.max()}",
             want=f"0 to {classes - 1}" if isinstance(classes, int) else "0 or more",
         )
+
+
+def _check_values(labels: Array, samples: int, where: str) -> None:
+    _check_form(labels, samples, (np.float32, np.float64), where)
+    if not np.all(np.isfinite(labels)):
+        raise SamplesInvalid("NaN or infinity among the labels", where=where)
+
+
+def _check_form(array: Array, samples: int, dtypes: Sequence[type], where: str) -> None:
+    """One number a sample."""
+    if array.dtype not in dtypes or array.shape != (samples,):
+        want = f"{' or '.join(np.dtype(dtype).name for dtype in dtypes)} ({samples},)"
+        raise SamplesInvalid("wrong form", where=where, got=f"{array.dtype} {array.shape}", want=want)
 
 
 def probes(spec: Spec, samples: Mapping[str, Array]) -> Iterator[Probe]:

@@ -7,7 +7,7 @@ A training script ends with one call. It writes safetensors, real samples and `p
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,12 @@ from packhouse.judge import Array, Case, Outputs
 from packhouse.keys import DType, Misplaced
 from packhouse.preprocessing import apply, codes
 from packhouse.probes import check_samples, read_samples
-from packhouse.spec import PROGRAM, SPEC_FILE, Spec, parse, render
+from packhouse.spec import PROGRAM, SCHEMA, SPEC_FILE, Spec, checked, read, render
+from packhouse.spec_errors import Finding, key_of, line_of
+from packhouse.spec_errors import Path as Keys
 from packhouse.steps import OneHot, Standard, Step, Value, lookup, prepared
 from packhouse.store import Retrying, open_store
+from packhouse.supported import NEXT, check_supported, not_yet, unsupported
 from packhouse.tensors import write_numpy
 
 if TYPE_CHECKING:
@@ -70,9 +73,14 @@ def stage(
     scores: Sequence[str] | None = None,
     axes: Mapping[str, Sequence[str | int]] | None = None,
     ranges: Mapping[str, tuple[int, int]] | None = None,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    value_ranges: Mapping[str, tuple[float, float]] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
     calibration: float = 0.25,
     preprocessing: Standardise | Sequence[Step] = (),
     description: str = "",
+    card: Mapping[str, Any] | None = None,
     formats: Mapping[str, Any] | None = None,
     gates: Mapping[str, float | str] | None = None,
     mlflow: str | None = None,
@@ -88,9 +96,13 @@ def stage(
     passed to the model by position, in this order, as `preprocessing` leaves them; text only where a step lists it.
     outputs: names, in the order of the model's answer.
     labels: int, (n,), the right class of each sample; makes accuracy the measure of INT8, and needs `scores`: the
-    outputs with one score a class (default with labels: the first). axes: input -> its axes, a name where the size
-    may change; default: the first is "batch". ranges: axis -> smallest and largest size; default: 1 to 64.
+    outputs with one score a class (default with labels: the first). kinds: output -> "scores", "embedding" or "value",
+    the default; `scores` is short for the first. axes: input or output -> its axes, a name where the size may change;
+    default: the first of an input is "batch", and those of an output are read off the model. ranges: axis -> smallest
+    and largest size; default: the batch has 1 to 64. sizes: axis -> the only sizes that are legal, instead of a range.
+    value_ranges: input -> its smallest and largest value. columns: input or output -> names along its last axis.
     calibration: the part of the samples, evenly spread, that INT8 may calibrate on; accuracy never sees it.
+    card: text for people: task, licence, datasets, intended_use, contact.
     announce_to: the Prefect API that is told, so that the release starts at once; default: PREFECT_API_URL where it is
     set; "off": nobody.
 
@@ -100,41 +112,134 @@ def stage(
     steps = _steps(preprocessing)
     samples = {key: _sample(steps, key, value) for key, value in inputs.items()}
     classes = _classes(labels) if labels is not None else None
-    scored = list(scores if scores is not None else outputs[:1] if classes is not None else [])
+    told = dict(kinds or {})
+    scored = (
+        scores if scores is not None else outputs[:1] if classes is not None and "scores" not in told.values() else ()
+    )
+    _check_names(inputs, outputs, axes=axes, value_ranges=value_ranges, kinds=kinds, columns=columns, scores=scored)
+    told |= {output: "scores" for output in scored if output not in told}
     named = {key: tuple((axes or {}).get(key) or ("batch", *array.shape[1:])) for key, array in samples.items()}
-    limits = {axis: DEFAULT_BATCH for shape in named.values() for axis in shape if axis == "batch"} | dict(ranges or {})
+    limits = _limits(named, ranges or {}, sizes or {})
     _check_steps(steps, samples, named)
     with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as folder:
         root = Path(folder)
         module, weights = _written(model, architecture, root)
         split = _split(samples, classes, calibration)
         write_numpy(root / SAMPLES_FILE, split)
+        shapes = _outputs(module, samples, named, outputs, axes or {}, limits, steps)
         document: dict[str, Any] = {
-            "schema": 1,
+            "schema": SCHEMA,
             "model": {"name": name, "description": description},
             "architecture": {"name": architecture, "arguments": dict(arguments or {})},
-            "axes": {axis: {"min": low, "max": high} for axis, (low, high) in limits.items()},
+            "axes": limits,
             "inputs": [
                 {"name": key, "dtype": str(array.dtype), "shape": list(named[key])} for key, array in samples.items()
             ],
-            "outputs": _outputs(module, samples, named, outputs, scored, steps),
+            "outputs": [shape | {"kind": told.get(shape["name"], "value")} for shape in shapes],
             "weights": {"file": weights},
-            "samples": {"labels": classes is not None},
+            "samples": {"labels": "class"} if classes is not None else {},
             "formats": dict(formats or {}),
             "gates": dict(gates or {}),
         }
+        for tensor in document["inputs"]:
+            if tensor["name"] in (value_ranges or {}):
+                tensor["range"] = list((value_ranges or {})[tensor["name"]])
+        for tensor in (*document["inputs"], *document["outputs"]):
+            if tensor["name"] in (columns or {}):
+                tensor["columns"] = list((columns or {})[tensor["name"]])
         if steps:
             document["preprocessing"] = [_as_table(step) for step in steps]
+        if card:
+            document["card"] = dict(card)
         if mlflow:
             document["mlflow"] = {"name": mlflow}
         if image:
             document["image"] = {"repository": image} | ({"modelpack": True} if modelpack else {})
-        spec = _filled(root, document)
+        spec = _filled(root, document, told=lambda found: _told(found.path, document, found))
+        for path, value in unsupported(spec):
+            raise SpecInvalid(not_yet(f"{_argument(path, document)}{value}"), where="stage", next=NEXT)
         check_samples(spec, split)
-        told, notes = _answers(module, spec, split)
-        write_numpy(root / SAMPLES_FILE, split | told)
-        notes += _check_architecture(module, spec, cases(spec, split | told))
+        trained, notes = _answers(module, spec, split)
+        write_numpy(root / SAMPLES_FILE, split | trained)
+        notes += _check_architecture(module, spec, cases(spec, split | trained))
         return stage_folder(root, document, to=to, notes=notes, announce_to=announce_to)
+
+
+def _check_names(inputs: Iterable[str], outputs: Iterable[str], **given: Iterable[str] | None) -> None:
+    """What is said of an input or output that is not there would be ignored."""
+    known = {"value_ranges": [*inputs], "kinds": [*outputs], "scores": [*outputs]}
+    for argument, names in given.items():
+        legal = known.get(argument, [*inputs, *outputs])
+        if unknown := [name for name in names or () if name not in legal]:
+            what = "is neither an input nor an output" if argument not in known else "is not there"
+            raise SpecInvalid(what, where=f"{argument}: {unknown[0]}", want=", ".join(legal))
+
+
+def _limits(
+    named: Mapping[str, Sequence[str | int]],
+    ranges: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, Sequence[int]],
+) -> dict[str, dict[str, Any]]:
+    """The tables of [axes]."""
+    limits: dict[str, dict[str, Any]] = {}
+    for argument, given in (("ranges", ranges), ("sizes", sizes)):
+        for axis, numbers in given.items():
+            if not numbers or not all(isinstance(number, int) for number in numbers):
+                raise SpecInvalid("are whole numbers", where=f"{argument}: {axis}", got=str(numbers))
+    for axis, limit in ranges.items():
+        if len(limit) != 2:
+            raise SpecInvalid(
+                "a range is two sizes", where=f"ranges: {axis}", got=str(limit), want="(smallest, largest)"
+            )
+        limits[axis] = {"min": limit[0], "max": limit[1]}
+    for axis, legal in sizes.items():
+        if axis in limits:
+            raise SpecInvalid("has a range too", where=f"sizes: {axis}", next="say one of the two")
+        limits[axis] = {"sizes": list(legal)}
+    for key, shape in named.items():
+        for name in shape:
+            if name == "batch":
+                limits.setdefault(name, dict(zip(("min", "max"), DEFAULT_BATCH, strict=True)))
+            elif isinstance(name, str) and name not in limits:
+                next = f'ranges={{"{name}": (1, 16)}}, or whatever it may have'
+                raise SpecInvalid(f"axis {name!r} has no smallest and largest size", where=f"axes: {key}", next=next)
+    return limits
+
+
+_ARGUMENTS: dict[Keys, str] = {
+    ("model", "name"): "name",
+    ("model", "description"): "description",
+    ("architecture", "name"): "architecture",
+    ("architecture", "arguments"): "arguments",
+    ("samples", "labels"): "labels",
+    ("weights",): "model",
+    ("image", "repository"): "image",
+    ("image", "modelpack"): "modelpack",
+    ("mlflow", "name"): "mlflow",
+}
+"""Keys of package.toml -> the argument of `stage` that says the same."""
+
+_OF_AXES = {"sizes": "sizes"}
+_OF_TENSORS = {"shape": "axes", "range": "value_ranges", "columns": "columns", "kind": "kinds"}
+
+
+def _argument(path: Keys, document: Mapping[str, Any]) -> str:
+    """What the caller of `stage` knows a key as: `ranges: time`."""
+    section, name, key = (*path, "", "", "")[:3]
+    if section == "axes":
+        return f"{_OF_AXES.get(str(key), 'ranges')}: {name}"
+    if section in ("inputs", "outputs") and isinstance(name, int):
+        return f"{_OF_TENSORS.get(str(key), section)}: {document[str(section)][name]['name']}"
+    for length in (2, 1):
+        if argument := _ARGUMENTS.get(path[:length]):
+            return ": ".join(part for part in (argument, key_of(path[length:])) if part)
+    if section == "preprocessing":
+        return key_of(path)
+    return ": ".join(part for part in (str(section), key_of(path[1:])) if part)
+
+
+def _told(path: Keys, document: Mapping[str, Any], found: Finding) -> SpecInvalid:
+    return SpecInvalid(found.what, where=_argument(path, document), got=found.got, want=found.want, next=found.next)
 
 
 def stage_folder(
@@ -142,24 +247,27 @@ def stage_folder(
     document: Mapping[str, Any],
     *,
     to: str,
+    text: str = "",
     notes: tuple[str, ...] = (),
     announce_to: str | None = None,
 ) -> Staged:
     """Stages files that are there already. document: package.toml as a dictionary, in which `weights` and `samples`
-    need not name digests and sizes; they are filled in. Uploads the files, then package.toml. Of a program, the example
+    need not name digests and sizes; they are filled in. It keeps its schema. text: the same as its author wrote it, for
+    the lines in messages. Uploads the files, then package.toml. Of a program, the example
     inputs stay here. Raises UnsafeWeights: the program carries other pickles."""
     with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as work:
         program = _without_examples(folder, document, Path(work))
-        spec = _filled(folder, document, program)
+        spec = _filled(folder, document, program, told=lambda found: _in_file(found, text))
+        check_supported(spec)
         samples = read_samples(folder / spec.samples.file)
         check_samples(spec, samples)
         cases(spec, samples)
         store = Retrying(open_store(to))
         store.put(spec.weights.file, program or folder / spec.weights.file, digest=spec.weights.digest)
         store.put(spec.samples.file, folder / spec.samples.file, digest=spec.samples.digest)
-    text = render(spec)
-    store.put(SPEC_FILE, text, digest=digest_bytes(text))
-    said = announce(store.url, model=spec.model.name, digest=digest_bytes(text), api=announce_to)
+    written = render(spec)
+    store.put(SPEC_FILE, written, digest=digest_bytes(written))
+    said = announce(store.url, model=spec.model.name, digest=digest_bytes(written), api=announce_to)
     return Staged(store.url, spec, (*notes, said) if said else notes)
 
 
@@ -175,8 +283,11 @@ def _without_examples(folder: Path, document: Mapping[str, Any], work: Path) -> 
     return work / path.name
 
 
-def _filled(folder: Path, document: Mapping[str, Any], program: Path | None = None) -> Spec:
-    """The spec, with the digests and sizes of the folder's files. program: what is to be uploaded for weights."""
+def _filled(
+    folder: Path, document: Mapping[str, Any], program: Path | None = None, *, told: Callable[[Finding], SpecInvalid]
+) -> Spec:
+    """The spec, with the digests and sizes of the folder's files. program: what is to be uploaded for weights. told:
+    how a finding is said to whoever wrote the document."""
     filled = dict(document)
     for section, default in (("weights", WEIGHTS_FILE), ("samples", SAMPLES_FILE)):
         given = document.get(section, {})
@@ -185,17 +296,28 @@ def _filled(folder: Path, document: Mapping[str, Any], program: Path | None = No
         entry = {"file": default, **given}
         path = program if program and section == "weights" else folder / Path(str(entry["file"])).name
         filled[section] = {**_named(path, section), **entry}
-    return _validated(filled)
+    found = checked(_as_read(filled))
+    if isinstance(found, Finding):
+        raise told(found)
+    return found
 
 
-def _validated(document: dict[str, Any]) -> Spec:
+def _as_read(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as it will be read again."""
     import tomli_w
 
     try:
-        text = tomli_w.dumps(document).encode()
+        written = tomli_w.dumps(document).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecInvalid(f"not to be written as TOML: {error}", where=SPEC_FILE, want="plain values") from error
-    return parse(text)
+    return read(written)
+
+
+def _in_file(found: Finding, text: str) -> SpecInvalid:
+    line = line_of(found.path, text)
+    what = f"{key_of(found.path)}: {found.what}".removeprefix(": ")
+    where = f"{SPEC_FILE}:{line}" if line else SPEC_FILE
+    return SpecInvalid(what, where=where, got=found.got, want=found.want, next=found.next)
 
 
 def _named(path: Path, section: str) -> dict[str, Any]:
@@ -315,13 +437,16 @@ def _outputs(
     samples: Mapping[str, Array],
     named: Mapping[str, Sequence[str | int]],
     names: Sequence[str],
-    scored: Sequence[str],
+    axes: Mapping[str, Sequence[str | int]],
+    limits: Mapping[str, Mapping[str, Any]],
     steps: Sequence[Step],
 ) -> list[dict[str, Any]]:
-    """dtype and shape of every output, read off the model: a size that changes with the number of rows is the batch."""
+    """dtype and shape of every output, read off the model: a size that changes with the number of rows is the batch.
+    axes: what the caller says of them instead."""
     batch = {shape[0] for shape in named.values()}
-    rows = isinstance(next(iter(batch)), str) and len(batch) == 1
-    sizes = (2, 3) if rows else (0,)
+    first = next(iter(batch))
+    rows = isinstance(first, str) and len(batch) == 1
+    sizes = _row_counts(limits[str(first)]) if rows else (0,)
     runs = [_run(model, {key: _first(array, size) for key, array in samples.items()}, steps) for size in sizes]
     if len(runs[0]) != len(names):
         raise SpecInvalid(
@@ -331,11 +456,31 @@ def _outputs(
         {
             "name": name,
             "dtype": str(runs[0][number].dtype),
-            "scores": name in scored,
-            "shape": _shape([run[number] for run in runs], sizes, str(next(iter(batch))), samples, named),
+            "shape": _given(name, axes[name], runs[0][number])
+            if name in axes
+            else _shape([run[number] for run in runs], sizes, str(first), samples, named),
         }
         for number, name in enumerate(names)
     ]
+
+
+def _row_counts(limits: Mapping[str, Any]) -> tuple[int, ...]:
+    """Two numbers of rows that the model takes, 2 and 3 where it may; one where there is no other."""
+    legal = list(limits.get("sizes") or ())
+    if not legal:
+        low, high = max(1, limits["min"]), limits["max"]
+        legal = list(range(low, min(high, low + 2) + 1))
+    legal = [size for size in legal if size > 1 or len(legal) < 3]
+    return tuple(legal[:2]) or (1,)
+
+
+def _given(name: str, shape: Sequence[str | int], answer: Array) -> list[str | int]:
+    fits = len(shape) == answer.ndim and all(
+        isinstance(size, str) or size == got for size, got in zip(shape, answer.shape, strict=False)
+    )
+    if not fits:
+        raise SpecInvalid("are not those of the answer", where=f"axes: {name}", got=str(answer.shape), want=str(shape))
+    return list(shape)
 
 
 def _first(array: Array, size: int) -> Array:
@@ -378,7 +523,8 @@ def _shape(
     fixed = {size for shape in named.values() for size in shape if isinstance(size, int)}
     shape: list[str | int] = []
     for position, size in enumerate(answers[0].shape):
-        if len(answers) > 1 and (size, answers[1].shape[position]) == sizes:
+        changes = len(answers) > 1 and (size, answers[1].shape[position]) == sizes
+        if changes or (len(answers) == 1 and position == 0 and (size,) == sizes):
             shape.append(batch)
         else:
             shape.append(dynamic[size] if size in dynamic and size not in fixed else size)

@@ -6,11 +6,15 @@ under the release's id, and every later run of the same inputs reads it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeGuard
+
 from infra.workshop import workshop
 from packhouse.artifact import Outcome
-from packhouse.latency import Timing, in_order, slowest, smallest
+from packhouse.latency import Timing, in_order, slowest, smallest, typical
 from packhouse.manifest import Decisions
-from packhouse.spec import Format
+from packhouse.spec import DEFAULT_SPEED, Format, Spec
 from tasks.decide import decide
 from tasks.export import left_out
 from tasks.pack import insist
@@ -56,16 +60,11 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
 
 
 def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
-    """INT8 stays where it is smaller than its base and, at every batch size that was timed on one thread, not slower,
-    with the spec's margin."""
+    """INT8 stays where it is smaller or faster than its base by the part that the spec names, and slower at no batch
+    size that was timed on one thread. By a spec of schema 1: smaller at all, and not slower, with the spec's margin."""
     size = {entry.candidate.format: entry.candidate.size for entry in judged}
-    needed = gated.planned.spec.gates.int8_speed
-    found = {
-        format: speed < needed
-        for format, speed in slowest(measured.timings).items()
-        if isinstance(format, Format) and format.int8
-    }
-    slower = _remembered(gated, found) if found else {}
+    spec = gated.planned.spec
+    clock = _clock(gated, measured) if asks_a_clock(spec) else Clock({}, {})
     kept: list[Judged] = []
     dropped: list[LeftOut] = []
     for entry in judged:
@@ -74,21 +73,57 @@ def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[J
             kept.append(entry)
         elif format.base not in size:
             dropped.append(left_out(format, "pays", Outcome.NOT_RUN, f"there is no {format.base} to compare with"))
-        elif size[format] >= size[format.base]:
-            reason = f"is not smaller than {format.base}"
-            dropped.append(left_out(format, "pays", Outcome.REFUSED, reason, made=entry.candidate))
-        elif slower[format]:
-            reason = f"is slower than {format.base} on this processor"
+        elif reason := shortfall(spec, format, size[format] / size[format.base], clock):
             dropped.append(left_out(format, "pays", Outcome.REFUSED, reason, made=entry.candidate))
         else:
             kept.append(entry)
     return kept, dropped
 
 
-def _remembered(gated: Gated, found: dict[Format, bool]) -> dict[Format, bool]:
+@dataclass(frozen=True)
+class Clock:
+    """What the clock said of each INT8 format, for good: whether it is slower than its base at some batch size, and
+    whether it is faster, over them all, by the part that the spec names."""
+
+    slower: Mapping[Format, bool]
+    faster: Mapping[Format, bool]
+
+
+def asks_a_clock(spec: Spec) -> bool:
+    return spec.schema_version == 1 or spec.gates.int8_worth > 0
+
+
+def shortfall(spec: Spec, format: Format, part: float, clock: Clock) -> str:
+    """Why an INT8 format does not pay; empty if it does. part: its size / its base's. Names no figure that a clock or a
+    processor changes, since it is digested."""
+    if not asks_a_clock(spec):
+        return ""
+    if spec.schema_version == 1 and part >= 1:
+        return f"is not smaller than {format.base}"
+    if clock.slower[format]:
+        return f"is slower than {format.base} on this processor"
+    worth = spec.gates.int8_worth
+    if spec.schema_version == 1 or part <= 1 - worth or clock.faster.get(format, False):
+        return ""
+    return f"is neither {100 * worth:g} % smaller than {format.base} nor {100 * worth:g} % faster on this processor"
+
+
+def _clock(gated: Gated, measured: Measured) -> Clock:
     """What was decided before under this release's id counts; what was not is decided now, for good."""
+    gates = gated.planned.spec.gates
+    least = gates.int8_speed or DEFAULT_SPEED
+    slower = {format: speed < least for format, speed in slowest(measured.timings).items() if _is_int8(format)}
+    speeds = typical(measured.timings) if gated.planned.spec.schema_version != 1 else {}
+    faster = {format: speed >= 1 + gates.int8_worth for format, speed in speeds.items() if _is_int8(format)}
 
     def add(before: Decisions) -> Decisions:
-        return before.model_copy(update={"slower": found | before.slower})
+        return before.model_copy(update={"slower": slower | before.slower, "faster": faster | before.faster})
 
-    return decide(gated.planned, add).slower
+    if not slower:
+        return Clock({}, {})
+    decided = decide(gated.planned, add)
+    return Clock(decided.slower, decided.faster)
+
+
+def _is_int8(format: Format | str) -> TypeGuard[Format]:
+    return isinstance(format, Format) and format.int8

@@ -22,6 +22,7 @@ from packhouse.errors import PackhouseError, SourceNotAllowed, SpecInvalid
 from packhouse.sources import MAX_SOURCE_CHARACTERS, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, Spec, parse
 from packhouse.store import Retrying, Store, open_store
+from packhouse.supported import check_supported
 from tasks.sign_channel import settled
 from tasks.stage import one_line, stage
 
@@ -149,7 +150,9 @@ def _read(store: Store, source: str, key: str, modified: float) -> _Read:
         want = f"at most {MAX_SOURCE_CHARACTERS:,} characters"
         raise SourceNotAllowed("its URL is too long", where=f"{source[:80]}...", got=f"{len(source):,}", want=want)
     data, _ = store.get(key, limit=MAX_SPEC_BYTES)
-    return _Read(source, modified, parse(data, where=f"{source}/{SPEC_FILE}"), digest_bytes(data))
+    spec = parse(data, where=f"{source}/{SPEC_FILE}")
+    check_supported(spec, where=f"{source}/{SPEC_FILE}")
+    return _Read(source, modified, spec, digest_bytes(data))
 
 
 def _newest(found: Sequence[_Read]) -> tuple[list[_Read], int]:

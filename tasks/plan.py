@@ -12,6 +12,7 @@ from packhouse.releases import at_prefix
 from packhouse.sources import check_program, checked_source
 from packhouse.spec import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
 from packhouse.store import Retrying, open_store
+from packhouse.supported import check_supported
 from tasks.register import check_asked
 from tasks.sign import is_signed
 from tasks.stage import one_line, stage
@@ -36,6 +37,7 @@ def plan(source: str) -> Planned:
             f"no {SPEC_FILE} here", where=source, next="a training job writes it last: has it ended?"
         ) from error
     spec = parse(data, where=f"{source}/{SPEC_FILE}")
+    check_supported(spec, where=f"{source}/{SPEC_FILE}")
     if spec.architecture.name == PROGRAM:
         check_program(source, workshop().settings.trusted_programs)
     with one_line(spec.model.name, "plan") as line:

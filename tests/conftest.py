@@ -128,5 +128,5 @@ def encoder(tmp_path: Path) -> str:
         outputs=["hidden"],
         axes={"input_ids": ["batch", "time"], "attention_mask": ["batch", "time"]},
         ranges={"batch": (1, 8), "time": (1, 16)},
-        gates={"int8_speed": 0.01},
+        gates={"int8_worth": 0},
     ).url

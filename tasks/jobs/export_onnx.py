@@ -18,6 +18,7 @@ from tasks.jobs import model as models
 from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
 from tasks.jobs.onnx_file import DATA, Payload, strip, write
+from tasks.jobs.onnx_opset import NEWEST, to_opset_17
 from tasks.jobs.onnx_target import lowered, read_by
 from tasks.jobs.onnx_text import take_text
 
@@ -58,7 +59,7 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             module,
             models.tensors(example),
             dynamo=True,
-            opset_version=spec.formats.onnx_opset,
+            opset_version=max(spec.formats.onnx_opset, NEWEST),  # what it can not lower, it keeps without a word
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
             dynamic_shapes=models.as_forward_takes(module, models.dynamic_axes(spec, lambda name, _: name)),
@@ -77,6 +78,8 @@ def _by_export(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             )
             del graph.initializers[name]
     model = ir.serde.serialize_model(program.model)
+    if spec.formats.onnx_opset < NEWEST:
+        to_opset_17(model)
     take_text(model, spec.text, (payload.name for payload in payloads))
     write(out, lowered(strip(model), spec.formats), payloads, most=most)
 
@@ -115,10 +118,12 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
                 },
             )
         except Exception as error:  # exporters' errors have no common class
+            lacking = first if isinstance(first, ExportFailed) else None
+            next = "rewrite the branch with torch.where or torch.cond, or make forward scriptable"
             raise ExportFailed(
-                f"torch.export: {first_line(first)}; script: {first_line(error)}",
+                f"torch.export: {lacking.what if lacking else first_line(first)}; script: {first_line(error)}",
                 where="onnx",
-                next="rewrite the branch with torch.where or torch.cond, or make forward scriptable",
+                next=lacking.next if lacking else next,
             ) from error
     if raw.stat().st_size > INLINE_BYTES:
         raise ExportFailed(

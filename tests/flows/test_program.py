@@ -29,7 +29,7 @@ def program(tmp_path: Path) -> str:
         architecture="program",
         inputs={"x": images(48)},
         outputs=["y"],
-        gates={"int8_speed": 0.01, "int8_sqnr_db": 20.0},
+        gates={"int8_worth": 0, "int8_sqnr_db": 20.0},
     ).url
 
 

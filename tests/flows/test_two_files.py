@@ -27,7 +27,7 @@ def test_weights_that_do_not_fit_into_the_file_lie_beside_it_and_a_flipped_bit_t
     home, staged, monkeypatch
 ):
     monkeypatch.setattr(export, "INLINE_BYTES", 20_000)
-    options = {"arguments": {"hidden": 2048}, "formats": FORMATS, "gates": {"int8_speed": 0.01}}
+    options = {"arguments": {"hidden": 2048}, "formats": FORMATS, "gates": {"int8_worth": 0}}
     (end,) = release([staged("linear", **options)])
     assert end.status is Status.RELEASED, end.reason
     found = find(open_store(str(home / "store")), "linear@latest")

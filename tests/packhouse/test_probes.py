@@ -9,7 +9,7 @@ import pytest
 
 from packhouse.errors import SamplesInvalid
 from packhouse.probes import MAX_CASE_ELEMENTS, Probe, check_samples, probes
-from packhouse.spec import Spec
+from packhouse.spec import Labels, Spec
 
 F32 = np.float32
 
@@ -18,19 +18,19 @@ def spec(
     inputs: list[dict],
     axes: dict | None = None,
     *,
-    labels: bool = False,
+    labels: str | None = None,
     outputs: list[dict] | None = None,
     steps: list[dict] | None = None,
 ) -> Spec:
     file = {"sha256": "a" * 64, "size": 1}
     return Spec.model_validate(
         {
-            "schema": 1,
+            "schema": 2,
             "model": {"name": "m"},
             "architecture": {"name": "a"},
             "axes": axes or {},
             "inputs": inputs,
-            "outputs": outputs or [{"name": "y", "shape": ["batch", 3], "scores": True}],
+            "outputs": outputs or [{"name": "y", "shape": ["batch", 3], "kind": "scores"}],
             "weights": {"file": "w", **file},
             "preprocessing": steps or [],
             "samples": {"file": "samples.safetensors", "labels": labels, **file},
@@ -190,7 +190,7 @@ def test_probes_are_the_same_each_time():
 
 
 GOOD = split(ids=np.zeros((3, 5), np.int64), x=values(3, 5, 2))
-LABELLED = TEXT.model_copy(update={"samples": TEXT.samples.model_copy(update={"labels": True})})
+LABELLED = TEXT.model_copy(update={"samples": TEXT.samples.model_copy(update={"labels": Labels.CLASS})})
 NAN = np.where(np.arange(30).reshape(3, 5, 2) == 7, np.nan, values(3, 5, 2)).astype(F32)
 
 BAD = {
@@ -247,12 +247,12 @@ def test_bad_labels_are_refused(labels, words):
 @pytest.mark.parametrize(
     "output, words",
     [
-        ({"name": "y", "shape": ["batch", 3]}, "labels need an output with `scores = true`"),
-        ({"name": "y", "shape": ["batch", "n", 3], "scores": True}, "needs one row of scores a sample"),
+        ({"name": "y", "shape": ["batch", 3]}, "labels need an output of kind `scores`"),
+        ({"name": "y", "shape": ["batch", "n", 3], "kind": "scores"}, "needs one row of scores a sample"),
     ],
 )
 def test_labels_need_one_row_of_scores_a_sample(output, words):
-    of = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": {"max": 64}}, labels=True, outputs=[output])
+    of = spec([{"name": "x", "shape": ["batch", 4]}], {"batch": {"max": 64}}, labels="class", outputs=[output])
     with pytest.raises(SamplesInvalid, match=words):
         check_samples(of, split(x=values(3, 4)) | {"label": np.array([0, 1, 2])})
 
@@ -326,3 +326,77 @@ def test_samples_have_the_codes_that_the_spec_lets_them_have(step, codes, words)
 def test_samples_may_have_unknown_codes_where_the_spec_says_what_becomes_of_them():
     check_samples(coded(WORDS), split(**of(0, -1)))
     check_samples(coded(NUMBERS), split(**of(4, 1000)))
+
+
+MASKED = [{"name": "x", "shape": ["batch", "time"], "nan": True, "inf": False, "range": [-1, 1]}]
+LENGTHS = {"name": "n", "shape": ["batch"], "dtype": "int64", "lengths_of": "time"}
+TIME = {"batch": {"max": 64}, "time": {"sizes": [2, 4]}}
+REGRESSION = [{"name": "y", "shape": ["batch"]}]
+
+
+def with_(spec: Spec, **samples: object) -> Spec:
+    return spec.model_copy(update={"samples": spec.samples.model_copy(update=samples)})
+
+
+SEQUENCES = {"x": np.zeros((3, 4), F32)}
+
+
+@pytest.mark.parametrize(
+    "x, words",
+    [
+        ([[np.nan, 1, 0, 0]], ""),
+        ([[np.inf, 1, 0, 0]], "NaN or infinity among the samples"),
+        ([[np.nan, 1.5, 0, 0]], "values outside the declared range"),
+        ([[0, 0]], ""),
+        ([[0, 0, 0]], "shape differs from the spec; got (1, 3), want time one of 2, 4"),
+    ],
+    ids=["NaN", "infinity", "outside beside NaN", "another size", "a size between"],
+)
+def test_samples_are_held_to_the_values_and_sizes_that_are_legal(x, words):
+    of, samples = spec(MASKED, TIME, outputs=REGRESSION), split(x=np.array(x, F32))
+    if not words:
+        check_samples(of, samples)
+        return
+    with pytest.raises(SamplesInvalid) as caught:
+        check_samples(of, samples)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("lengths, legal", [([0, 2, 4], True), ([0, 2, 5], False), ([-1, 2, 4], False)])
+def test_lengths_among_the_samples_are_lengths_of_their_axis(lengths, legal):
+    of = spec([*MASKED, LENGTHS], TIME, outputs=REGRESSION)
+    samples = split(**SEQUENCES, n=np.array(lengths))
+    if legal:
+        check_samples(of, samples)
+    else:
+        with pytest.raises(SamplesInvalid, match=r"calibration\.n: no such length"):
+            check_samples(of, samples)
+
+
+GROUPED = {
+    "groups": ({"slices": ("old", "new")}, {"slice": np.array([0, 1, 1])}, ""),
+    "no such group": ({"slices": ("old", "new")}, {"slice": np.array([0, 1, 2])}, "slice: no such slice; got 0 to 2"),
+    "groups in floats": ({"slices": ("old",)}, {"slice": np.zeros(3)}, "slice: wrong form; got float64 (3,)"),
+    "too few groups": (
+        {"slices": ("old",)},
+        {"slice": np.zeros(2, int)},
+        "slice: wrong form; got int64 (2,), want int",
+    ),
+    "no groups": ({"slices": ("old",)}, {}, "slice: tensor is missing"),
+    "groups of nobody": ({}, {"slice": np.zeros(3, int)}, "slice: tensor is not declared"),
+    "numbers": ({"labels": Labels.VALUE}, {"label": np.array([0.5, 1, -2])}, ""),
+    "numbers of float32": ({"labels": Labels.VALUE}, {"label": np.zeros(3, F32)}, ""),
+    "whole numbers": ({"labels": Labels.VALUE}, {"label": np.zeros(3, int)}, "want float32 or float64 (3,)"),
+    "no numbers": ({"labels": Labels.VALUE}, {"label": np.array([0, np.nan, 1])}, "label: NaN or infinity among the l"),
+}
+
+
+@pytest.mark.parametrize("declared, more, words", GROUPED.values(), ids=GROUPED)
+def test_slices_and_labels_of_a_regression_have_one_number_a_sample(declared, more, words):
+    of = with_(spec(MASKED, TIME, outputs=REGRESSION), **declared)
+    if not words:
+        check_samples(of, split(**SEQUENCES) | more)
+        return
+    with pytest.raises(SamplesInvalid) as caught:
+        check_samples(of, split(**SEQUENCES) | more)
+    assert words in str(caught.value)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import packhouse
 from packhouse import architectures, staging
 from packhouse.answers import cases, difference
+from packhouse.cli import app
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import (
     ArchitectureUnknown,
@@ -28,7 +33,7 @@ from packhouse.errors import (
 )
 from packhouse.keys import DType
 from packhouse.runtime import torch_runner
-from packhouse.spec import SPEC_FILE, parse
+from packhouse.spec import SPEC_FILE, Card, parse
 from packhouse.staging import stage, stage_folder
 from packhouse.steps import Concatenate, OneHot, Standard
 from packhouse.store import FileStore
@@ -369,6 +374,106 @@ def test_axes_and_dtypes_of_outputs_are_read_off_the_model(tmp_path):
     assert (spec.axes["time"].max, spec.axes["batch"].max) == (9, 32)
 
 
+def test_what_the_arguments_say_stands_in_the_spec(tmp_path):
+    spec = staged(
+        tmp_path,
+        Pooled(),
+        architecture="elsewhere.model",
+        inputs={"x": np.zeros((6, 7, 3), np.float32), "n": np.arange(6)},
+        axes={"x": ["batch", "time", 3], "steps": ["batch", "steps"], "constant": ["five"]},
+        ranges={"time": (1, 9)},
+        value_ranges={"x": (-1.5, 2), "n": (0, 99)},
+        outputs=["steps", "pooled", "constant", "next"],
+        kinds={"pooled": "scores"},
+        columns={"x": ["a", "b", "c"], "pooled": ["low", "middle", "high"]},
+        card={"task": "pooling", "licence": "MIT", "datasets": ["none"]},
+        gates={"int8_worth": 0.2},
+    ).spec
+    assert spec.schema_version == 2
+    assert [output.shape for output in spec.outputs] == [("batch", "steps"), ("batch", 3), ("five",), ("batch",)]
+    assert [output.kind.value for output in spec.outputs] == ["value", "scores", "value", "value"]
+    assert [tensor.range for tensor in spec.inputs] == [(-1.5, 2), (0, 99)]
+    assert spec.inputs[0].columns == ("a", "b", "c")
+    assert spec.outputs[1].columns == ("low", "middle", "high")
+    assert spec.card == Card(task="pooling", licence="MIT", datasets=("none",))
+    assert spec.gates.int8_worth == 0.2
+
+
+class Alone(nn.Module):
+    """Takes one row and no more. x (1, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.reshape(1, 16))
+
+
+def test_a_batch_of_exactly_one_row_is_staged(tmp_path):
+    spec = staged(tmp_path, Alone(), architecture="elsewhere.model", ranges={"batch": (1, 1)}).spec
+    assert spec.batch == "batch"
+    assert (spec.axes["batch"].min, spec.axes["batch"].max) == (1, 1)
+    assert spec.outputs[0].shape == ("batch", 4)
+
+
+@pytest.mark.parametrize("limits", [(1, 2), (2, 2), (5, 5), (4, 64)])
+def test_the_model_is_run_on_as_many_rows_as_it_may_get(tmp_path, limits):
+    seen = []
+    model = architectures.build("test.linear", {})
+    model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    spec = staged(tmp_path, model, ranges={"batch": limits}).spec
+    assert spec.outputs[0].shape == ("batch", 4)
+    assert seen
+    assert all(limits[0] <= rows <= limits[1] for rows in seen)
+
+
+SAID = {
+    "a name": ({"name": "Bad Name"}, "name: has another form; got 'Bad Name', want lower-case letters, digits and -"),
+    "an architecture": ({"architecture": "no name"}, "architecture: has another form; got 'no name'"),
+    "a tolerance": ({"gates": {"atol": 0.1}}, "gates: atol: set both atol and rtol, or neither"),
+    "a gate of schema 1": (
+        {"gates": {"int8_speed": 0.9}},
+        "gates: int8_speed: is a key of schema 1: in schema 2, int8_worth says by which part",
+    ),
+    "an unknown gate": ({"gates": {"atoll": 0.1}}, "gates: atoll: unknown key"),
+    "a want": ({"formats": {"onnx": "maybe"}}, "formats: onnx: Input should be 'required', 'optional' or 'off'; got"),
+    "an opset": ({"formats": {"opset": 16}}, "formats: opset: Input should be greater than or equal to 17; got 16"),
+    "a range upside down": ({"ranges": {"batch": (9, 1)}}, "ranges: batch: min 9 is above max 1"),
+    "a range of one": ({"ranges": {"batch": (9,)}}, "ranges: batch: a range is two sizes; got (9,), want (smallest,"),
+    "a range of parts": ({"ranges": {"batch": (1, 1.5)}}, "ranges: batch: are whole numbers; got (1, 1.5)"),
+    "a range of nothing": ({"ranges": {"time": (1, 9)}}, "ranges: time: axis 'time' is declared but no input or outp"),
+    "an axis without a range": ({"axes": {"x": ["batch", "time"]}}, "axes: x: axis 'time' has no smallest and largest"),
+    "a range and sizes": ({"ranges": {"batch": (1, 2)}, "sizes": {"batch": [2]}}, "sizes: batch: has a range too; say"),
+    "axes of nothing": ({"axes": {"z": [3]}}, "axes: z: is neither an input nor an output; want x, y"),
+    "axes of another shape": ({"axes": {"y": ["batch", 5]}}, "axes: y: are not those of the answer; got (2, 4), want"),
+    "values of an output": ({"value_ranges": {"y": (0, 1)}}, "value_ranges: y: is not there; want x"),
+    "values upside down": ({"value_ranges": {"x": (1, 0)}}, "value_ranges: x: 1 is above 0"),
+    "values outside": ({"value_ranges": {"x": (0, 1)}}, "calibration.x: values outside the declared range"),
+    "a kind": ({"kinds": {"y": "score"}}, "kinds: y: Input should be 'scores', 'embedding' or 'value'; got 'score'"),
+    "a kind of an input": ({"kinds": {"x": "scores"}}, "kinds: x: is not there; want y"),
+    "scores of nothing": ({"scores": ["z"]}, "scores: z: is not there; want y"),
+    "columns": ({"columns": {"y": ["one"]}}, "columns: y: 1 names, so the last axis of 'y' must have that size"),
+    "a card": ({"card": {"license": "MIT"}}, "card: license: unknown key"),
+    "an image": ({"image": "https://registry/x"}, "image: has another form; got 'https://registry/x', want host/path"),
+    "an MLflow name": ({"mlflow": "a/b"}, "mlflow: has another form"),
+    "an output's name": ({"outputs": ["9 y"]}, "outputs: 9 y: has another form"),
+    "an empty batch": ({"ranges": {"batch": (0, 9)}}, "stage: ranges: batch = 0: packhouse "),
+    "sizes": ({"sizes": {"batch": [2, 4]}}, "stage: sizes: batch: packhouse "),
+    "an embedding": ({"kinds": {"y": "embedding"}}, 'stage: kinds: y = "embedding": packhouse '),
+    "another format": ({"formats": {"tensorrt": "optional"}}, "stage: formats: tensorrt (none of onnx, torchscript, "),
+}
+
+
+@pytest.mark.parametrize("options, words", SAID.values(), ids=SAID)
+def test_a_finding_names_the_argument_and_no_line_of_a_file_that_the_caller_never_wrote(tmp_path, options, words):
+    with pytest.raises(PackhouseError) as caught:
+        staged(tmp_path, **options)
+    assert words in str(caught.value)
+    assert SPEC_FILE not in str(caught.value)
+    assert not (tmp_path / "source").exists()
+
+
 def test_a_model_without_a_batch_is_staged_as_it_is(tmp_path):
     model = architectures.build("test.unbatched", {})
     spec = staged(tmp_path, model, architecture="test.unbatched", axes={"x": [16]}, outputs=["y", "sign"]).spec
@@ -394,6 +499,53 @@ def test_a_folder_is_staged_with_the_digests_filled_in(tmp_path):
         stage_folder(folder, document | {"weights": "weights.safetensors"}, to=str(tmp_path / "never"))
     with pytest.raises(SpecInvalid, match=r"\[weights\] names a file that is not there"):
         stage_folder(folder, document | {"weights": {"file": "gone.pt"}}, to=str(tmp_path / "never"))
+    assert not (tmp_path / "never").exists()
+
+
+def draft(folder: Path, document: dict[str, Any]) -> Path:
+    """A folder for `packhouse stage`, whose package.toml has neither digests nor sizes."""
+    document |= {"weights": {"file": "weights.safetensors"}, "samples": {}}
+    (folder / SPEC_FILE).write_text(tomli_w.dumps(document))
+    return folder
+
+
+def of_schema_1(document: dict[str, Any]) -> dict[str, Any]:
+    outputs = [{"name": "y", "shape": ["batch", 4], "scores": True}]
+    return document | {"schema": 1, "outputs": outputs, "gates": {"int8_speed": 0.5}}
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_draft_keeps_its_schema(tmp_path, schema):
+    staged(tmp_path)
+    folder = shutil.copytree(tmp_path / "source", tmp_path / "draft")
+    document = tomllib.loads((folder / SPEC_FILE).read_text())
+    folder = draft(folder, of_schema_1(document) if schema == 1 else document)
+    result = CliRunner().invoke(app, ["stage", str(folder), "--to", str(tmp_path / "again")])
+    assert result.exit_code == 0, result.output
+    written = tomllib.loads((tmp_path / "again" / SPEC_FILE).read_text())
+    assert written["schema"] == schema
+    assert written["outputs"][0].get("scores") is (True if schema == 1 else None)
+    assert parse((tmp_path / "again" / SPEC_FILE).read_bytes()).schema_version == schema
+
+
+@pytest.mark.parametrize(
+    "old, new, line, words",
+    [
+        ("min = 1", "min = 99", "min", "axes.batch.min: min 99 is above max 64"),
+        ("[gates]", "[gates]\nint8_speed = 1", "int8_speed", "gates.int8_speed: is a key of schema 1"),
+        ("[gates]", "[promotion]\nsize = 1\n[gates]", "", "promotion: packhouse "),
+    ],
+)
+def test_a_finding_in_a_draft_names_the_line_of_the_draft(tmp_path, old, new, line, words):
+    staged(tmp_path)
+    folder = shutil.copytree(tmp_path / "source", tmp_path / "draft")
+    folder = draft(folder, tomllib.loads((folder / SPEC_FILE).read_text()))
+    text = f"# what a person wrote\n\n{(folder / SPEC_FILE).read_text().replace(old, new, 1)}"
+    (folder / SPEC_FILE).write_text(text)
+    with pytest.raises(SpecInvalid) as caught:
+        stage_folder(folder, tomllib.loads(text), to=str(tmp_path / "never"), text=text)
+    number = next(number for number, read in enumerate(text.splitlines(), start=1) if read.startswith(line or "#"))
+    assert str(caught.value).startswith(f"{SPEC_FILE}:{number}: {words}" if line else f"{SPEC_FILE}: {words}")
     assert not (tmp_path / "never").exists()
 
 

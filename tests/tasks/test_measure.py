@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from infra.workshop import workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes
 from packhouse.latency import Timing
 from packhouse.probes import MAX_CASE_ELEMENTS
-from packhouse.spec import Format
+from packhouse.spec import SPEC_FILE, Format
 from tasks.jobs.latency import (
     Limits,
     Stint,
@@ -159,11 +162,15 @@ def int8(*speeds: tuple[int, int, float | None]) -> Measured:
     return Measured(timings=tuple(timings), processor="")
 
 
-def kept(model, measured: Measured) -> set[Format]:
-    judged, left_out = pays(model.gated, [entry(Format.ONNX, 100), entry(Format.ONNX_INT8, 30)], measured)
-    for each in left_out:
-        assert each.verdict.reason == "is slower than onnx on this processor"
-    return {each.candidate.format for each in judged}
+SLOWER = "is slower than onnx on this processor"
+BRINGS_LITTLE = "is neither 10 % smaller than onnx nor 10 % faster on this processor"
+
+
+def ends(model, measured: Measured, size: int = 30) -> str:
+    """Why INT8 of this size is left out beside 100 bytes of fp32; empty if it is not."""
+    judged, left_out = pays(model.gated, [entry(Format.ONNX, 100), entry(Format.ONNX_INT8, size)], measured)
+    assert {each.candidate.format for each in judged} == {Format.ONNX, *([] if left_out else [Format.ONNX_INT8])}
+    return left_out[0].verdict.reason if left_out else ""
 
 
 def entry(format: Format, size: int) -> Judged:
@@ -173,22 +180,70 @@ def entry(format: Format, size: int) -> Judged:
     return Judged(candidate=candidate, verdict=verdict, measures={})
 
 
+PAYS = {
+    "smaller and faster": (30, int8((1, 1, FAST), (8, 1, FAST)), ""),
+    "slower alone": (30, int8((1, 1, SLOW), (8, 1, FAST)), SLOWER),
+    "slower in batches": (30, int8((1, 1, FAST), (8, 1, SLOW)), SLOWER),
+    "slower within the margin": (30, int8((1, 1, 0.95), (1, 4, None)), ""),
+    "slower beyond it": (30, int8((1, 1, 0.949)), SLOWER),
+    "just smaller enough": (90, int8((1, 1, 1.0)), ""),
+    "hardly smaller": (91, int8((1, 1, 1.0)), BRINGS_LITTLE),
+    "just faster enough": (91, int8((1, 1, 1.1)), ""),
+    "hardly faster": (91, int8((1, 1, 1.09)), BRINGS_LITTLE),
+    "faster over all sizes": (99, int8((1, 1, 1.0), (8, 1, 1.1), (32, 1, 1.3)), ""),
+    "faster at one size alone": (99, int8((1, 1, 0.95), (8, 1, 0.95), (32, 1, 1.2)), BRINGS_LITTLE),
+    "larger and faster": (110, int8((1, 1, FAST)), ""),
+    "larger and as fast": (110, int8((1, 1, 1.0)), BRINGS_LITTLE),
+}
+
+
+@pytest.mark.parametrize("size, measured, reason", PAYS.values(), ids=PAYS)
+def test_int8_ships_where_it_is_smaller_or_faster_by_a_part_and_slower_at_no_batch_size(
+    home, staged, size, measured, reason
+):
+    assert ends(planned(staged("linear")), measured, size) == reason
+
+
 @pytest.mark.parametrize(
-    "measured, stays",
-    [
-        (int8((1, 1, FAST), (8, 1, FAST)), True),
-        (int8((1, 1, SLOW), (8, 1, FAST)), False),
-        (int8((1, 1, FAST), (8, 1, SLOW)), False),
-        (int8((1, 1, 0.95), (1, 4, None)), True),
-    ],
-    ids=["faster", "slower alone", "slower in batches", "within the margin"],
+    "worth, size, reason", [(0.5, 50, ""), (0.5, 51, "is neither 50 % smaller"), (100, 1, "is nei")]
 )
-def test_int8_pays_where_it_is_slower_at_no_batch_size(home, staged, measured, stays):
-    assert (Format.ONNX_INT8 in kept(planned(staged("linear")), measured)) is stays
+def test_the_spec_says_what_int8_has_to_be_worth(home, staged, worth, size, reason):
+    found = ends(planned(staged("linear", gates={"int8_worth": worth})), int8((1, 1, 1.0)), size)
+    assert found.startswith(reason)
+    assert bool(found) is bool(reason)
 
 
-@pytest.mark.parametrize("first, later", [(SLOW, FAST), (FAST, SLOW)])
+def test_int8_that_need_not_be_worth_anything_ships_and_no_clock_is_asked(home, staged):
+    assert ends(planned(staged("linear", gates={"int8_worth": 0})), int8((1, 1, SLOW)), 110) == ""
+    assert not list((home / "store").rglob("decisions.json"))
+
+
+OF_SCHEMA_1 = {
+    "hardly smaller": ({}, 99, int8((1, 1, 1.0)), ""),
+    "as large": ({}, 100, int8((1, 1, FAST)), "is not smaller than onnx"),
+    "slower": ({}, 30, int8((1, 1, FAST), (8, 1, SLOW)), SLOWER),
+    "within its own margin": ({"int8_speed": 0.4}, 30, int8((1, 1, SLOW)), ""),
+    "beyond it": ({"int8_speed": 1.5}, 30, int8((1, 1, 1.4)), SLOWER),
+}
+
+
+@pytest.mark.parametrize("gates, size, measured, reason", OF_SCHEMA_1.values(), ids=OF_SCHEMA_1)
+def test_a_spec_of_schema_1_keeps_its_own_rule(home, staged, gates, size, measured, reason):
+    assert ends(planned(of_schema_1(staged("linear"), gates)), measured, size) == reason
+
+
+def of_schema_1(source: str, gates: dict[str, float]) -> str:
+    """The source with the package.toml that packhouse 0.1 would have written."""
+    path = Path(source.removeprefix("file://")) / SPEC_FILE
+    document = {name: table for name, table in tomllib.loads(path.read_text()).items() if name != "gates"}
+    outputs = [{key: value for key, value in output.items() if key != "kind"} for output in document["outputs"]]
+    path.write_text(tomli_w.dumps(document | {"schema": 1, "outputs": outputs, "gates": gates}))
+    return source
+
+
+@pytest.mark.parametrize("first, later", [(SLOW, FAST), (FAST, SLOW), (1.0, FAST), (FAST, 1.0)])
 def test_a_second_run_of_the_same_inputs_does_not_turn_the_decision_over(home, staged, first, later):
     model = planned(staged("linear"))
-    decided = kept(model, int8((1, 1, first)))
-    assert kept(model, int8((1, 1, later))) == decided
+    decided = ends(model, int8((1, 1, first)), 99)
+    assert bool(decided) is (first != FAST)
+    assert ends(model, int8((1, 1, later)), 99) == decided

@@ -15,6 +15,7 @@ from packhouse.manifest import Channel, channel_key, dump
 from packhouse.store import FileStore
 from tasks import night as nights
 from tasks.night import Work, below, night, plan_night, shards
+from tasks.plan import plan
 
 
 def works(costs: list[float]) -> list[Work]:
@@ -115,6 +116,18 @@ def test_a_bad_source_is_named_and_stops_no_other(sources):
     (bad,) = planned.bad
     assert bad.source.endswith("/m3")
     assert bad.error["error"] == "SpecInvalid"
+
+
+def test_a_source_that_says_what_is_not_acted_on_yet_is_named_and_stops_no_other(sources):
+    path = sources / "m3" / "package.toml"
+    path.write_text(path.read_text().replace("[axes.batch]", "[axes.batch]\nmin = 0", 1).replace("min = 1\n", "", 1))
+    planned = night.fn([str(sources)], "latest")
+    assert len(planned.work) == 7
+    (bad,) = planned.bad
+    assert bad.error["where"].endswith("/m3/package.toml")
+    assert bad.error["what"].startswith("axes.batch.min = 0: packhouse ")
+    with pytest.raises(SpecInvalid, match=r"axes\.batch\.min = 0"):
+        plan.fn(str(sources / "m3"))
 
 
 def test_a_night_without_roots_or_outside_the_allowed_ones_is_refused(sources, monkeypatch):

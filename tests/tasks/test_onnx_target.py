@@ -30,8 +30,9 @@ def versions(path: Path) -> tuple[int, int]:
         ({}, 20, 10, "1.18"),
         ({"onnxruntime": "1.16"}, 19, 9, "1.16"),
         ({"onnxruntime": "1.17"}, 20, 9, "1.17"),
+        ({"onnxruntime": "1.16", "opset": 17}, 17, 9, "1.16"),
     ],
-    ids=["nobody asks", "1.16", "1.17"],
+    ids=["nobody asks", "1.16", "1.17", "1.16 at opset 17"],
 )
 def test_both_files_have_the_opset_and_the_ir_version_of_the_onnxruntime_that_the_spec_names(
     staged, tmp_path, formats, opset, ir, oldest
