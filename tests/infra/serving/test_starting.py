@@ -25,7 +25,7 @@ from packhouse.spec import Format
 from tests.infra.serving import models
 from tests.infra.serving.conftest import COMMAND, serve
 from tests.infra.serving.releases import write
-from tests.packhouse.small_release import reseal
+from tests.packhouse.small_release import of_format, reseal
 from tests.packhouse.test_signatures import by_key, signed
 from tests.servers.place import free_ports
 
@@ -193,7 +193,7 @@ def test_the_format_follows_the_release_the_processor_and_the_operator(tmp_path)
         made = models.matrix(folder)
         data = (folder / "model.onnx").read_bytes()
         formats = tuple(
-            {"format": format, "file": format.file, "tolerance": SqnrTolerance(sqnr_db=30), "processors": bound}
+            of_format(format, SqnrTolerance(sqnr_db=30), processors=bound)
             for format, bound in ((Format.ONNX, Processors.ANY), (Format.ONNX_INT8, processors))
         )
         files = {Format.ONNX: data, Format.ONNX_INT8: data}
@@ -225,7 +225,7 @@ def test_a_format_that_the_release_has_not_is_refused(part):
     ("name", "value", "words"),
     [
         ("PACKHOUSE_THREADS", "many", "unable to parse"),
-        ("PACKHOUSE_FORMAT", "INT8", "match pattern"),
+        ("PACKHOUSE_FORMAT", "INT8", "'auto', 'onnx' or 'onnx-int8'"),
         ("PACKHOUSE_MANIFEST_DIGEST", "abc", "match pattern"),
         ("PORT", "70000", "65535"),
     ],
