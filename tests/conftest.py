@@ -13,12 +13,25 @@ import pytest
 from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use
+from tests.flows.imaging import releases_with_images
+from tests.registry.conftest import open_registry
 from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, moto_server
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
-from tests.support.released import released, released_models
+from tests.support.command import command
+from tests.support.released import onnx_staged, released, released_models
 
-__all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server", "released", "released_models"]
+__all__ = [
+    "command",
+    "mlflow_on_postgres_and_s3",
+    "mlflow_server",
+    "moto_server",
+    "onnx_staged",
+    "open_registry",
+    "released",
+    "released_models",
+    "releases_with_images",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 

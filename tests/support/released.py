@@ -12,7 +12,9 @@ happens after a release (signing, channels, MLflow, audit, `ls`, `show`, `verify
 
 The copy lies where the fixtures `home` and `staged` put things: the store in `tmp_path/home/store`, the sources below
 `tmp_path/sources`. The worker of the test (settings, `workshop()`) is the one of the fixture `home`. It has no signing
-key unless the test sets one, also where the release is signed: `sign_here(made)` sets the key that signed it.
+key unless the test sets one, also where the release is signed.
+
+A test that must make a release, and is about no format, takes the fixture `onnx_staged` in place of `staged`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +54,7 @@ class Copy:
     """What was released, in a place that belongs to one test.
 
     Attributes:
-        root: Holds `home`, `sources` and `keys`.
+        root: Holds `home` and `sources`.
         model: The model's name.
         sources: The URL of each source, in the order of their releases.
         releases: The id of each release, in that order.
@@ -70,11 +72,6 @@ class Copy:
     @property
     def store(self) -> Path:
         return self.home / "store"
-
-    @property
-    def keys(self) -> tuple[Path, Path]:
-        """The private key and the public one. They are there also where nothing is signed."""
-        return self.root / "keys" / "signing.pem", self.root / "keys" / "signing.pub.pem"
 
     @property
     def source(self) -> str:
@@ -96,11 +93,11 @@ class Copy:
 
         What the machine remembers of signed channels is kept under the store's URL, so it is written anew.
         """
-        sources = [source.removeprefix("file://") for source in self.sources]
-        for each in (*sources, str(self.home), str(self.root / "keys")):
+        for each in (*(source.removeprefix("file://") for source in self.sources), self.home):
             place = to / Path(each).relative_to(self.root)
             shutil.copytree(each, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("signed"))
-        made = replace(self, root=to, sources=tuple(f"file://{to}{each[len(str(self.root)) :]}" for each in sources))
+        moved = tuple(source.replace(f"file://{self.root}/", f"file://{to}/") for source in self.sources)
+        made = replace(self, root=to, sources=moved)
         before, after = open_store(str(self.store)), open_store(str(made.store))
         for model, channel in channels(before, self.model):
             name = f"{model}@{channel}"
@@ -161,12 +158,15 @@ class ReleasedModels:
     Args:
         folder: Where the originals lie.
         sandbox: The warm fork server of the session.
+
+    Attributes:
+        keys: The private key and the public one, by which what is signed is signed.
     """
 
     def __init__(self, folder: Path, sandbox: Sandbox) -> None:
         self._folder, self._sandbox = folder, sandbox
         self._made: dict[str, Copy] = {}
-        make_keys(folder / "keys")
+        self.keys = make_keys(folder / "keys")
 
     def original(
         self,
@@ -175,8 +175,7 @@ class ReleasedModels:
         *,
         by: Callable[..., str] | None = None,
         signed: bool = False,
-        count: int = 1,
-        channel: str = "latest",
+        channels: Sequence[str] = ("latest",),
         worker: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Copy:
@@ -187,27 +186,25 @@ class ReleasedModels:
             name: The model's name; the architecture's by default.
             by: Stages the source instead, called as `by(stage, name, **options)`.
             signed: Whether the release and its channel are signed.
-            count: How many releases are made, one after the other: each with other weights (`hidden=8`, then 16, ...).
-            channel: The channel that moves to each.
+            channels: For each release, one after the other, the channel that moves to it. The second one has other
+                weights (`hidden=8`), and so on.
             worker: Settings of the worker that makes it, such as `runtime_image`.
             options: Go to packhouse.stage().
         """
         called = f"{by.__module__}.{by.__qualname__}" if by else architecture
-        words = json.dumps([called, name, signed, count, channel, dict(worker or {}), options], sort_keys=True)
+        words = json.dumps([called, name, signed, *channels, dict(worker or {}), options], sort_keys=True)
         if words not in self._made:
             root = self._folder / str(len(self._made))
-            shutil.copytree(self._folder / "keys", root / "keys")
-            key = {"signing_key": str(root / "keys" / "signing.pem")} if signed else {}
             stage, model = stager(root), name or architecture
             sources: list[str] = []
+            ids: list[str] = []
+            key = {"signing_key": str(self.keys[0])} if signed else {}
             with worker_in(root, self._sandbox, **key, **(worker or {})):
-                for number in range(count):
-                    given = dict(options)
-                    if number:
-                        given |= {"arguments": {"hidden": 8 * number}}
-                        given |= {"to": str(root / SOURCES / f"{model}-{number + 1}")}
+                for number, channel in enumerate(channels):
+                    later = {"arguments": {"hidden": 8 * number}, "to": str(root / SOURCES / f"{model}-{number + 1}")}
+                    given = options | (later if number else {})
                     sources.append(by(stage, name, **given) if by else stage(architecture, name, **given))
-                ids = [_release(source, channel) for source in sources]
+                    ids.append(_release(sources[-1], channel))
             self._made[words] = Copy(root, model, tuple(sources), tuple(ids))
         return self._made[words]
 
@@ -244,8 +241,10 @@ def released(home: Path, tmp_path: Path, released_models: ReleasedModels, sandbo
     return copy
 
 
-def sign_here(made: Copy, patch: pytest.MonkeyPatch, sandbox: Sandbox) -> None:
-    """From here on this process is a worker that signs by the key of the copy."""
-    patch.setenv("PACKHOUSE_SIGNING_KEY", str(made.keys[0]))
+@pytest.fixture
+def onnx_staged(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Stage:
+    """As `staged`, of ONNX only; and this worker measures for no longer than it must."""
+    monkeypatch.setenv("PACKHOUSE_LATENCY_S", LATENCY_S)
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
+    return stager(tmp_path)
