@@ -4,11 +4,12 @@ Making the smallest release takes seconds; copying one takes milliseconds. A tes
 happens after a release (signing, channels, MLflow, audit, `ls`, `show`, `verify`, `fetch`) asks for the fixture:
 
     def test_something(home, released):
-        made = released()                       # one release of `linear`, ONNX only, `latest` points at it
-        made = released(signed=True)            # the same, release and channel signed by the key of `made.keys`
-        made = released(signed=True, count=2)   # a second release after it, of other weights: `latest` is at #2
+        made = released()  # one release of `linear`, ONNX only, `latest` points at it
+        made = released(signed=True)  # the same; the release and its channel are signed by `released_models.keys`
+        made = released(channels=("latest", "latest"))  # a second one of other weights: `latest` is at #2
+        made = released(channels=("latest", "other"))  # the same two, and `latest` is at the first one
         made = released(gates={"approve": True})  # further keywords go to packhouse.stage()
-        made = released(by=churn, mlflow="x")   # staged by a function, called as by(stage, name, **options)
+        made = released(name="churn", by=churn)  # staged by a function, called as by(stage, name, **options)
 
 The copy lies where the fixtures `home` and `staged` put things: the store in `tmp_path/home/store`, the sources below
 `tmp_path/sources`. The worker of the test (settings, `workshop()`) is the one of the fixture `home`. It has no signing
@@ -43,7 +44,7 @@ ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchs
 """What a test gives as `formats` that is about no other format."""
 
 LATENCY_S = "0.01"
-"""Long enough for one measurement. Nothing is decided by it, as long as no INT8 format is made."""
+"""Seconds: long enough for one measurement. What is measured decides only which INT8 formats are kept."""
 
 SOURCES = "sources"
 Stage = Callable[..., str]
