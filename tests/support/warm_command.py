@@ -14,6 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import flows.__main__
@@ -41,7 +42,8 @@ def child(request: Mapping[str, Any]) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     _use(request["environment"])
     os.execve = become  # type: ignore[assignment]
-    sys.argv = ["packhouse", *request["arguments"]]
+    sys.modules["__main__"].__package__ = "packhouse"  # where click looks for the name that it shows
+    sys.argv = [str(Path(cli.__file__).with_name("__main__.py")), *request["arguments"]]
     _leave(cli.main)
 
 
