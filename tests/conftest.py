@@ -13,11 +13,26 @@ import pytest
 from infra.sandbox import Sandbox
 from infra.settings import settings
 from infra.workshop import Workshop, use
+from tests.flows.imaging import releases_with_images
+from tests.registry.conftest import open_registry
 from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, moto_server
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
+from tests.support.command import command
+from tests.support.encoder import staged_encoder
+from tests.support.released import onnx_staged, released, released_models
 
-__all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server"]
+__all__ = [
+    "command",
+    "mlflow_on_postgres_and_s3",
+    "mlflow_server",
+    "moto_server",
+    "onnx_staged",
+    "open_registry",
+    "released",
+    "released_models",
+    "releases_with_images",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,26 +122,4 @@ def staged(tmp_path: Path) -> Stage:
 @pytest.fixture
 def encoder(tmp_path: Path) -> str:
     """A tiny BERT of the transformers library, staged: integer inputs, two dynamic axes, a mask."""
-    import torch
-    from packhouse_examples.encoder import encoder as build
-
-    import packhouse
-
-    config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config |= {"vocab_size": 100, "max_position_embeddings": 32}
-    torch.manual_seed(0)
-    random = np.random.default_rng(0)
-    mask = np.ones((12, 8), np.int64)
-    mask[1::2, 5:] = 0
-    return packhouse.stage(
-        build(**config),
-        to=str(tmp_path / "sources" / "encoder"),
-        name="encoder",
-        architecture="examples.encoder",
-        arguments=config,
-        inputs={"input_ids": random.integers(0, 100, (12, 8)), "attention_mask": mask},
-        outputs=["hidden"],
-        axes={"input_ids": ["batch", "time"], "attention_mask": ["batch", "time"]},
-        ranges={"batch": (1, 8), "time": (1, 16)},
-        gates={"int8_worth": 0},
-    ).url
+    return staged_encoder(tmp_path / "sources" / "encoder")

@@ -8,7 +8,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -23,13 +23,13 @@ from infra.settings import settings
 from infra.workshop import Workshop, use, workshop
 from packhouse.errors import EngineUnavailable, ImageInvalid, RegistryUnavailable, Unavailable
 from packhouse.releases import find
-from tests.registry.conftest import open_registry
-from tests.registry.images import blob_file
+from tests.flows.imaging import lose
 from tests.servers.engine import Engine, as_image, engine
 from tests.servers.fixtures import or_skip
 from tests.servers.place import CannotRunError, installed
+from tests.support.released import Copy
 
-__all__ = ["open_registry"]
+__all__ = ["lose"]
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 
@@ -65,20 +65,40 @@ def link_wheels() -> None:
         subprocess.run(["cp", "-rl", cache() / "serving-wheels" / "wheels", target], check=True)
 
 
-@pytest.fixture
-def worker(home, runtime, docker, monkeypatch, sandbox):
-    """Gives a function that makes this process a worker with that builder."""
+CANARIES = {name: secrets.token_hex(16) for name in ("AWS_SECRET_ACCESS_KEY", "PACKHOUSE_WEBHOOK_SECRET")}
+"""Secrets of the workers that make the images here."""
 
-    def be(builder: str, **more: str) -> None:
-        monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(runtime))
-        monkeypatch.setenv("PACKHOUSE_IMAGE_BUILDER", builder)
-        monkeypatch.setenv("PACKHOUSE_ENGINE", docker.url)
-        for name, value in more.items():
-            monkeypatch.setenv(name, value)
+
+@pytest.fixture(scope="module")
+def original(runtime, docker, open_registry, released_models) -> Callable[[str], tuple[Copy, dict[str, str]]]:
+    """Gives a function: the release whose image that builder made, made once; and the settings that made it."""
+    run = os.urandom(3).hex()
+
+    def made_by(builder: str) -> tuple[Copy, dict[str, str]]:
+        worker = {"runtime_image": str(runtime), "image_builder": builder, "engine": docker.url}
+        worker["webhook_secret"] = CANARIES["PACKHOUSE_WEBHOOK_SECRET"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_SECRET_ACCESS_KEY", CANARIES["AWS_SECRET_ACCESS_KEY"])
+            image = f"{open_registry.host}/e/{builder}-{run}/linear"
+            return released_models.original(image=image, worker=worker), worker
+
+    return made_by
+
+
+@pytest.fixture
+def built(home, original, tmp_path, monkeypatch, sandbox) -> Callable[[str], Copy]:
+    """Gives a function that copies that release, and makes this process a worker with that builder."""
+
+    def copy(builder: str) -> Copy:
+        first, worker = original(builder)
+        made = first.copied(tmp_path)
+        for name, value in worker.items():
+            monkeypatch.setenv(f"PACKHOUSE_{name.upper()}", value)
         settings.cache_clear()
         use(Workshop(settings(), sandbox))
+        return made
 
-    return be
+    return copy
 
 
 def test_runtime_image_is_small_and_nobodys(docker, runtime):
@@ -99,14 +119,12 @@ print(json.dumps({"uid": os.getuid(), "foreign": foreign}))
 
 
 @pytest.mark.parametrize("builder", ["registry", "docker"])
-def test_model_image_of_either_builder_answers_as_a_container(docker, worker, open_registry, staged, builder):
-    worker(builder)
-    repository = f"{open_registry.host}/e/{builder}-{os.urandom(3).hex()}/linear"
-    (end,) = release([staged(image=repository)])
-    assert end.status is Status.RELEASED, end.line()
+def test_model_image_of_either_builder_answers_as_a_container(docker, built, builder):
+    built(builder)
     record = find(workshop().store, "linear@latest").record
     assert record.image is not None
-    name = docker.docker("run", "-d", *LOCKED_DOWN, "--memory", "1g", f"{repository}:latest").stdout.strip()
+    image = f"{record.image.repository}:latest"
+    name = docker.docker("run", "-d", *LOCKED_DOWN, "--memory", "1g", image).stdout.strip()
     try:
         deadline = time.monotonic() + READY_S
         while (status := health(docker, name)) != "healthy":
@@ -128,15 +146,13 @@ def test_model_image_of_either_builder_answers_as_a_container(docker, worker, op
 
 
 @pytest.mark.parametrize("builder", ["registry", "docker"])
-def test_only_what_the_registry_builder_made_can_be_pushed_again(worker, open_registry, staged, builder):
+def test_only_what_the_registry_builder_made_can_be_pushed_again(built, open_registry, lose, builder):
     """An engine never makes the same bytes twice; so nothing else takes the place of what it made."""
-    worker(builder)
-    source = staged(image=f"{open_registry.host}/e/lost-{builder}-{os.urandom(3).hex()}/linear")
-    assert release([source])[0].status is Status.RELEASED
+    source = built(builder).source
     record = find(workshop().store, "linear@latest").record
     assert record.image is not None
     image = parse(record.image.reference)
-    blob_file(open_registry, image.digest).unlink()
+    lose(image.digest)
     (end,) = release([source])
     there = Client(open_registry.host, known=Credentials()).has_manifest(image.repository, image.digest)
     if builder == "registry":
@@ -150,12 +166,9 @@ def health(docker: Engine, name: str) -> str:
     return docker.docker("inspect", "--format", "{{.State.Health.Status}}", name).stdout.strip()
 
 
-def test_no_secret_of_the_worker_gets_into_the_image(docker, worker, open_registry, staged):
-    canaries = {name: secrets.token_hex(16) for name in ("AWS_SECRET_ACCESS_KEY", "PACKHOUSE_WEBHOOK_SECRET")}
-    worker("registry", **canaries)
-    repository = f"{open_registry.host}/e/secrets-{os.urandom(3).hex()}/linear"
-    (end,) = release([staged(image=repository)])
-    assert end.status is Status.RELEASED, end.line()
+def test_no_secret_of_the_worker_gets_into_the_image(docker, built):
+    made = built("registry")
+    repository = find(workshop().store, "linear@latest").record.image.repository
     docker.docker("pull", f"{repository}:latest")
     saved = subprocess.run(
         ["docker", "save", f"{repository}:latest"],
@@ -163,8 +176,8 @@ def test_no_secret_of_the_worker_gets_into_the_image(docker, worker, open_regist
         capture_output=True,
         check=True,
     ).stdout
-    assert end.release.encode() in saved, "nothing would be found in what is packed in another way"
-    for secret in canaries.values():
+    assert made.release.encode() in saved, "nothing would be found in what is packed in another way"
+    for secret in CANARIES.values():
         for form in (secret.encode(), base64.b64encode(secret.encode()), bytes.fromhex(secret)):
             assert form not in saved
 

@@ -28,16 +28,15 @@ from packhouse.sbom import MEDIA_TYPE
 from packhouse.signatures import Trusted
 from packhouse.steps import OneHot
 from packhouse.store import FileStore
-from packhouse.verify import verify
+from packhouse.verify import read_spec, verify
 from tasks.attach import PREDICATE
 from tasks.mend import mend
 from tasks.sign import sign_release
-from tests.flows.imaging import registry, repository
-from tests.registry.conftest import open_registry
+from tests.flows.imaging import pictured, registry, repository
 from tests.registry.images import push_base, small_layer
 from tests.registry.rude import Rule, rude
 
-__all__ = ["open_registry", "registry", "repository"]
+__all__ = ["pictured", "registry", "repository"]
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 
@@ -49,24 +48,24 @@ def tags(client: Client, repository: str) -> list[str]:
     return sorted(tag for tag in found if not tag.startswith("sha256-"))  # lists of what hangs on an image
 
 
-def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(registry, repository, staged):
-    (end,) = release([staged(image=repository)])
-    assert end.status is Status.RELEASED, end.line()
+def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(registry, pictured):
+    made = pictured()
     found = find(workshop().store, "linear@latest")
     image = found.record.image
     assert image is not None
-    assert image.repository == repository
+    repository = image.repository
+    assert read_spec(found).image.repository == repository
     (verdict,) = found.record.verdicts
     assert (verdict.check, verdict.outcome.value) == (CANARY, "pass")
     assert image.digest in verdict.compared
-    assert tags(registry, repository) == sorted([end.release, "latest"])
-    for name in (end.release, "latest"):
+    assert tags(registry, repository) == sorted([made.release, "latest"])
+    for name in (made.release, "latest"):
         assert registry.has_manifest(parse(repository).repository, name) == image.digest
     config = json.loads(registry.manifest(parse(repository).repository, image.digest)[0])["config"]
     inner = json.loads(registry.small_blob(parse(repository).repository, documents.descriptor(config, where="")))[
         "config"
     ]
-    assert inner["Labels"]["org.opencontainers.image.version"] == end.release
+    assert inner["Labels"]["org.opencontainers.image.version"] == made.release
     assert f"PACKHOUSE_MANIFEST_DIGEST={found.record.manifest}" in inner["Env"]
     assert f"MODEL_DIR=/{MODELS}" in inner["Env"]
     verify(found)
@@ -80,14 +79,13 @@ def hanging(client: Client, record) -> dict[str, bytes]:
 
 
 def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
-    registry, repository, staged, tmp_path, monkeypatch, sandbox
+    registry, pictured, released_models, monkeypatch, sandbox
 ):
-    secret, public = make_keys(tmp_path / "keys")
+    secret, public = released_models.keys
+    source = pictured(signed=True).source
     monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(secret))
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
-    source = staged(image=repository)
-    assert release([source])[0].status is Status.RELEASED
     record = find(workshop().store, "linear@latest").record
     there = hanging(registry, record)
     assert there.keys() == {MEDIA_TYPE, SIGNED, PREDICATE_PROVENANCE}
@@ -104,9 +102,9 @@ def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
 
 
 def test_what_is_signed_after_the_release_is_attached_by_the_audit(
-    registry, repository, staged, tmp_path, monkeypatch, sandbox
+    registry, repository, onnx_staged, tmp_path, monkeypatch, sandbox
 ):
-    (end,) = release([staged(image=repository)])
+    (end,) = release([onnx_staged(image=repository)])
     record = find(workshop().store, "linear@latest").record
     assert hanging(registry, record).keys() == {MEDIA_TYPE}
     monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(make_keys(tmp_path / "keys")[0]))
@@ -119,21 +117,19 @@ def test_what_is_signed_after_the_release_is_attached_by_the_audit(
     assert mend.fn(["linear"])[0].done == ()
 
 
-def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(registry, repository, staged, tmp_path):
-    source = staged(image=repository, modelpack=True)
-    (end,) = release([source])
-    assert end.status is Status.RELEASED, end.line()
-    name = f"{end.release}-model"
+def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(registry, pictured, tmp_path):
+    made = pictured(modelpack=True)
+    repository, name = find(workshop().store, made.name).record.image.repository, f"{made.release}-model"
     first = registry.has_manifest(parse(repository).repository, name)
     pulled = ModelPackClient(insecure=True).pull(f"{repository}:{name}", tmp_path / "pulled")
-    assert pulled.config["descriptor"] == {"name": "linear", "version": end.release}
+    assert pulled.config["descriptor"] == {"name": "linear", "version": made.release}
     proven = verify(at_prefix(FileStore(tmp_path / "pulled"), ""))
     assert proven == verify(find(workshop().store, "linear@latest"))
-    assert release([source])[0].status is Status.UNCHANGED
+    assert release([made.source])[0].status is Status.UNCHANGED
     assert registry.has_manifest(parse(repository).repository, name) == first
 
 
-def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged):
+def test_image_of_a_table_with_text_answers_to_text(registry, repository, onnx_staged):
     """The canary asks it with the words, as any client would."""
     plans = np.array(["month", "year", "two years", "year"] * 6)
     numbers = np.random.default_rng(0).normal(size=(24, 13)).astype(np.float32)
@@ -142,24 +138,24 @@ def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged
         Concatenate(inputs=("numbers", "plan")),
     ]
     inputs = {"numbers": numbers, "plan": plans}
-    (end,) = release([staged(inputs=inputs, preprocessing=steps, image=repository)])
+    (end,) = release([onnx_staged(inputs=inputs, preprocessing=steps, image=repository)])
     assert end.status is Status.RELEASED, end.line()
     assert find(workshop().store, "linear@latest").record.image is not None
 
 
-def test_same_inputs_give_the_same_image_elsewhere_too(registry, repository, staged, tmp_path, monkeypatch, sandbox):
-    source = staged(image=repository)
-    release([source])
+def test_same_inputs_give_the_same_image_elsewhere_too(pictured, releases_with_images, tmp_path, monkeypatch, sandbox):
+    """From the very source of the copied release, which its record names."""
+    pictured()
     first = find(workshop().store, "linear@latest").record
     monkeypatch.setenv("PACKHOUSE_HOME", str(tmp_path / "another-home"))
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
-    release([source])
+    assert release([releases_with_images.original().source])[0].status is Status.RELEASED
     assert find(workshop().store, "linear@latest").record == first
 
 
-def test_another_runtime_image_is_another_release(registry, repository, staged, tmp_path, monkeypatch, sandbox):
-    source = staged(image=repository)
+def test_another_runtime_image_is_another_release(registry, repository, onnx_staged, tmp_path, monkeypatch, sandbox):
+    source = onnx_staged(image=repository)
     (one,) = release([source])
     newer = push_base(registry, "f/newer/runtime", small_layer(tmp_path, "bin/server", os.urandom(999)))
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(newer))
@@ -171,7 +167,7 @@ def test_another_runtime_image_is_another_release(registry, repository, staged, 
 
 
 def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagged(
-    registry, repository, staged, monkeypatch
+    registry, repository, onnx_staged, monkeypatch
 ):
     """The files of the image are swapped behind the stage's back: the digests in the manifest catch it."""
     from tasks import image as stage
@@ -185,7 +181,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
         return files | {"model.onnx": other}
 
     monkeypatch.setattr("tasks.canary.files", swapped)
-    (end,) = release([staged(image=repository)])
+    (end,) = release([onnx_staged(image=repository)])
     assert end.status is Status.REFUSED
     assert "model.onnx" in end.reason
     assert "sha256 differs" in end.reason
@@ -194,7 +190,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
 
 
 def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_engine(
-    home, tmp_path, open_registry, monkeypatch, sandbox, staged
+    home, tmp_path, open_registry, monkeypatch, sandbox, onnx_staged
 ):
     """What the canary starts here would not be what is in the image."""
     client = Client(open_registry.host, known=Credentials())
@@ -206,14 +202,14 @@ def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_en
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
-    (end,) = release([staged(image=f"{open_registry.host}/f/older/linear")])
+    (end,) = release([onnx_staged(image=f"{open_registry.host}/f/older/linear")])
     assert end.status is Status.REFUSED
     assert "has another server than this worker" in end.reason
     assert not list(workshop().store.list("linear/channels/"))
 
 
 def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
-    home, tmp_path, open_registry, monkeypatch, sandbox, staged
+    home, tmp_path, open_registry, monkeypatch, sandbox, onnx_staged
 ):
     client = Client(open_registry.host, known=Credentials())
     base = push_base(client, "f/late/runtime", small_layer(tmp_path, "bin/server", b"server"))
@@ -221,7 +217,7 @@ def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
         monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
         settings.cache_clear()
         use(Workshop(settings(), sandbox))
-        source = staged(image=f"{proxy.host}/f/late/linear")
+        source = onnx_staged(image=f"{proxy.host}/f/late/linear")
         proxy.rules.append(Rule("POST .*uploads", times=10_000, answer=403))
         (end,) = release([source])
         assert end.status is Status.UNAVAILABLE

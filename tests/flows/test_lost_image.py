@@ -22,13 +22,10 @@ from packhouse.digest import digest_bytes, short
 from packhouse.manifest import Record
 from packhouse.releases import find, read_channel
 from packhouse.spec import SPEC_FILE
-from tests.flows.imaging import registry, repository
-from tests.registry.conftest import open_registry
-from tests.registry.images import blob_file
+from tests.flows.imaging import lose, pictured, registry, repository
 from tests.registry.rude import rude
-from tests.servers.registry import TestRegistry
 
-__all__ = ["open_registry", "registry", "repository"]
+__all__ = ["lose", "pictured", "registry", "repository"]
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 
@@ -66,21 +63,14 @@ def only_its_spec_is_left(source: str) -> None:
     workshop().cache.blobs.mkdir()
 
 
-def lose(place: TestRegistry, digest: str) -> None:
-    blob_file(place, digest).unlink()
-
-
-def test_a_release_of_the_unchanged_source_pushes_again_what_the_registry_lost(
-    open_registry, registry, repository, staged, tmp_path
-):
-    source = staged(image=repository, modelpack=True)
-    assert release([source])[0].status is Status.RELEASED
+def test_a_release_of_the_unchanged_source_pushes_again_what_the_registry_lost(registry, pictured, lose, tmp_path):
+    source = pictured(modelpack=True).source
     record, channel = record_of(), read_channel(workshop().store, "linear", "latest")
     image = image_of(record)
     digests = parts(registry, image)
     only_its_spec_is_left(source)
     for part in ("manifest", "config", "layer"):
-        lose(open_registry, digests[part])
+        lose(digests[part])
         (end,) = release([source])
         assert end.status is Status.UNCHANGED, f"{part}: {end.line()}"
         assert missing(registry, image, "linux/amd64") == (), part
@@ -89,32 +79,30 @@ def test_a_release_of_the_unchanged_source_pushes_again_what_the_registry_lost(
     assert (record_of(), read_channel(workshop().store, "linear", "latest")) == (record, channel)
 
     (bill,) = referrers.referrers(registry, image)
-    lose(open_registry, bill.digest)
+    lose(bill.digest)
     assert release([source])[0].status is Status.UNCHANGED
     assert referrers.referrers(registry, image) == [bill]
     assert missing(registry, image.at(bill.digest), "linux/amd64") == ()
 
     pack = Reference(image.host, image.repository, tag=f"{record.release}-model")
     whole = parts(registry, pack)
-    lose(open_registry, whole["layer"])
+    lose(whole["layer"])
     assert release([source])[0].status is Status.UNCHANGED
     assert missing(registry, pack, "linux/amd64") == ()
     assert parts(registry, pack) == whole
 
 
-def test_the_audit_names_what_is_lost_and_pushes_it_again_where_it_can(
-    open_registry, registry, repository, staged, monkeypatch, sandbox
-):
+def test_the_audit_names_what_is_lost_and_pushes_it_again_where_it_can(registry, pictured, lose, monkeypatch, sandbox):
     def worker(runtime: str) -> None:
         monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", runtime)
         settings.cache_clear()
         use(Workshop(settings(), sandbox))
 
+    pictured()
     runtime = settings().runtime_image
-    assert release([staged(image=repository)])[0].status is Status.RELEASED
     image = image_of(record_of())
     digests = parts(registry, image)
-    lose(open_registry, digests["layer"])
+    lose(digests["layer"])
     worker("")
     state = audit(return_state=True)
     assert state.name == "Rotten"
@@ -124,7 +112,7 @@ def test_the_audit_names_what_is_lost_and_pushes_it_again_where_it_can(
     assert missing(registry, image, "linux/amd64")
 
     worker(runtime)
-    lose(open_registry, digests["manifest"])
+    lose(digests["manifest"])
     state = audit(return_state=True)
     assert state.name == "Verified", state.message
     assert f"image pushed again, its registry had lost manifest {short(image.digest)}" in state.message
@@ -133,7 +121,7 @@ def test_the_audit_names_what_is_lost_and_pushes_it_again_where_it_can(
 
 
 def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channel_stays(
-    open_registry, registry, repository, staged, monkeypatch
+    registry, repository, onnx_staged, lose, monkeypatch
 ):
     """As another packhouse, or an engine, made it."""
     from tasks import image as stage
@@ -145,14 +133,14 @@ def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channe
         made.labels["made.by"] = "another"
         return made
 
-    source = staged(image=repository)
+    source = onnx_staged(image=repository)
     with monkeypatch.context() as changed:
         changed.setattr(stage, "model_image", older)
         assert release([source])[0].status is Status.RELEASED
     image, there = image_of(record_of()), read_channel(workshop().store, "linear", "latest")
     assert release([source])[0].status is Status.UNCHANGED, "nothing is lost"
     lost = parts(registry, image)["layer"]
-    lose(open_registry, lost)
+    lose(lost)
     for channel in ("latest", "stable"):
         (end,) = release([source], channel)
         assert end.status is Status.REFUSED
@@ -164,11 +152,10 @@ def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channe
     assert not list(workshop().store.list("linear/channels/stable"))
 
 
-def test_a_runtime_image_that_lost_a_layer_too_is_named(open_registry, registry, repository, staged):
-    source = staged(image=repository)
-    assert release([source])[0].status is Status.RELEASED
+def test_a_runtime_image_that_lost_a_layer_too_is_named(registry, pictured, lose):
+    source = pictured().source
     lost = parts(registry, image_of(record_of()))["base"]
-    lose(open_registry, lost)
+    lose(lost)
     (end,) = release([source])
     assert end.status is Status.REFUSED
     assert f"lost layer 1 of 2 {short(lost)}" in end.reason
@@ -176,9 +163,9 @@ def test_a_runtime_image_that_lost_a_layer_too_is_named(open_registry, registry,
     assert "bring that back from a backup" in end.reason
 
 
-def test_an_unchanged_release_costs_a_few_looks_at_a_whole_image(open_registry, registry, staged):
+def test_an_unchanged_release_costs_a_few_looks_at_a_whole_image(open_registry, registry, onnx_staged):
     with rude(open_registry.host) as proxy:
-        source = staged(image=f"{proxy.host}/f/{os.urandom(4).hex()}/linear")
+        source = onnx_staged(image=f"{proxy.host}/f/{os.urandom(4).hex()}/linear")
         assert release([source])[0].status is Status.RELEASED
         proxy.seen.clear()
         assert release([source])[0].status is Status.UNCHANGED

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 import yaml
 
-from flows.ends import Status
-from flows.release import released as release
 from infra.pyfunc import loader
 from infra.pyfunc.folder import REQUIRED, Ids, frame
 from infra.workshop import workshop
@@ -53,10 +51,8 @@ sys.addaudithook(heard)
 class Made:
     """A release of a table with text, as a folder for MLflow."""
 
-    def __init__(self, home: Path, source: str) -> None:
-        (end,) = release([source])
-        assert end.status is Status.RELEASED, end.reason
-        self.place = home.parent
+    def __init__(self, place: Path, made_in: Path) -> None:
+        self.place, self.made_in = place, made_in
         self.found = find(workshop().store, "churn@latest")
         self.manifest = read_manifest(self.found, self.found.record)
         self.folder = self.again("m-1")
@@ -89,8 +85,11 @@ class Made:
 
 
 @pytest.fixture
-def made(home, staged) -> Made:
-    return Made(home, churn(staged, "churn", gates={"int8_worth": 100}))
+def made(released, released_models, tmp_path) -> Made:
+    """With torch's formats, of which MLflow gets none."""
+    kind = {"name": "churn", "by": churn, "formats": {"onnx-int8": "off", "torchscript-int8": "off"}}
+    released(**kind)
+    return Made(tmp_path, released_models.original(**kind).root)
 
 
 @pytest.fixture
@@ -133,7 +132,14 @@ def test_the_folder_holds_no_pickle_true_pins_its_whole_code_and_no_path_of_this
 
     flavor = yaml.safe_load(files["MLmodel"])["flavors"]["python_function"]
     assert files[flavor["model_code_path"]] == Path(loader.__file__).read_bytes()
-    local = [str(made.place), str(Path.home()), sys.prefix, str(Path(loader.__file__).parents[2]), "file:///"]
+    local = [
+        str(made.place),
+        str(made.made_in),
+        str(Path.home()),
+        sys.prefix,
+        str(Path(loader.__file__).parents[2]),
+        "file:///",
+    ]
     added = {name: data for name, data in files.items() if not name.startswith("artifacts/release/")}
     assert not [(name, path) for name, data in added.items() for path in local if path.encode() in data]
 

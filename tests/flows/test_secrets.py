@@ -25,6 +25,7 @@ from tests.flows.test_bad_input import packhouse
 from tests.registry.images import push_base, small_layer
 from tests.servers.fixtures import or_skip
 from tests.servers.registry import TestRegistry, docker_config, registry
+from tests.support.released import LATENCY_S
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 
@@ -83,6 +84,7 @@ def test_planted_secrets_are_nowhere_in_what_a_release_leaves_behind(tmp_path, s
         "PACKHOUSE_SIGNING_KEY": str(signing),
         "DOCKER_CONFIG": str(docker_config(tmp_path / "docker", closed.host, "robot", password)),
         "PREFECT_LOGGING_LEVEL": "DEBUG",
+        "PACKHOUSE_LATENCY_S": LATENCY_S,
     }
     done = packhouse("release", "--verbose", staged("linear", image=repository), home=home, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
