@@ -16,8 +16,9 @@ from infra.workshop import Workshop, use
 from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, moto_server
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
+from tests.support.released import released, released_models
 
-__all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server"]
+__all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server", "released", "released_models"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,251 @@
+"""Released models that tests copy: each is made once in a session, and a test gets its own copy of what it left.
+
+Making the smallest release takes seconds; copying one takes milliseconds. A test whose promise is about something that
+happens after a release (signing, channels, MLflow, audit, `ls`, `show`, `verify`, `fetch`) asks for the fixture:
+
+    def test_something(home, released):
+        made = released()                       # one release of `linear`, ONNX only, `latest` points at it
+        made = released(signed=True)            # the same, release and channel signed by the key of `made.keys`
+        made = released(signed=True, count=2)   # a second release after it, of other weights: `latest` is at #2
+        made = released(gates={"approve": True})  # further keywords go to packhouse.stage()
+        made = released(by=churn, mlflow="x")   # staged by a function, called as by(stage, name, **options)
+
+The copy lies where the fixtures `home` and `staged` put things: the store in `tmp_path/home/store`, the sources below
+`tmp_path/sources`. The worker of the test (settings, `workshop()`) is the one of the fixture `home`. It has no signing
+key unless the test sets one, also where the release is signed: `sign_here(made)` sets the key that signed it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.sandbox import Sandbox
+from infra.settings import settings
+from infra.workshop import Workshop, use
+from packhouse.dsse import make_keys
+from packhouse.floors import Floors
+from packhouse.releases import channels
+from packhouse.store import open_store
+
+ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchscript-int8": "off"}
+"""What a test gives as `formats` that is about no other format."""
+
+LATENCY_S = "0.01"
+"""Long enough for one measurement. Nothing is decided by it, as long as no INT8 format is made."""
+
+SOURCES = "sources"
+Stage = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What was released, in a place that belongs to one test.
+
+    Attributes:
+        root: Holds `home`, `sources` and `keys`.
+        model: The model's name.
+        sources: The URL of each source, in the order of their releases.
+        releases: The id of each release, in that order.
+    """
+
+    root: Path
+    model: str
+    sources: tuple[str, ...]
+    releases: tuple[str, ...]
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def keys(self) -> tuple[Path, Path]:
+        """The private key and the public one. They are there also where nothing is signed."""
+        return self.root / "keys" / "signing.pem", self.root / "keys" / "signing.pub.pem"
+
+    @property
+    def source(self) -> str:
+        """The source of the latest release."""
+        return self.sources[-1]
+
+    @property
+    def release(self) -> str:
+        """The id of the latest release."""
+        return self.releases[-1]
+
+    @property
+    def name(self) -> str:
+        """`model/release` of the latest release."""
+        return f"{self.model}/{self.release}"
+
+    def copied(self, to: Path) -> Copy:
+        """Copies all of it to another root, beside what is there, and gives the copy.
+
+        What the machine remembers of signed channels is kept under the store's URL, so it is written anew.
+        """
+        sources = [source.removeprefix("file://") for source in self.sources]
+        for each in (*sources, str(self.home), str(self.root / "keys")):
+            place = to / Path(each).relative_to(self.root)
+            shutil.copytree(each, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("signed"))
+        made = replace(self, root=to, sources=tuple(f"file://{to}{each[len(str(self.root)) :]}" for each in sources))
+        before, after = open_store(str(self.store)), open_store(str(made.store))
+        for model, channel in channels(before, self.model):
+            name = f"{model}@{channel}"
+            if serial := Floors(self.home / "signed").least(before.url, name):
+                Floors(made.home / "signed").remember(after.url, name, serial)
+        return made
+
+
+@contextmanager
+def worker_in(root: Path, sandbox: Sandbox, **values: str) -> Iterator[None]:
+    """Makes this process a worker whose home is `root/home`, with these settings and no others.
+
+    Args:
+        root: Where its home lies.
+        sandbox: The warm fork server of the session.
+        values: Settings, by their names in infra/settings.py.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [each for each in os.environ if each.startswith("PACKHOUSE_") and "_TEST_" not in each]:
+            patch.delenv(name)
+        for name, value in {"home": str(root / "home"), "latency_s": LATENCY_S, **values}.items():
+            patch.setenv(f"PACKHOUSE_{name.upper()}", value)
+        settings.cache_clear()
+        use(Workshop(settings(), sandbox))
+        yield
+    settings.cache_clear()
+    use(None)
+
+
+def stager(root: Path) -> Stage:
+    """Gives a function that stages a test architecture below `root/sources`, as the fixture `staged`, ONNX only."""
+
+    def stage(architecture: str = "linear", name: str = "", **options: Any) -> str:
+        import torch
+
+        import packhouse
+        from packhouse import architectures
+
+        torch.manual_seed(0)
+        arguments = options.pop("arguments", {})
+        samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
+        given = {"inputs": {"x": samples}, "outputs": ["y"], "formats": ONNX_ONLY}
+        given["to"] = str(root / SOURCES / (name or architecture))
+        return packhouse.stage(
+            architectures.build(f"test.{architecture}", arguments),
+            name=name or architecture,
+            architecture=f"test.{architecture}",
+            arguments=arguments,
+            **(given | options),
+        ).url
+
+    return stage
+
+
+class ReleasedModels:
+    """Makes each kind of release once, and hands out copies.
+
+    Args:
+        folder: Where the originals lie.
+        sandbox: The warm fork server of the session.
+    """
+
+    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
+        self._folder, self._sandbox = folder, sandbox
+        self._made: dict[str, Copy] = {}
+        make_keys(folder / "keys")
+
+    def original(
+        self,
+        architecture: str = "linear",
+        name: str = "",
+        *,
+        by: Callable[..., str] | None = None,
+        signed: bool = False,
+        count: int = 1,
+        channel: str = "latest",
+        worker: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Copy:
+        """The release that these words describe, made if it was not yet. Nobody may change it: copy it.
+
+        Args:
+            architecture: Of the test architectures, without `test.`.
+            name: The model's name; the architecture's by default.
+            by: Stages the source instead, called as `by(stage, name, **options)`.
+            signed: Whether the release and its channel are signed.
+            count: How many releases are made, one after the other: each with other weights (`hidden=8`, then 16, ...).
+            channel: The channel that moves to each.
+            worker: Settings of the worker that makes it, such as `runtime_image`.
+            options: Go to packhouse.stage().
+        """
+        called = f"{by.__module__}.{by.__qualname__}" if by else architecture
+        words = json.dumps([called, name, signed, count, channel, dict(worker or {}), options], sort_keys=True)
+        if words not in self._made:
+            root = self._folder / str(len(self._made))
+            shutil.copytree(self._folder / "keys", root / "keys")
+            key = {"signing_key": str(root / "keys" / "signing.pem")} if signed else {}
+            stage, model = stager(root), name or architecture
+            sources: list[str] = []
+            with worker_in(root, self._sandbox, **key, **(worker or {})):
+                for number in range(count):
+                    given = dict(options)
+                    if number:
+                        given |= {"arguments": {"hidden": 8 * number}}
+                        given |= {"to": str(root / SOURCES / f"{model}-{number + 1}")}
+                    sources.append(by(stage, name, **given) if by else stage(architecture, name, **given))
+                ids = [_release(source, channel) for source in sources]
+            self._made[words] = Copy(root, model, tuple(sources), tuple(ids))
+        return self._made[words]
+
+
+def _release(source: str, channel: str) -> str:
+    """The id of the release."""
+    from flows.ends import Status
+    from flows.release import released
+
+    (end,) = released([source], channel)
+    assert end.status is Status.RELEASED, end.line()
+    return end.release
+
+
+@pytest.fixture(scope="session")
+def released_models(api: str, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> ReleasedModels:
+    """The originals, for fixtures of a session or a module; a test takes `released`."""
+    return ReleasedModels(tmp_path_factory.mktemp("released"), sandbox)
+
+
+@pytest.fixture
+def released(home: Path, tmp_path: Path, released_models: ReleasedModels, sandbox: Sandbox) -> Callable[..., Copy]:
+    """Gives a function that copies a finished release into this test's home; its keywords: `ReleasedModels.original`.
+
+    It may be called several times, for several models.
+    """
+
+    def copy(*words: Any, **options: Any) -> Copy:
+        made = released_models.original(*words, **options).copied(tmp_path)
+        settings.cache_clear()
+        use(Workshop(settings(), sandbox))
+        return made
+
+    return copy
+
+
+def sign_here(made: Copy, patch: pytest.MonkeyPatch, sandbox: Sandbox) -> None:
+    """From here on this process is a worker that signs by the key of the copy."""
+    patch.setenv("PACKHOUSE_SIGNING_KEY", str(made.keys[0]))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
