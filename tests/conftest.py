@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, mot
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
 from tests.support.released import released, released_models
+from tests.support.staged import ONNX_ONLY, Stage, stage
 
-__all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server", "released", "released_models"]
+__all__ = ["Stage", "mlflow_on_postgres_and_s3", "mlflow_server", "moto_server", "released", "released_models"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,41 +80,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> I
     settings.cache_clear()
 
 
-Stage = Callable[..., str]
-
-ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchscript-int8": "off"}
-"""Making one format takes a fraction of the time that all five take."""
-
-
 @pytest.fixture
 def staged(tmp_path: Path) -> Stage:
-    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage().
-
-    The release has ONNX only. A test about other formats passes `formats`, or `every_format=True` for the spec's
-    defaults.
-    """
-
-    def stage(architecture: str = "linear", name: str = "", *, every_format: bool = False, **options: object) -> str:
-        import torch
-
-        import packhouse
-        from packhouse import architectures
-
-        torch.manual_seed(0)
-        arguments = options.pop("arguments", {})
-        model = architectures.build(f"test.{architecture}", arguments)
-        samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
-        given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(tmp_path / "sources" / (name or architecture))}
-        given["formats"] = {} if every_format else ONNX_ONLY
-        return packhouse.stage(
-            model,
-            name=name or architecture,
-            architecture=f"test.{architecture}",
-            arguments=arguments,
-            **(given | options),
-        ).url
-
-    return stage
+    """`stage` into this test's folder. A test about other formats than ONNX passes `formats` or `every_format=True`."""
+    return partial(stage, sources=tmp_path / "sources")
 
 
 @pytest.fixture

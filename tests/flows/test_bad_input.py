@@ -13,6 +13,7 @@ import pytest
 
 from flows.__main__ import _release as release_sources
 from flows.ends import Status, exit_status
+from infra.workshop import Workshop
 from packhouse.digest import digest_file
 from packhouse.releases import releases
 from packhouse.store import open_store
@@ -22,6 +23,13 @@ from tests.servers.place import small_disk
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 Change = Callable[[Path], None]
+
+
+@pytest.fixture
+def warm(home, monkeypatch) -> None:
+    """`packhouse release` closes its sandbox, for its process ends. This process goes on: the next test needs the
+    sandbox, which takes seconds to start."""
+    monkeypatch.setattr(Workshop, "close", lambda self: None)
 
 
 def edit(pattern: str, replacement: str) -> Change:
@@ -126,6 +134,7 @@ BAD: list[tuple[str, Change, str]] = [
 ]
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("change, reason", [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_input_is_refused_by_name_and_releases_nothing(home, staged, change, reason):
     source = staged("linear", arguments={"hidden": 32})
@@ -168,6 +177,7 @@ def test_a_setting_that_is_wrong_is_wrong_usage(home, staged):
     assert "children" in done.stderr
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_source_that_can_not_be_planned_does_not_stop_the_others(home, staged):
     ends = release_sources([str(home / "nowhere"), staged("linear")], "latest")
     assert [end.status for end in ends] == [Status.REFUSED, Status.RELEASED]

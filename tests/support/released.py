@@ -23,10 +23,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from infra.sandbox import Sandbox
@@ -36,15 +36,12 @@ from packhouse.dsse import make_keys
 from packhouse.floors import Floors
 from packhouse.releases import channels
 from packhouse.store import open_store
-
-ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchscript-int8": "off"}
-"""What a test gives as `formats` that is about no other format."""
+from tests.support import staged
 
 LATENCY_S = "0.01"
 """Long enough for one measurement. Nothing is decided by it, as long as no INT8 format is made."""
 
 SOURCES = "sources"
-Stage = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -130,31 +127,6 @@ def worker_in(root: Path, sandbox: Sandbox, **values: str) -> Iterator[None]:
     use(None)
 
 
-def stager(root: Path) -> Stage:
-    """Gives a function that stages a test architecture below `root/sources`, as the fixture `staged`, ONNX only."""
-
-    def stage(architecture: str = "linear", name: str = "", **options: Any) -> str:
-        import torch
-
-        import packhouse
-        from packhouse import architectures
-
-        torch.manual_seed(0)
-        arguments = options.pop("arguments", {})
-        samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
-        given = {"inputs": {"x": samples}, "outputs": ["y"], "formats": ONNX_ONLY}
-        given["to"] = str(root / SOURCES / (name or architecture))
-        return packhouse.stage(
-            architectures.build(f"test.{architecture}", arguments),
-            name=name or architecture,
-            architecture=f"test.{architecture}",
-            arguments=arguments,
-            **(given | options),
-        ).url
-
-    return stage
-
-
 class ReleasedModels:
     """Makes each kind of release once, and hands out copies.
 
@@ -190,7 +162,7 @@ class ReleasedModels:
             count: How many releases are made, one after the other: each with other weights (`hidden=8`, then 16, ...).
             channel: The channel that moves to each.
             worker: Settings of the worker that makes it, such as `runtime_image`.
-            options: Go to packhouse.stage().
+            options: Go to tests.support.staged.stage, as `every_format=True`, and to packhouse.stage().
         """
         called = f"{by.__module__}.{by.__qualname__}" if by else architecture
         words = json.dumps([called, name, signed, count, channel, dict(worker or {}), options], sort_keys=True)
@@ -198,7 +170,7 @@ class ReleasedModels:
             root = self._folder / str(len(self._made))
             shutil.copytree(self._folder / "keys", root / "keys")
             key = {"signing_key": str(root / "keys" / "signing.pem")} if signed else {}
-            stage, model = stager(root), name or architecture
+            stage, model = partial(staged.stage, sources=root / SOURCES), name or architecture
             sources: list[str] = []
             with worker_in(root, self._sandbox, **key, **(worker or {})):
                 for number in range(count):
