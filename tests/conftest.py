@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from infra.sandbox import Sandbox
@@ -20,14 +20,15 @@ from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
 from tests.support.command import command
 from tests.support.encoder import staged_encoder
-from tests.support.released import onnx_staged, released, released_models
+from tests.support.released import released, released_models
+from tests.support.staged import ONNX_ONLY, Stage, stage
 
 __all__ = [
+    "Stage",
     "command",
     "mlflow_on_postgres_and_s3",
     "mlflow_server",
     "moto_server",
-    "onnx_staged",
     "open_registry",
     "released",
     "released_models",
@@ -36,9 +37,11 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle.
+# Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle. Formats are timed briefly: a test
+# that is about latency sets its own time.
 os.environ |= {
     "DO_NOT_TRACK": "1",
+    "PACKHOUSE_LATENCY_S": "0.02",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -90,36 +93,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> I
     settings.cache_clear()
 
 
-Stage = Callable[..., str]
-
-
 @pytest.fixture
 def staged(tmp_path: Path) -> Stage:
-    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage()."""
-
-    def stage(architecture: str = "linear", name: str = "", **options: object) -> str:
-        import torch
-
-        import packhouse
-        from packhouse import architectures
-
-        torch.manual_seed(0)
-        arguments = options.pop("arguments", {})
-        model = architectures.build(f"test.{architecture}", arguments)
-        samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
-        given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(tmp_path / "sources" / (name or architecture))}
-        return packhouse.stage(
-            model,
-            name=name or architecture,
-            architecture=f"test.{architecture}",
-            arguments=arguments,
-            **(given | options),
-        ).url
-
-    return stage
+    """`stage` into this test's folder. A test about other formats than ONNX passes `formats` or `every_format=True`."""
+    return partial(stage, sources=tmp_path / "sources")
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> str:
-    """A tiny BERT of the transformers library, staged: integer inputs, two dynamic axes, a mask."""
-    return staged_encoder(tmp_path / "sources" / "encoder")
+def encoder(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A tiny BERT of the transformers library, staged: integer inputs, two dynamic axes, a mask.
+
+    The release has ONNX in fp32 and INT8. A test about other formats passes `formats` as an indirect parameter.
+    """
+    formats = getattr(request, "param", ONNX_ONLY | {"onnx-int8": "optional"})
+    return staged_encoder(tmp_path / "sources" / "encoder", formats=formats)

@@ -102,9 +102,9 @@ def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
 
 
 def test_what_is_signed_after_the_release_is_attached_by_the_audit(
-    registry, repository, onnx_staged, tmp_path, monkeypatch, sandbox
+    registry, repository, staged, tmp_path, monkeypatch, sandbox
 ):
-    (end,) = release([onnx_staged(image=repository)])
+    (end,) = release([staged(image=repository)])
     record = find(workshop().store, "linear@latest").record
     assert hanging(registry, record).keys() == {MEDIA_TYPE}
     monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(make_keys(tmp_path / "keys")[0]))
@@ -129,7 +129,7 @@ def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(regist
     assert registry.has_manifest(parse(repository).repository, name) == first
 
 
-def test_image_of_a_table_with_text_answers_to_text(registry, repository, onnx_staged):
+def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged):
     """The canary asks it with the words, as any client would."""
     plans = np.array(["month", "year", "two years", "year"] * 6)
     numbers = np.random.default_rng(0).normal(size=(24, 13)).astype(np.float32)
@@ -138,7 +138,7 @@ def test_image_of_a_table_with_text_answers_to_text(registry, repository, onnx_s
         Concatenate(inputs=("numbers", "plan")),
     ]
     inputs = {"numbers": numbers, "plan": plans}
-    (end,) = release([onnx_staged(inputs=inputs, preprocessing=steps, image=repository)])
+    (end,) = release([staged(inputs=inputs, preprocessing=steps, image=repository)])
     assert end.status is Status.RELEASED, end.line()
     assert find(workshop().store, "linear@latest").record.image is not None
 
@@ -154,8 +154,8 @@ def test_same_inputs_give_the_same_image_elsewhere_too(pictured, releases_with_i
     assert find(workshop().store, "linear@latest").record == first
 
 
-def test_another_runtime_image_is_another_release(registry, repository, onnx_staged, tmp_path, monkeypatch, sandbox):
-    source = onnx_staged(image=repository)
+def test_another_runtime_image_is_another_release(registry, repository, staged, tmp_path, monkeypatch, sandbox):
+    source = staged(image=repository)
     (one,) = release([source])
     newer = push_base(registry, "f/newer/runtime", small_layer(tmp_path, "bin/server", os.urandom(999)))
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(newer))
@@ -167,7 +167,7 @@ def test_another_runtime_image_is_another_release(registry, repository, onnx_sta
 
 
 def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagged(
-    registry, repository, onnx_staged, monkeypatch
+    registry, repository, staged, monkeypatch
 ):
     """The files of the image are swapped behind the stage's back: the digests in the manifest catch it."""
     from tasks import image as stage
@@ -181,7 +181,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
         return files | {"model.onnx": other}
 
     monkeypatch.setattr("tasks.canary.files", swapped)
-    (end,) = release([onnx_staged(image=repository)])
+    (end,) = release([staged(image=repository)])
     assert end.status is Status.REFUSED
     assert "model.onnx" in end.reason
     assert "sha256 differs" in end.reason
@@ -190,7 +190,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
 
 
 def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_engine(
-    home, tmp_path, open_registry, monkeypatch, sandbox, onnx_staged
+    home, tmp_path, open_registry, monkeypatch, sandbox, staged
 ):
     """What the canary starts here would not be what is in the image."""
     client = Client(open_registry.host, known=Credentials())
@@ -202,14 +202,14 @@ def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_en
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
-    (end,) = release([onnx_staged(image=f"{open_registry.host}/f/older/linear")])
+    (end,) = release([staged(image=f"{open_registry.host}/f/older/linear")])
     assert end.status is Status.REFUSED
     assert "has another server than this worker" in end.reason
     assert not list(workshop().store.list("linear/channels/"))
 
 
 def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
-    home, tmp_path, open_registry, monkeypatch, sandbox, onnx_staged
+    home, tmp_path, open_registry, monkeypatch, sandbox, staged
 ):
     client = Client(open_registry.host, known=Credentials())
     base = push_base(client, "f/late/runtime", small_layer(tmp_path, "bin/server", b"server"))
@@ -217,7 +217,7 @@ def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
         monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
         settings.cache_clear()
         use(Workshop(settings(), sandbox))
-        source = onnx_staged(image=f"{proxy.host}/f/late/linear")
+        source = staged(image=f"{proxy.host}/f/late/linear")
         proxy.rules.append(Rule("POST .*uploads", times=10_000, answer=403))
         (end,) = release([source])
         assert end.status is Status.UNAVAILABLE

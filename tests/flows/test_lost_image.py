@@ -121,7 +121,7 @@ def test_the_audit_names_what_is_lost_and_pushes_it_again_where_it_can(registry,
 
 
 def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channel_stays(
-    registry, repository, onnx_staged, lose, monkeypatch
+    registry, repository, staged, lose, monkeypatch
 ):
     """As another packhouse, or an engine, made it."""
     from tasks import image as stage
@@ -133,7 +133,7 @@ def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channe
         made.labels["made.by"] = "another"
         return made
 
-    source = onnx_staged(image=repository)
+    source = staged(image=repository)
     with monkeypatch.context() as changed:
         changed.setattr(stage, "model_image", older)
         assert release([source])[0].status is Status.RELEASED
@@ -163,9 +163,9 @@ def test_a_runtime_image_that_lost_a_layer_too_is_named(registry, pictured, lose
     assert "bring that back from a backup" in end.reason
 
 
-def test_an_unchanged_release_costs_a_few_looks_at_a_whole_image(open_registry, registry, onnx_staged):
+def test_an_unchanged_release_costs_a_few_looks_at_a_whole_image(open_registry, registry, staged):
     with rude(open_registry.host) as proxy:
-        source = onnx_staged(image=f"{proxy.host}/f/{os.urandom(4).hex()}/linear")
+        source = staged(image=f"{proxy.host}/f/{os.urandom(4).hex()}/linear")
         assert release([source])[0].status is Status.RELEASED
         proxy.seen.clear()
         assert release([source])[0].status is Status.UNCHANGED

@@ -85,9 +85,9 @@ print(json.dumps({"pickles": len(pickles), "frame": isinstance(answer, pd.DataFr
 
 
 def test_a_release_becomes_one_version_whose_alias_follows_and_which_answers_a_table_without_a_pickle(
-    mlflow_of_ours, mlflow_server, onnx_staged, home, tmp_path
+    mlflow_of_ours, mlflow_server, staged, home, tmp_path
 ):
-    source = churn(onnx_staged, "churn-table", mlflow="churn-table")
+    source = churn(staged, "churn-table", mlflow="churn-table")
     run = mlflow_of_ours.create_run("0", tags={SOURCE: source}).info.run_id
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
@@ -123,9 +123,9 @@ def asked(folder: Path, rows: dict[str, list]) -> np.ndarray:
     return session.run(None, {"numbers": numbers, **text})[0]
 
 
-def test_a_run_that_died_is_completed_and_a_deleted_version_comes_back(mlflow_of_ours, onnx_staged):
+def test_a_run_that_died_is_completed_and_a_deleted_version_comes_back(mlflow_of_ours, staged):
     """It died before the alias; or before it saw that another run had made a version of the same release."""
-    source = onnx_staged("linear", "killed", mlflow="killed")
+    source = staged("linear", "killed", mlflow="killed")
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
     mlflow_of_ours.delete_registered_model_alias("killed", "channel-latest")
@@ -154,9 +154,9 @@ def test_a_run_that_died_is_completed_and_a_deleted_version_comes_back(mlflow_of
 
 
 def test_where_mlflow_is_away_the_release_stands_the_run_says_so_and_the_next_one_registers(
-    mlflow_of_ours, mlflow_server, onnx_staged, monkeypatch, home
+    mlflow_of_ours, mlflow_server, staged, monkeypatch, home
 ):
-    source = onnx_staged("linear", "away", mlflow="away")
+    source = staged("linear", "away", mlflow="away")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
     settings.cache_clear()
@@ -219,13 +219,13 @@ def test_a_model_of_several_tensors_answers_the_golden_cases_in_fp32_and_in_int8
 
 
 def test_on_postgresql_and_s3_a_release_is_registered_its_alias_set_and_the_model_loaded_by_it(
-    mlflow_on_postgres_and_s3, moto_server, monkeypatch, onnx_staged, home
+    mlflow_on_postgres_and_s3, moto_server, monkeypatch, staged, home
 ):
     """The worker and the reader know the server's URL, and nothing of the database, S3 or its keys."""
     monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_on_postgres_and_s3)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_on_postgres_and_s3)
     settings.cache_clear()
-    source = onnx_staged("linear", "far", mlflow="far")
+    source = staged("linear", "far", mlflow="far")
     (end,) = release([source], "production")
     assert end.status is Status.RELEASED, end.reason
     import mlflow
@@ -253,9 +253,9 @@ def made_in(client) -> str:
     return client.get_experiment_by_name("packhouse").experiment_id
 
 
-def test_a_registered_model_of_others_is_not_taken_over(mlflow_of_ours, onnx_staged):
+def test_a_registered_model_of_others_is_not_taken_over(mlflow_of_ours, staged):
     mlflow_of_ours.create_registered_model("theirs")
-    (end,) = release([onnx_staged("linear", "ours", mlflow="theirs")])
+    (end,) = release([staged("linear", "ours", mlflow="theirs")])
     assert end.status is Status.REFUSED
     assert "is not this model's" in end.reason
     assert not mlflow_of_ours.search_model_versions("name='theirs'")

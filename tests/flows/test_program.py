@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,24 @@ from tests.packhouse.test_programs import evaluated, exported, images, read, wri
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> str:
-    return packhouse.stage(
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """The folder of a staged program, which tests copy: exporting it takes seconds."""
+    staged = packhouse.stage(
         exported(),
-        to=str(tmp_path / "sources" / "program"),
+        to=str(tmp_path_factory.mktemp("original") / "program"),
         name="program",
         architecture="program",
         inputs={"x": images(48)},
         outputs=["y"],
         gates={"int8_worth": 0, "int8_sqnr_db": 20.0},
-    ).url
+    )
+    return Path(staged.url.removeprefix("file://"))
+
+
+@pytest.fixture
+def program(original: Path, tmp_path: Path) -> str:
+    return f"file://{shutil.copytree(original, tmp_path / 'sources' / 'program')}"
 
 
 def trusts(monkeypatch, sandbox, prefix: Path) -> None:

@@ -95,10 +95,10 @@ def test_a_release_is_signed_before_its_channel_moves_and_once(released, configu
     assert path.read_bytes() == first
 
 
-def test_without_its_key_nothing_is_released_and_the_next_run_completes_it(onnx_staged, configured, keys, tmp_path):
+def test_without_its_key_nothing_is_released_and_the_next_run_completes_it(staged, configured, keys, tmp_path):
     gone = tmp_path / "gone.pem"
     configured(signing_key=gone)
-    source = onnx_staged("linear")
+    source = staged("linear")
     (end,) = release([source])
     assert end.status is Status.UNAVAILABLE
     assert "PACKHOUSE_SIGNING_KEY: is not there" in end.reason
@@ -513,14 +513,14 @@ def test_people_move_signed_channels_with_the_key_and_are_told_where_they_have_n
     assert followed(home, keys[1], tmp_path / "to", "production") == 3
 
 
-def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, onnx_staged, configured, keys, tmp_path):
+def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, staged, configured, keys, tmp_path):
     """The pool's worker has the key in its environment; this one, which runs the model, has only the pool's name."""
     signers = pool(f"sign-{os.getpid()}-{time.monotonic_ns()}")
     deploy(sign_flow, signers)
     configured(sign_pool=signers, signers=json.dumps([keys[1].read_text()]))
     its = {"PACKHOUSE_SIGNING_KEY": str(keys[0]), "PACKHOUSE_SIGN_POOL": "", "PACKHOUSE_CHANNEL_RENEW_S": "6"}
     with worker(signers, its, tmp_path / "signer.log"):
-        (end,) = release([onnx_staged("linear")])
+        (end,) = release([staged("linear")])
         assert end.status is Status.RELEASED, (end, (tmp_path / "signer.log").read_text())
         assert by_whom("linear", keys[1]).startswith("key ")
         assert followed(home, keys[1], tmp_path / "to") == 1
@@ -533,18 +533,18 @@ def test_a_signer_apart_signs_with_a_key_that_no_other_worker_has(home, onnx_sta
         assert found.reason.startswith("is not signed by anybody who is known here")
 
 
-def test_who_lets_others_sign_must_know_them(onnx_staged, configured):
+def test_who_lets_others_sign_must_know_them(staged, configured):
     configured(sign_pool="sign")
-    (end,) = release([onnx_staged("linear")])
+    (end,) = release([staged("linear")])
     assert end.status is Status.UNAVAILABLE
     assert "PACKHOUSE_SIGNERS: tells nobody's signature" in end.reason
 
 
-def test_a_signer_that_is_away_leaves_the_channel_where_it_was(home, onnx_staged, configured, keys):
+def test_a_signer_that_is_away_leaves_the_channel_where_it_was(home, staged, configured, keys):
     signers = pool(f"sign-{os.getpid()}-{time.monotonic_ns()}")
     deploy(sign_flow, signers)
     configured(sign_pool=signers, sign_wait_s=1, signers=json.dumps([str(keys[1])]))
-    (end,) = release([onnx_staged("linear")])
+    (end,) = release([staged("linear")])
     assert end.status is Status.UNAVAILABLE
     with pytest.raises(NotFound):
         read_channel(open_store(str(home / "store")), "linear", "latest")

@@ -11,9 +11,11 @@ from flows.ends import Status
 from packhouse.manifest import REPORT_JSON
 from packhouse.releases import releases
 from packhouse.store import open_store
-from tests.flows.test_bad_input import edit, rewrite
+from tests.flows.test_bad_input import edit, rewrite, warm
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
+__all__ = ["warm"]
+
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api", "warm")]
 
 
 def test_an_architecture_that_answers_otherwise_than_the_trained_model_is_refused(home, encoder):

@@ -14,8 +14,6 @@ happens after a release (signing, channels, MLflow, audit, `ls`, `show`, `verify
 The copy lies where the fixtures `home` and `staged` put things: the store in `tmp_path/home/store`, the sources below
 `tmp_path/sources`. The worker of the test (settings, `workshop()`) is the one of the fixture `home`. It has no signing
 key unless the test sets one, also where the release is signed.
-
-A test that must make a release, and is about no format, takes the fixture `onnx_staged` in place of `staged`.
 """
 
 from __future__ import annotations
@@ -26,10 +24,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from infra.sandbox import Sandbox
@@ -39,15 +37,12 @@ from packhouse.dsse import make_keys
 from packhouse.floors import Floors
 from packhouse.releases import channels
 from packhouse.store import open_store
-
-ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchscript-int8": "off"}
-"""What a test gives as `formats` that is about no other format."""
+from tests.support import staged
 
 LATENCY_S = "0.01"
 """Seconds: long enough for one measurement. What is measured decides only which INT8 formats are kept."""
 
 SOURCES = "sources"
-Stage = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -128,31 +123,6 @@ def worker_in(root: Path, sandbox: Sandbox, **values: str) -> Iterator[None]:
     use(None)
 
 
-def stager(root: Path) -> Stage:
-    """Gives a function that stages a test architecture below `root/sources`, as the fixture `staged`, ONNX only."""
-
-    def stage(architecture: str = "linear", name: str = "", **options: Any) -> str:
-        import torch
-
-        import packhouse
-        from packhouse import architectures
-
-        torch.manual_seed(0)
-        arguments = options.pop("arguments", {})
-        samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
-        given = {"inputs": {"x": samples}, "outputs": ["y"], "formats": ONNX_ONLY}
-        given["to"] = str(root / SOURCES / (name or architecture))
-        return packhouse.stage(
-            architectures.build(f"test.{architecture}", arguments),
-            name=name or architecture,
-            architecture=f"test.{architecture}",
-            arguments=arguments,
-            **(given | options),
-        ).url
-
-    return stage
-
-
 class ReleasedModels:
     """Makes each kind of release once, and hands out copies.
 
@@ -196,7 +166,7 @@ class ReleasedModels:
         words = json.dumps([called, name, signed, *channels, dict(worker or {}), options], sort_keys=True)
         if words not in self._made:
             root = self._folder / str(len(self._made))
-            stage, model = stager(root), name or architecture
+            stage, model = partial(staged.stage, sources=root / SOURCES), name or architecture
             sources: list[str] = []
             ids: list[str] = []
             key = {"signing_key": str(self.keys[0])} if signed else {}
@@ -240,12 +210,3 @@ def released(home: Path, tmp_path: Path, released_models: ReleasedModels, sandbo
         return made
 
     return copy
-
-
-@pytest.fixture
-def onnx_staged(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Stage:
-    """As `staged`, of ONNX only; and this worker measures for no longer than it must."""
-    monkeypatch.setenv("PACKHOUSE_LATENCY_S", LATENCY_S)
-    settings.cache_clear()
-    use(Workshop(settings(), sandbox))
-    return stager(tmp_path)
