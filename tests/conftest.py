@@ -21,9 +21,11 @@ __all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle.
+# Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle. Formats are timed briefly: a test
+# that is about latency sets its own time.
 os.environ |= {
     "DO_NOT_TRACK": "1",
+    "PACKHOUSE_LATENCY_S": "0.02",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -77,12 +79,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> I
 
 Stage = Callable[..., str]
 
+ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchscript-int8": "off"}
+"""Making one format takes a fraction of the time that all five take."""
+
 
 @pytest.fixture
 def staged(tmp_path: Path) -> Stage:
-    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage()."""
+    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage().
 
-    def stage(architecture: str = "linear", name: str = "", **options: object) -> str:
+    The release has ONNX only. A test about other formats passes `formats`, or `every_format=True` for the spec's
+    defaults.
+    """
+
+    def stage(architecture: str = "linear", name: str = "", *, every_format: bool = False, **options: object) -> str:
         import torch
 
         import packhouse
@@ -93,6 +102,7 @@ def staged(tmp_path: Path) -> Stage:
         model = architectures.build(f"test.{architecture}", arguments)
         samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
         given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(tmp_path / "sources" / (name or architecture))}
+        given["formats"] = {} if every_format else ONNX_ONLY
         return packhouse.stage(
             model,
             name=name or architecture,
@@ -105,8 +115,11 @@ def staged(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> str:
-    """A tiny BERT of the transformers library, staged: integer inputs, two dynamic axes, a mask."""
+def encoder(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A tiny BERT of the transformers library, staged: integer inputs, two dynamic axes, a mask.
+
+    The release has ONNX in fp32 and INT8. A test about other formats passes `formats` as an indirect parameter.
+    """
     import torch
     from packhouse_examples.encoder import encoder as build
 
@@ -128,5 +141,6 @@ def encoder(tmp_path: Path) -> str:
         outputs=["hidden"],
         axes={"input_ids": ["batch", "time"], "attention_mask": ["batch", "time"]},
         ranges={"batch": (1, 8), "time": (1, 16)},
+        formats=getattr(request, "param", ONNX_ONLY | {"onnx-int8": "optional"}),
         gates={"int8_speed": 0.01},
     ).url

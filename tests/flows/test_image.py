@@ -120,7 +120,7 @@ def test_what_is_signed_after_the_release_is_attached_by_the_audit(
 
 
 def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(registry, repository, staged, tmp_path):
-    source = staged(image=repository, modelpack=True)
+    source = staged(image=repository, modelpack=True, every_format=True)
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.line()
     name = f"{end.release}-model"

@@ -90,7 +90,7 @@ class Made:
 
 @pytest.fixture
 def made(home, staged) -> Made:
-    return Made(home, churn(staged, "churn", gates={"int8_speed": 100}))
+    return Made(home, churn(staged, "churn", gates={"int8_speed": 100}, every_format=True))
 
 
 @pytest.fixture

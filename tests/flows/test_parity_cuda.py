@@ -148,7 +148,7 @@ def test_an_api_that_does_not_answer_is_a_reason_and_no_crash(home, monkeypatch)
 
 
 def test_a_release_sends_its_models_together_and_a_worker_without_a_gpu_answers_not_run_for_each(home, staged, worker):
-    ends = released([staged("linear"), staged("tied")])
+    ends = released([staged("linear", every_format=True), staged("tied", every_format=True)])
     assert [end.status for end in ends] == [Status.RELEASED, Status.RELEASED], ends
     for end in ends:
         found = find(open_store(str(home / "store")), f"{end.model}@latest")

@@ -36,12 +36,13 @@ def manifests(home: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("encoder", [{}], ids=["every format"], indirect=True)
 def test_the_same_inputs_give_the_same_bytes_in_another_process_folder_and_hash_seed(tmp_path, staged, encoder):
     sources = [
-        staged("linear", gates=ALWAYS_PAYS),
-        staged("branch", gates=ALWAYS_PAYS),
-        staged("tied", gates=ALWAYS_PAYS),
-        staged("dict-output", gates=ALWAYS_PAYS, outputs=["one", "two"]),
+        staged("linear", gates=ALWAYS_PAYS, every_format=True),
+        staged("branch", gates=ALWAYS_PAYS, every_format=True),
+        staged("tied", gates=ALWAYS_PAYS, every_format=True),
+        staged("dict-output", gates=ALWAYS_PAYS, outputs=["one", "two"], every_format=True),
         encoder,
     ]
     one, two = tmp_path / "one", tmp_path / "two" / "deeper"
@@ -66,7 +67,7 @@ MOMENTS = [
 
 
 def test_a_run_killed_at_any_moment_leaves_no_half_release_and_the_next_run_completes(tmp_path, staged):
-    source = staged("linear", gates=ALWAYS_PAYS)
+    source = staged("linear", gates=ALWAYS_PAYS, every_format=True)
     for moment in MOMENTS:
         home = tmp_path / "home"
         killed_at(source, home, moment)
@@ -115,7 +116,7 @@ def test_nothing_on_the_way_is_pickled(home, staged, monkeypatch, tmp_path):
     monkeypatch.setattr("cloudpickle.dumps", forbidden)
     monkeypatch.setattr("cloudpickle.dump", forbidden)
     try:
-        (end,) = release([staged("linear")])
+        (end,) = release([staged("linear", every_format=True)])
     finally:
         watching[0] = False
     assert end.release, end.reason
@@ -135,7 +136,7 @@ def forbidden(*_: object, **__: object) -> None:
 
 
 def test_a_release_verifies_from_the_store_and_from_a_plain_copy_by_the_command(home, staged, tmp_path):
-    release([staged("linear")])
+    release([staged("linear", every_format=True)])
     done = packhouse("verify", "linear@latest", home=home)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("verified linear/")
@@ -155,7 +156,7 @@ def test_a_release_verifies_from_the_store_and_from_a_plain_copy_by_the_command(
 
 def test_ls_and_show_tell_what_there_is(home, staged):
     assert packhouse("ls", home=home).returncode == 3
-    (end,) = release([staged("linear")])
+    (end,) = release([staged("linear", every_format=True)])
     listed = packhouse("ls", home=home)
     assert listed.stdout == f"linear/{end.release} latest#1\n"
     shown = packhouse("show", "linear@latest", home=home)

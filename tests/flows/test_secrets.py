@@ -84,7 +84,9 @@ def test_planted_secrets_are_nowhere_in_what_a_release_leaves_behind(tmp_path, s
         "DOCKER_CONFIG": str(docker_config(tmp_path / "docker", closed.host, "robot", password)),
         "PREFECT_LOGGING_LEVEL": "DEBUG",
     }
-    done = packhouse("release", "--verbose", staged("linear", image=repository), home=home, **environment)
+    done = packhouse(
+        "release", "--verbose", staged("linear", image=repository, every_format=True), home=home, **environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = find(open_store(str(home / "store")), "linear@latest")
     assert verify(found, Trusted(keys=(PublicKey(tmp_path / "keys" / "signing.pub.pem"),))).signed_by

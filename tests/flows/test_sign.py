@@ -225,7 +225,7 @@ def forged(home: Path, name: str) -> bytes:
 def test_a_forged_release_without_a_signature_is_made_again_and_not_signed(home, staged, configured, keys, tmp_path):
     """Nor is it where its channel was written, too: no run signs what merely stands there."""
     configured(signing_key=keys[0])
-    source = staged("linear")
+    source = staged("linear", every_format=True)
     (end,) = release([source])
     name, path = release_key("linear", end.release), home / "store" / channel_key("linear", "latest")
     forged(home, name)

@@ -66,7 +66,7 @@ EXPORTS = {
 @pytest.fixture
 def table(staged: Stage) -> str:
     """The 16 features of a linear model from three numbers, two counts, one plan and two zones."""
-    return staged("linear", inputs=TABLE, preprocessing=STEPS)
+    return staged("linear", inputs=TABLE, preprocessing=STEPS, every_format=True)
 
 
 @pytest.fixture
