@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -64,17 +65,23 @@ def sandbox() -> Iterator[Sandbox]:
         yield shared
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
-    """A worker's home of its own: store, cache, settings."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("PACKHOUSE_HOME", str(folder))
-    monkeypatch.delenv("PACKHOUSE_STORE", raising=False)
+@contextmanager
+def at_home(folder: Path, patch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
+    """A worker's home in this folder, for this process: store, cache, settings. Fixtures of a wider scope use it."""
+    patch.setenv("PACKHOUSE_HOME", str(folder))
+    patch.delenv("PACKHOUSE_STORE", raising=False)
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
     yield folder
     use(None)
     settings.cache_clear()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
+    """A worker's home of its own: store, cache, settings."""
+    with at_home(tmp_path / "home", monkeypatch, sandbox) as folder:
+        yield folder
 
 
 Stage = Callable[..., str]
@@ -83,13 +90,8 @@ ONNX_ONLY = {"torchscript": "off", "program": "off", "onnx-int8": "off", "torchs
 """Making one format takes a fraction of the time that all five take."""
 
 
-@pytest.fixture
-def staged(tmp_path: Path) -> Stage:
-    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage().
-
-    The release has ONNX only. A test about other formats passes `formats`, or `every_format=True` for the spec's
-    defaults.
-    """
+def stager(folder: Path) -> Stage:
+    """What `staged` gives, for a folder. Fixtures of a wider scope use it."""
 
     def stage(architecture: str = "linear", name: str = "", *, every_format: bool = False, **options: object) -> str:
         import torch
@@ -101,7 +103,7 @@ def staged(tmp_path: Path) -> Stage:
         arguments = options.pop("arguments", {})
         model = architectures.build(f"test.{architecture}", arguments)
         samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
-        given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(tmp_path / "sources" / (name or architecture))}
+        given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(folder / (name or architecture))}
         given["formats"] = {} if every_format else ONNX_ONLY
         return packhouse.stage(
             model,
@@ -112,6 +114,16 @@ def staged(tmp_path: Path) -> Stage:
         ).url
 
     return stage
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Stage:
+    """Stages a test architecture with seeded weights and samples; gives the source's URL. Keywords go to stage().
+
+    The release has ONNX only. A test about other formats passes `formats`, or `every_format=True` for the spec's
+    defaults.
+    """
+    return stager(tmp_path / "sources")
 
 
 @pytest.fixture
