@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -80,12 +81,11 @@ def sandbox() -> Iterator[Sandbox]:
         yield shared
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
-    """A worker's home of its own: store, cache, settings."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("PACKHOUSE_HOME", str(folder))
-    monkeypatch.delenv("PACKHOUSE_STORE", raising=False)
+@contextmanager
+def at_home(folder: Path, patch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
+    """A worker's home in this folder, for this process: store, cache, settings. Fixtures of a wider scope use it."""
+    patch.setenv("PACKHOUSE_HOME", str(folder))
+    patch.delenv("PACKHOUSE_STORE", raising=False)
     settings.cache_clear()
     use(Workshop(settings(), sandbox))
     yield folder
@@ -94,9 +94,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> I
 
 
 @pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Path]:
+    """A worker's home of its own: store, cache, settings."""
+    with at_home(tmp_path / "home", monkeypatch, sandbox) as folder:
+        yield folder
+
+
+def stager(folder: Path) -> Stage:
+    """What `staged` gives, for a folder. Fixtures of a wider scope use it."""
+    return partial(stage, sources=folder)
+
+
+@pytest.fixture
 def staged(tmp_path: Path) -> Stage:
     """`stage` into this test's folder. A test about other formats than ONNX passes `formats` or `every_format=True`."""
-    return partial(stage, sources=tmp_path / "sources")
+    return stager(tmp_path / "sources")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.servers.prefect import prefect_server
 LOGIN = ("operator", "a-password-of-a-test")
 PATIENCE_S = 240.0
 LOST = "packhouse-lost-worker"
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("apply")]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_run_whose_worker_is_gone_crashes_and_frees_its_place(server, applied)
     assert places(server) == 1
     for _ in range(3):
         ask(server, "POST", "events", [heartbeat(run)])
-        time.sleep(2)  # as between heartbeats
+        time.sleep(0.5)  # as between heartbeats
     until(lambda: ask(server, "GET", f"flow_runs/{run}")["state_type"] == "CRASHED", "the run crashed")
     assert "worker of this run is gone" in ask(server, "GET", f"flow_runs/{run}")["state"]["message"]
     until(lambda: places(server) == 0, "its place is free")

@@ -31,6 +31,7 @@ from packhouse.releases import find
 from packhouse.store import Store, open_store
 
 PATIENCE_S = 300.0
+pytestmark = pytest.mark.xdist_group("local")
 
 
 def until(holds: Callable[[], bool], what: str, log: Path | None = None) -> None:
@@ -248,7 +249,7 @@ class Machine:
         self.folder = folder
         names = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
         self.environment = {name: os.environ[name] for name in names if name in os.environ}
-        self.environment |= {"PACKHOUSE_UP": str(folder), "PYTHONPATH": str(ROOT)}
+        self.environment |= {"PACKHOUSE_UP": str(folder), "PYTHONPATH": str(ROOT), "PACKHOUSE_LATENCY_S": "0.02"}
 
     def local(self, verb: str) -> subprocess.CompletedProcess[str]:
         """As a script does that starts it with `&`: it ignores SIGINT."""
@@ -293,8 +294,9 @@ from packhouse import architectures
 torch.manual_seed(0)
 samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
 model = architectures.build("test.linear", {})
+others = ["torchscript", "program", "torchscript-int8", "onnx-int8"]
 staged = packhouse.stage(model, to=sys.argv[1], name="linear", architecture="test.linear", inputs={"x": samples},
-                         outputs=["y"])
+                         outputs=["y"], formats=dict.fromkeys(others, "off"))
 print(staged.url, *staged.notes, sep="\\n")
 """
 

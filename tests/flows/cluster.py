@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 from uuid import UUID
 
@@ -41,9 +42,9 @@ def pool(name: str) -> str:
     return name
 
 
-def deploy(flow: Flow[Any, Any], pool_name: str) -> str:
+def deploy(flow: Flow[Any, Any], pool_name: str, environment: Mapping[str, str] = MappingProxyType({})) -> str:
     """`flow/flow`, run from this repository by whichever worker of the pool takes it, so many at a time as prefect.yaml
-    says."""
+    says. environment: of its runs, besides the worker's own; so that tests can share workers and no folder."""
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     limit = next(each for each in described if each["name"] == flow.name).get("concurrency_limit")
     with client() as api:
@@ -55,6 +56,7 @@ def deploy(flow: Flow[Any, Any], pool_name: str) -> str:
             path=str(ROOT),
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
             parameter_openapi_schema=parameter_schema(flow).model_dump(),
+            job_variables={"env": dict(environment)},
             enforce_parameter_schema=True,
             concurrency_limit=limit and limit["limit"],
             concurrency_options=limit and ConcurrencyOptions(collision_strategy=limit["collision_strategy"]),

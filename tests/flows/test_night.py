@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,45 @@ from flows.audit import audit
 from flows.ends import Status, audit_state, exit_status
 from flows.nightly import nightly, shard
 from flows.release import release, released
+from infra.settings import settings
+from infra.workshop import Workshop, use
 from packhouse.errors import NotFound
 from packhouse.releases import find
 from packhouse.store import open_store
 from tasks.night import Work
+from tests.conftest import at_home, stager
 from tests.flows import cluster
 from tests.flows.cluster import client, deploy, start, until
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("night")]
 
 POOL = "night"
 
 
-@pytest.fixture
-def workers(home: Path, tmp_path: Path) -> Iterator[list[cluster.Worker]]:
-    """Two workers of one pool, and the deployments of a night on it."""
-    for flow in (release, nightly, audit):
-        deploy(flow, POOL)
-    environment = {"PACKHOUSE_HOME": str(home), "PACKHOUSE_SOURCES": json.dumps([str(tmp_path / "sources")])}
+@pytest.fixture(scope="module")
+def workers(api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[cluster.Worker]]:
+    """Two workers of one pool. What they run for a test is told its home by the deployments, with `deployed`."""
+    cluster.pool(POOL)
+    folder = tmp_path_factory.mktemp("workers")
+    environment = {"PACKHOUSE_HOME": str(folder / "home")}
     with (
-        cluster.worker(POOL, environment, tmp_path / "worker-1.log") as one,
-        cluster.worker(POOL, environment, tmp_path / "worker-2.log") as two,
+        cluster.worker(POOL, environment, folder / "worker-1.log") as one,
+        cluster.worker(POOL, environment, folder / "worker-2.log") as two,
     ):
         yield [one, two]
+
+
+def deployed(home: Path, sources: Path, **more: str) -> None:
+    """The deployments of a night: from now on, their runs work in this home and on these sources."""
+    environment = {"PACKHOUSE_HOME": str(home), "PACKHOUSE_SOURCES": json.dumps([str(sources)]), **more}
+    for flow in (release, nightly, audit):
+        deploy(flow, POOL, environment)
+
+
+@pytest.fixture
+def site(home: Path, tmp_path: Path, workers: list[cluster.Worker]) -> None:
+    """The deployments, for this test's home and sources."""
+    deployed(home, tmp_path / "sources")
 
 
 def children_of(run: Any) -> list[Any]:
@@ -58,75 +75,152 @@ def artifacts_of(run: Any) -> dict[str, Any]:
     return {artifact.key: artifact.data for artifact in found}
 
 
-def test_a_night_releases_what_changed_on_any_worker_isolates_the_bad_one_and_names_it(home, staged, tmp_path, workers):
-    released([staged("linear", name="unchanged")])
-    for number in range(3):
-        staged("linear", name=f"changed-{number}")
-    staged("random", name="bad")
-    begun = start("nightly/nightly", shard_models=1, shard_minutes=0.01)
+def tried_again(run: Any) -> Any:
+    """Its end, after what the button Retry in the UI asks of the API."""
+    with client() as api:
+        api.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    return until(run.id, lambda found: found.run_count > run.run_count and found.state.is_final())
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A run that ended, what there was then, and its end after it was tried again with better sources."""
+
+    home: Path
+    first: Any
+    children: list[Any]
+    artifacts: dict[str, Any]
+    channels: set[str]
+    left: list[Path]
+    again: Any
+
+
+def looked_at(home: Path, run: Any, mend: Callable[[], object]) -> Tried:
+    """Looks at an ended run, mends its sources and tries it again."""
+    channels = {path.parent.parent.name for path in (home / "store").glob("*/channels/*")}
+    left = list((home / "store" / "_work").rglob("*.json"))
+    children, artifacts = children_of(run), artifacts_of(run)
+    mend()
+    return Tried(home, run, children, artifacts, channels, left, tried_again(run))
+
+
+CHANGED = ("changed", "improved")
+TROUBLED = ("bad", "guarded", "late")
+"""Equal costs are dealt out in the order of names: these are one shard, also when the night is tried again."""
+
+
+@pytest.fixture(scope="module")
+def night(workers, sandbox, tmp_path_factory) -> Tried:
+    """A night of one unchanged model, two that changed, a bad one, one that a person must approve, and one whose
+    weights are missing until the night is tried again. Another night is started meanwhile, and must be cancelled."""
+    folder = tmp_path_factory.mktemp("night")
+    home, stage = folder / "home", stager(folder / "sources")
+    with pytest.MonkeyPatch.context() as patch, at_home(home, patch, sandbox):
+        released([stage("linear", name="unchanged")], "production")
+    for name in CHANGED:
+        stage("linear", name=name)
+    stage("random", name="bad")
+    stage("linear", name="guarded", gates={"approve": True})
+    late = Path(stage("linear", name="late", arguments={"hidden": 8}).removeprefix("file://"))  # no other's weights
+    (weights,) = (path for path in late.iterdir() if path.name.startswith("weights"))
+    hidden = weights.rename(folder / "elsewhere")
+
+    deployed(home, folder / "sources")
+    begun = start("nightly/nightly", channel="production", shard_models=3, shard_minutes=0.25)
     until(begun, lambda found: found.state.is_running())
     assert until(start("nightly/nightly")).state.is_cancelled(), "two nights at once"
-    run = until(begun)
-    assert (run.state.type, run.state.name) == (StateType.FAILED, "Partial"), run.state.message
-    assert "3 released, 1 unchanged, 1 refused" in run.state.message
-    assert "refused" in run.state.message
-    assert "not deterministic" in run.state.message
+    return looked_at(home, until(begun), lambda: hidden.rename(weights))
 
-    store = open_store(str(home / "store"))
-    for number in range(3):
-        assert find(store, f"changed-{number}@latest")
-    shards = children_of(run)
-    assert len(shards) == 4
-    assert all(len(json.dumps(shard.parameters)) < 4096 for shard in shards)
-    assert {shard.state.name for shard in shards} == {"Released", "Refused"}
-    assert not list((home / "store" / "_work").rglob("*.json")), "what runs leave for others is taken away"
 
-    artifacts = artifacts_of(run)
-    rows = json.loads(artifacts["night"])
-    assert {row["model"] for row in rows if row["outcome"] == "released"} == {f"changed-{n}" for n in range(3)}
+def names_in(shard: Any) -> tuple[str, ...]:
+    return tuple(Path(source).name for source in shard.parameters["sources"])
+
+
+def test_a_night_releases_what_changed_on_any_worker_isolates_the_bad_ones_and_names_them(night):
+    state = night.first.state
+    assert (state.type, state.name) == (StateType.COMPLETED, "Partial"), state.message
+    assert "2 released, 1 unchanged, 1 waiting, 2 refused" in state.message
+    assert "not deterministic" in state.message
+    assert night.channels == {"unchanged", *CHANGED}
+    store = open_store(str(night.home / "store"))
+    assert all(find(store, f"{name}@production") for name in CHANGED)
+    assert all(len(json.dumps(shard.parameters)) < 4096 for shard in night.children)
+    assert {names_in(shard): shard.state.name for shard in night.children} == {
+        CHANGED: "Released",
+        TROUBLED: "Partial",
+    }
+    assert not night.left, "what runs leave for others is taken away"
+
+    rows = json.loads(night.artifacts["night"])
+    assert {row["model"] for row in rows if row["outcome"] == "released"} == {*CHANGED}
     assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in rows if row["outcome"] == "released")
-    assert "## Refused" in artifacts["night-report"]
-
-    again = until(start("nightly/nightly"))
-    assert "3 unchanged" not in again.state.message
-    assert "4 unchanged, 1 refused" in again.state.message
+    assert "## Refused" in night.artifacts["night-report"]
 
 
-def test_a_models_run_says_in_the_run_list_how_it_ended_and_shows_its_report(home, staged, workers):
-    run = until(start("release/release", sources=[staged("linear"), staged("random")]))
-    assert run.name.startswith("release sources/linear and 1 more")
-    assert (run.state.type, run.state.name) == (StateType.FAILED, "Partial")
-    models = {child.state.name: child for child in children_of(run)}
-    assert models["Released"].name.startswith("released linear/")
-    assert "sources/linear" in models["Released"].name
-    assert models["Refused"].name.startswith("refused ")
-    assert "not deterministic" in models["Refused"].name
-    assert models["Refused"].state.type is StateType.FAILED
-    shown = artifacts_of(models["Released"])
+def test_a_night_that_is_tried_again_starts_its_shards_again_and_what_was_released_costs_none(night):
+    assert "late" not in night.channels
+    assert night.again.run_count == 2
+    assert "1 released, 3 unchanged, 1 waiting, 1 refused" in night.again.state.message
+    assert find(open_store(str(night.home / "store")), "late@production")
+    before = {shard.id: shard for shard in night.children}
+    (again,) = [shard for shard in children_of(night.again) if shard.id not in before]
+    assert again.parameters in [shard.parameters for shard in before.values()], "not the same run for the same work"
+    assert names_in(again) == TROUBLED
+
+
+def test_a_night_waits_for_no_person_and_names_who_must_be_asked(night):
+    assert "start the deployment `release` with its source" in night.first.state.message
+    assert "## Waiting for a person" in night.artifacts["night-report"]
+    assert "guarded" not in night.channels
+
+
+@pytest.fixture(scope="module")
+def operated(workers, sandbox, tmp_path_factory) -> Tried:
+    """A run of an operator over a good model, one that is not deterministic and one without a package.toml, and the
+    same run tried again once both are mended."""
+    folder = tmp_path_factory.mktemp("operated")
+    home, stage = folder / "home", stager(folder / "sources")
+    sources = [stage("linear"), stage("random"), stage("linear", name="late")]
+    spec = folder / "sources" / "late" / "package.toml"
+    hidden = spec.rename(folder / "aside")
+
+    def mend() -> None:
+        hidden.rename(spec)
+        stage("linear", name="random")
+
+    deployed(home, folder / "sources")
+    return looked_at(home, until(start("release/release", sources=sources)), mend)
+
+
+def test_a_models_run_says_in_the_run_list_how_it_ended_and_shows_its_report(operated):
+    run = operated.first
+    assert run.name.startswith("release sources/linear and 2 more")
+    assert (run.state.type, run.state.name) == (StateType.COMPLETED, "Partial")
+    models = {Path(child.parameters["source"]).name: child for child in operated.children}
+    good, bad = models["linear"], models["random"]
+    assert good.state.name == "Released"
+    assert good.name.startswith("released linear/")
+    assert "sources/linear" in good.name
+    assert (bad.state.type, bad.state.name) == (StateType.FAILED, "Refused")
+    assert bad.name.startswith("refused ")
+    assert "not deterministic" in bad.name
+    shown = artifacts_of(good)
     assert shown.keys() >= {"linear-report", "linear-parity", "linear-latency"}
     assert "not run: there is no work pool 'cuda'" in shown["linear-report"] or "no worker" in shown["linear-report"]
-    assert artifacts_of(run)["progress"] == 100.0
+    assert operated.artifacts["progress"] == 100.0
 
 
-def test_a_failed_model_is_tried_again_from_the_ui_and_the_others_cost_nothing(home, staged, tmp_path, workers):
-    """Retry is what the button of the same name asks of the API."""
-    good, late = staged("linear"), staged("linear", name="late")
-    spec = Path(late.removeprefix("file://")) / "package.toml"
-    spec.rename(tmp_path / "aside")
-    identity = start("release/release", sources=[good, late])
-    run = until(identity)
-    assert run.state.name == "Partial", run.state.message
-    assert "no package.toml here" in run.state.message
-    (tmp_path / "aside").rename(spec)
-    with client() as api:
-        api.set_flow_run_state(identity, AwaitingRetry(), force=True)
-    run = until(identity, lambda found: found.run_count > 1 and found.state.is_final())
-    assert run.state.type is StateType.COMPLETED, run.state.message
-    assert "1 released, 1 unchanged" in run.state.message
-    assert find(open_store(str(home / "store")), "late@latest")
+def test_a_failed_model_is_tried_again_from_the_ui_and_the_others_cost_nothing(operated):
+    assert operated.first.state.name == "Partial", operated.first.state.message
+    assert "no package.toml here" in operated.first.state.message
+    assert operated.channels == {"linear"}
+    again = operated.again.state
+    assert again.type is StateType.COMPLETED, again.message
+    assert "2 released, 1 unchanged" in again.message
+    assert find(open_store(str(operated.home / "store")), "late@latest")
 
 
-def test_a_run_that_is_cancelled_takes_its_children_with_it(home, staged, workers):
+def test_a_run_that_is_cancelled_takes_its_children_with_it(home, staged, site, workers):
     hanging = staged("hang", formats={"torchscript": "optional", "torchscript-int8": "off", "onnx-int8": "off"})
     identity = start("release/release", sources=[hanging])
     family = wait_for_children(workers)
@@ -154,7 +248,8 @@ def wait_for_children(workers: list[cluster.Worker]) -> list[psutil.Process]:
     raise TimeoutError("no child of the sandbox was seen")
 
 
-def test_parameters_out_of_range_are_refused_by_the_server_before_any_run(workers):
+def test_parameters_out_of_range_are_refused_by_the_server_before_any_run(tmp_path):
+    deployed(tmp_path / "home", tmp_path / "sources")
     for deployment, parameters in (
         ("nightly/nightly", {"shard_models": 0}),
         ("release/release", {"sources": []}),
@@ -164,18 +259,21 @@ def test_parameters_out_of_range_are_refused_by_the_server_before_any_run(worker
             start(deployment, **parameters)
 
 
-def test_a_source_outside_the_allowed_prefixes_is_refused_in_one_line(home, staged, tmp_path, workers):
+def test_a_source_outside_the_allowed_prefixes_is_refused_in_one_line(home, staged, tmp_path, sandbox, monkeypatch):
+    monkeypatch.setenv("PACKHOUSE_SOURCES", json.dumps([str(tmp_path / "sources")]))
+    settings.cache_clear()
+    use(Workshop(settings(), sandbox))
     outside = staged("linear", to=str(tmp_path / "elsewhere" / "linear"))
-    run = until(start("release/release", sources=[outside]))
-    assert (run.state.type, run.state.name) == (StateType.FAILED, "Refused")
-    assert "elsewhere" in run.state.message
+    state = release([outside], return_state=True)
+    assert (state.type, state.name) == (StateType.FAILED, "Refused")
+    assert "elsewhere" in state.message
     assert not (home / "store" / "linear").exists()
 
 
-def test_the_audit_proves_what_channels_point_at_and_names_what_rotted(home, staged, workers):
+def test_the_audit_proves_what_channels_point_at_and_names_what_rotted(home, staged, site):
     released([staged("linear"), staged("linear", name="rotten")])
-    run = until(start("audit/audit"))
-    assert (run.state.name, run.state.message) == ("Verified", "2 releases verify")
+    state = audit(return_state=True)
+    assert (state.name, state.message) == ("Verified", "2 releases verify")
     (weights,) = (home / "store" / "rotten").rglob("weights.safetensors")
     weights.chmod(0o600)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
@@ -192,16 +290,18 @@ def decide(identity: Any, **answer: Any) -> None:
 
 
 @pytest.fixture
-def mlflow_client(mlflow_server, monkeypatch):
-    """Of the MLflow that the workers register in; they are started after it."""
+def mlflow_client(mlflow_server, home, site, tmp_path, monkeypatch):
+    """Of the MLflow that this process and the runs of the deployments register in."""
     monkeypatch.setenv("PACKHOUSE_MLFLOW_URI", mlflow_server)
+    settings.cache_clear()
+    deployed(home, tmp_path / "sources", PACKHOUSE_MLFLOW_URI=mlflow_server)
     from mlflow import MlflowClient
 
     return MlflowClient(mlflow_server)
 
 
 @pytest.mark.server
-def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, mlflow_client, staged, workers):
+def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, mlflow_client, staged):
     """So does its alias in MLflow; the version is there before."""
     source = staged("linear", gates={"approve": True}, mlflow="approved")
     store = open_store(str(home / "store"))
@@ -222,19 +322,9 @@ def test_production_waits_for_a_person_who_may_say_no_and_is_asked_again(home, m
     assert find(store, "linear@production")
     assert mlflow_client.get_model_version_by_alias("approved", "production").version == version.version
 
-    run = until(start("release/release", sources=[source], channel="latest"))
-    assert run.state.type is StateType.COMPLETED, "other channels are never asked about"
-
-
-def test_a_night_waits_for_no_person_and_names_who_must_be_asked(home, staged, workers):
-    staged("linear", name="guarded", gates={"approve": True})
-    staged("linear", name="free")
-    run = until(start("nightly/nightly", channel="production"))
-    assert run.state.name == "Partial", run.state.message
-    assert "1 released, 1 waiting" in run.state.message
-    assert "start the deployment `release` with its source" in run.state.message
-    assert "## Waiting for a person" in artifacts_of(run)["night-report"]
-    assert find(open_store(str(home / "store")), "free@production")
+    (end,) = released([source], "latest")
+    assert end.status.good, "other channels are never asked about"
+    assert find(store, "linear@latest")
 
 
 def test_a_shard_that_can_not_even_be_started_costs_its_own_models_and_says_so(home):
@@ -243,19 +333,6 @@ def test_a_shard_that_can_not_even_be_started_costs_its_own_models_and_says_so(h
         ends = shard.fn("m0", members, "latest", 1.0)
     assert [(end.source, end.status) for end in ends] == [(each.source, Status.FAILED) for each in members]
     assert "Connect" in ends[0].reason
-
-
-def test_a_night_that_is_tried_again_starts_its_shards_again(home, staged, tmp_path, workers):
-    source = Path(staged("linear", name="late").removeprefix("file://"))
-    (weights,) = (path for path in source.iterdir() if path.name.startswith("weights"))
-    hidden = weights.rename(tmp_path / "elsewhere")
-    run = until(start("nightly/nightly"))
-    assert run.state.name == "Refused", run.state.message
-    hidden.rename(weights)
-    with client() as api:
-        api.set_flow_run_state(run.id, AwaitingRetry(), force=True)
-    again = until(run.id, lambda found: found.run_count == 2 and found.state.is_final())
-    assert again.state.name == "Released", again.state.message
 
 
 def test_an_audit_that_could_not_ask_says_what_it_knows_of_the_others():

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -35,13 +31,16 @@ from tasks import cuda_pool, on_gpu
 from tasks import runs as runs_of_deployments
 from tasks.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
 from tasks.cuda_pool import Answered, Reference, answer_key, cuda_worker, send
+from tasks.runs import nobody_in
+from tests.flows import cluster
 from tests.servers.place import until
 from tests.tasks.test_parity_cuda import Made, made, planned
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("parity-cuda")]
 
 ROOT = Path(__file__).parents[2]
 LONG_S = 240.0
+CHECKED = {"program": "off", "onnx-int8": "off", "torchscript-int8": "off"}
 NO_GPU = {"no CUDA device on this worker", "torch on this worker is built without CUDA"}
 
 
@@ -58,50 +57,86 @@ def configured(home, monkeypatch) -> Iterator[Callable[..., None]]:
     settings.cache_clear()
 
 
-@pytest.fixture
-def pool(configured, request) -> Iterator[str]:
-    """A work pool of the test's own, and the deployment on it. Nobody works there yet."""
-    name = f"cuda-{os.getpid()}-{time.monotonic_ns()}"
-    configured(cuda_pool=name)
+@contextmanager
+def deployed(pool_name: str, environment: Mapping[str, str]) -> Iterator[None]:
+    """The deployment on this pool. environment: of its runs, besides the worker's own."""
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
-        flow_id = client.create_flow(parity_cuda)
         deployment = client.create_deployment(
-            flow_id,
+            client.create_flow(parity_cuda),
             "parity-cuda",
             entrypoint="flows.parity_cuda.parity_cuda",
-            work_pool_name=name,
+            work_pool_name=pool_name,
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+            job_variables={"env": dict(environment)},
         )
-        yield name
-        client.delete_deployment(deployment)
+        try:
+            yield
+        finally:
+            client.delete_deployment(deployment)
+
+
+@contextmanager
+def new_pool() -> Iterator[str]:
+    name = cluster.pool(f"cuda-{uuid4().hex}")
+    yield name
+    with get_client(sync_client=True) as client:
         client.delete_work_pool(name)
 
 
 @pytest.fixture
-def worker(pool, home, tmp_path) -> Iterator[subprocess.Popen[bytes]]:
-    """`prefect worker start` on the pool, in this home. Ended by its process id."""
-    environment = os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_LEVEL": "INFO"}
-    log = tmp_path / "worker.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [Path(sys.executable).parent / "prefect", "worker", "start", "-p", pool, "--type", "process"],
-            env=environment,
-            cwd=ROOT,
-            stdout=file,
-            stderr=file,
-        )
-    try:
-        until(lambda: process.poll() is not None or cuda_worker() == "", seconds=LONG_S)
-        assert process.poll() is None, log.read_text()
-        yield process
-    finally:
-        process.terminate()
+def pool(configured: Callable[..., None]) -> Iterator[str]:
+    """A work pool of the test's own, and the deployment on it. Nobody works there."""
+    with new_pool() as name, deployed(name, {}):
+        configured(cuda_pool=name)
+        yield name
+
+
+class Workers:
+    """`prefect worker start` on one pool: a process that tests share until one of them kills it."""
+
+    def __init__(self, pool_name: str, log: Path) -> None:
+        self.pool, self._log = pool_name, log
+        self._now: cluster.Worker | None = None
+
+    def online(self) -> cluster.Worker:
+        """The process, once the server has heard from it."""
+        if self._now is None or self._now.process.poll() is not None:
+            forget_workers(self.pool)
+            self._now = cluster.Worker(self.pool, {"PREFECT_LOGGING_LEVEL": "INFO"}, self._log)
+        worker = self._now
+        until(lambda: worker.process.poll() is not None or nobody_in(self.pool) == "", seconds=LONG_S)
+        assert worker.process.poll() is None, self._log.read_text()
+        return worker
+
+    def stop(self) -> None:
+        if self._now:
+            self._now.stop()
+
+
+def forget_workers(pool_name: str) -> None:
+    """As if none had ever been there."""
+    with get_client(sync_client=True) as client:
+        for worker in client.read_workers_for_work_pool(pool_name):
+            path = {"work_pool_name": pool_name, "name": worker.name}
+            client.request("DELETE", "/work_pools/{work_pool_name}/workers/{name}", path_params=path)
+
+
+@pytest.fixture(scope="module")
+def workers(api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    with new_pool() as name:
+        shared = Workers(name, tmp_path_factory.mktemp("workers") / "worker.log")
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield shared
+        finally:
+            shared.stop()
+
+
+@pytest.fixture
+def worker(workers: Workers, configured: Callable[..., None], home: Path) -> Iterator[cluster.Worker]:
+    """A worker that is online, on whose pool the deployment is. Its runs work in this home."""
+    configured(cuda_pool=workers.pool)
+    with deployed(workers.pool, {"PACKHOUSE_HOME": str(home)}):
+        yield workers.online()
 
 
 def runs() -> list[FlowRun]:
@@ -148,7 +183,7 @@ def test_an_api_that_does_not_answer_is_a_reason_and_no_crash(home, monkeypatch)
 
 
 def test_a_release_sends_its_models_together_and_a_worker_without_a_gpu_answers_not_run_for_each(home, staged, worker):
-    ends = released([staged("linear", every_format=True), staged("tied", every_format=True)])
+    ends = released([staged("linear", formats=CHECKED), staged("tied", formats=CHECKED)])
     assert [end.status for end in ends] == [Status.RELEASED, Status.RELEASED], ends
     for end in ends:
         found = find(open_store(str(home / "store")), f"{end.model}@latest")
@@ -179,7 +214,6 @@ def test_a_worker_that_was_killed_is_waited_for_no_longer_than_the_limit_and_its
     home, staged, worker, configured
 ):
     worker.kill()
-    worker.wait()
     configured(cuda_wait_s=2)
     model = held(planned(staged("linear")))
     assert reasons(send([model])[model.release]) == {"the GPU worker gave no answer: did not end within 2 s"}
@@ -188,32 +222,24 @@ def test_a_worker_that_was_killed_is_waited_for_no_longer_than_the_limit_and_its
 
 
 def test_a_worker_that_goes_before_it_took_the_run_is_noticed_long_before_the_limit(
-    home, staged, pool, worker, monkeypatch
+    home, staged, workers, worker, monkeypatch
 ):
     worker.kill()
-    worker.wait()
     monkeypatch.setattr(runs_of_deployments, "LOOK_AGAIN_S", 0.5)
     model, found = held(planned(staged("linear"))), {}
     thread = threading.Thread(target=lambda: found.update(send([model])), daemon=True)
     thread.start()
     until(lambda: bool(runs()), seconds=LONG_S)
-    _forget_workers(pool)
+    forget_workers(workers.pool)
     thread.join(LONG_S)
     assert reasons(found[model.release]) == {
-        f"the GPU worker gave no answer: no worker of the work pool {pool!r} is online"
+        f"the GPU worker gave no answer: no worker of the work pool {workers.pool!r} is online"
     }
     (run,) = runs()
     assert run.state.is_cancelled()
 
 
-def _forget_workers(pool: str) -> None:
-    with get_client(sync_client=True) as client:
-        for worker in client.read_workers_for_work_pool(pool):
-            path = {"work_pool_name": pool, "name": worker.name}
-            client.request("DELETE", "/work_pools/{work_pool_name}/workers/{name}", path_params=path)
-
-
-def test_where_the_deployment_is_missing_the_reason_says_so(home, staged, worker, pool, monkeypatch):
+def test_where_the_deployment_is_missing_the_reason_says_so(home, staged, worker, monkeypatch):
     monkeypatch.setattr(cuda_pool, "DEPLOYMENT", "parity-cuda/other")
     model = held(planned(staged("linear")))
     assert reasons(send([model])[model.release]) == {

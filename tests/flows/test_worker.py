@@ -17,7 +17,7 @@ import pytest
 
 from tests.servers.place import small_disk
 
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("worker")]
 PATIENCE_S = 240.0
 
 
@@ -30,7 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Of a user who has no Prefect server, and whose worker therefore starts one."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PACKHOUSE_"))}
-    return own | {"PACKHOUSE_HOME": str(home), **more}
+    return own | {"PACKHOUSE_HOME": str(home), "PACKHOUSE_LATENCY_S": "0.02", **more}
 
 
 @contextmanager
