@@ -19,6 +19,8 @@ from tests.servers.prefect import api_url, prefect_server
 
 __all__ = ["mlflow_on_postgres_and_s3", "mlflow_server", "moto_server"]
 
+pytest_plugins = [f"tests.plugins.{name}" for name in ("run", "selection", "background", "quiet", "not_run")]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle.

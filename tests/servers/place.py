@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.ending import end
+from tests.servers.mode import refuse_if_unwanted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -155,6 +156,7 @@ def running(
     command: Sequence[str | Path], *, log: Path, grace_s: float = 5, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """A server, with these variables besides ours. SIGTERM at the end, SIGKILL after `grace_s`; it dies with us."""
+    refuse_if_unwanted(" ".join(str(word) for word in command[:4]), mark="server")
     with log.open("ab") as out:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
