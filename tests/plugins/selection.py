@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if servers() == "none":
         import infra.sandbox
 
-        infra.sandbox._Server.__init__ = _refuse  # type: ignore[method-assign]
+        infra.sandbox._Server.__init__ = _refuse  # type: ignore[assignment, method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
