@@ -19,7 +19,7 @@ SERVERS = frozenset(
 """Fixtures that start a server."""
 SANDBOXES = frozenset({"sandbox", "open_sandbox"})
 """Fixtures that start a fork server, whose children export models."""
-MAKERS = frozenset({"release", "other_release"})
+MAKERS = frozenset({"release", "onnx_release", "other_release"})
 """Fixtures that export models in this process, which takes seconds."""
 LEFT_OUT = ("flow", "server", "sandbox", "slow", "long")
 

@@ -65,15 +65,20 @@ def cache() -> Path:
 
 
 def installed(name: str, install: Callable[[Path], None]) -> Path:
-    """The folder cache()/name, made once. A half-made one is never seen: it gets its name at the end."""
-    done = cache() / name
-    with (cache() / f"{name}.lock").open("w") as lock:
+    """The folder cache()/name, made once."""
+    return made_once(cache(), name, install)
+
+
+def made_once(folder: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """folder/name, made by one process while others wait. It gets its name at the end, so that none sees a half."""
+    done = folder / name
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            half = cache() / f"{name}.half"
+            half = folder / f"{name}.half"
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir()
-            install(half)
+            make(half)
             half.rename(done)
     return done
 
