@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = ("flows", "faults", "deploy", "infra")
+"""Folders of tests, by the time that their files take."""
 _FOLDER = pytest.StashKey[Path]()
 _VARIABLE = "PACKHOUSE_TEST_RUN"
 
@@ -39,3 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not is_parallel(config):
         shutil.rmtree(folder_of_run(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes take files one by one, those that take longest come first."""
+    if is_parallel(config):
+        items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    folders = [folder for folder in LONGEST if f"/tests/{folder}/" in item.path.as_posix()]
+    return LONGEST.index(folders[0]) if folders else len(LONGEST)
