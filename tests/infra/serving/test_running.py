@@ -171,7 +171,7 @@ def test_it_runs_read_only_without_capabilities_network_or_tmp(release, tmp_path
     if os.geteuid() != 0:
         pytest.skip("NOT RUN: another namespace and user need root")
     user = "10001" if readable_by_others(Path(sys.executable).resolve()) else "0"
-    place = tmp_path / "socket"
+    place, folder = tmp_path / "socket", readable(release.copied(tmp_path / "store").folder)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
         command = [
