@@ -190,7 +190,7 @@ def test_it_runs_read_only_without_capabilities_network_or_tmp(release, tmp_path
         log = tmp_path / "log"
         with log.open("wb") as out:
             environment = {
-                "MODEL_DIR": str(readable(release.copied(tmp_path / "store").folder)),
+                "MODEL_DIR": str(folder),
                 "PATH": os.environ["PATH"],
             }
             process = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stderr=out)
