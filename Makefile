@@ -39,6 +39,7 @@ deploy: $(READY) ## put pools, deployments and automations onto the server of PR
 check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sandbox: before every commit
 	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(CHECKED)
 
+# By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2, which sees no name that it gave a test.
 test: $(READY) lint ## the whole suite, but for the long tests below; WORKERS processes run tests
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" --durations=25
 

@@ -227,3 +227,25 @@ def test_what_is_made_once_is_made_by_one_of_many(tmp_path):
     assert found == {tmp_path / "it"}
     assert len(made) == 1
     assert (tmp_path / "it" / "file").exists()
+
+
+def test_a_file_is_run_by_one_process_in_its_order(tmp_path):
+    """pytest-xdist's own option for it: what the Makefile relies on, and what other options do not keep."""
+    tests = """
+        import os
+        from pathlib import Path
+        import pytest
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_notes_its_process(number):
+            with Path(__file__).with_suffix(".pids").open("a") as file:
+                file.write(f"{number} {os.getpid()}\\n")
+    """
+    (tmp_path / "test_another.py").write_text(textwrap.dedent(tests))
+    said = suite(tmp_path, tests, "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    assert "12 passed" in said
+    lines = [(tmp_path / f"test_{name}.pids").read_text().splitlines() for name in ("another", "sample")]
+    assert [[line.split()[0] for line in each] for each in lines] == [list("012345")] * 2
+    one, other = ({line.split()[1] for line in each} for each in lines)
+    assert len(one) == len(other) == 1
+    assert one != other

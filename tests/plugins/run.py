@@ -44,7 +44,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes take files one by one, those that take longest come first."""
+    """Processes take files whole (--dist loadfile); those that take longest come first."""
     if is_parallel(config):
         items.sort(key=_rank)
 
