@@ -8,8 +8,10 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 ROUNDS ?= 5
 KILLS := tests/faults tests/store/test_trouble.py tests/flows/test_server_away.py tests/flows/test_worker.py
-# Folders of tests that all start servers need not be read at all.
-CHECKED := --ignore=tests/flows --ignore=tests/faults
+# Folders of tests that start servers, or programs that take seconds to start, need not be read at all.
+NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases
+# By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo up down deploy check test corpus soak matrix docs-check lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image constraints clean help
@@ -37,11 +39,10 @@ deploy: $(READY) ## put pools, deployments and automations onto the server of PR
 	$(BIN)/python -m infra.deploy.apply $(ARGUMENTS)
 
 check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sandbox: before every commit
-	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(CHECKED)
+	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(PARALLEL) $(NOT_CHECKED:%=--ignore=%)
 
-# By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2, which sees no name that it gave a test.
 test: $(READY) lint ## the whole suite, but for the long tests below; WORKERS processes run tests
-	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" --durations=25
+	$(PYTEST) $(PARALLEL) -m "not long" --durations=25
 
 corpus: $(READY) ## long: every architecture of the zoo in every format, and the corpus of foreign files
 	$(PYTEST) -m long tests/flows tests/corpus --durations=25
