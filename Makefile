@@ -44,8 +44,8 @@ check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sa
 test: $(READY) lint ## the whole suite, but for the long tests below; WORKERS processes run tests
 	$(PYTEST) $(PARALLEL) -m "not long" --durations=25
 
-corpus: $(READY) ## long: every architecture of the zoo in every format, and the corpus of foreign files
-	$(PYTEST) -m long tests/flows tests/corpus --durations=25
+corpus: $(READY) ## long: every architecture of the zoo in every format
+	$(PYTEST) -m long tests/flows --durations=25
 
 soak: $(READY) ## long: the tests that kill workers, servers and writers, ROUNDS times
 	for round in $$(seq $(ROUNDS)); do echo "round $$round of $(ROUNDS)"; $(PYTEST) $(KILLS) || exit 1; done

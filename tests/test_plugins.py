@@ -107,7 +107,7 @@ def test_what_was_skipped_is_told_by_reason_at_the_end(tmp_path):
             pytest.skip("NOT RUN: no GPU here")
     """
     said = suite(tmp_path, tests, "-q")
-    assert "NOT RUN: 2 tests, 1 reasons" in said
+    assert "NOT RUN: 2, by reason" in said
     assert "   2 NOT RUN: no GPU here\n     such as test_sample.py::test_skipped[1]" in said
 
 

@@ -350,7 +350,7 @@ def test_an_artifact_can_not_be_written_outside_of_the_folder():
 def test_the_documented_shell_commands_agree(small):
     """docs/release.md: a release is checked with jq and sha256sum alone."""
     if not shutil.which("jq"):
-        pytest.skip("no jq here")
+        pytest.skip("NOT RUN: jq is not installed: apt-get install jq")
     page = (Path(__file__).parents[2] / "docs" / "release.md").read_text("utf-8")
     (script,) = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     done = subprocess.run(["bash", "-e", "-c", script], cwd=small.folder, capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     count = sum(len(tests) for tests in reasons.values())
     if not count:
         return
-    terminalreporter.section(f"NOT RUN: {count} tests, {len(reasons)} reasons", yellow=True)
+    terminalreporter.section(f"NOT RUN: {count}, by reason", yellow=True)
     for reason, tests in sorted(reasons.items(), key=lambda entry: (not entry[0].startswith(NOT_HERE), entry[0])):
         terminalreporter.line(f"{len(tests):4} {reason}")
         terminalreporter.line(f"     such as {tests[0]}")
