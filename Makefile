@@ -8,8 +8,8 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 ROUNDS ?= 5
 KILLS := tests/faults tests/store/test_trouble.py tests/flows/test_server_away.py tests/flows/test_worker.py
-# Folders of tests that start servers, or programs that take seconds to start, need not be read at all.
-NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases
+# Folders of tests that start servers, a child for each test, or programs that take seconds, need not be read at all.
+NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases tests/corpus
 # By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -116,6 +116,7 @@ def test_what_has_nothing_to_test_comes_after_what_this_machine_lacks():
     assert by_reason(reports) == {"this store can": ["t::a"]}
 
 
+@pytest.mark.slow
 def test_a_quiet_test_runs_alone_among_several_processes(tmp_path):
     tests = f"""
         import time
@@ -229,6 +230,7 @@ def test_what_is_made_once_is_made_by_one_of_many(tmp_path):
     assert (tmp_path / "it" / "file").exists()
 
 
+@pytest.mark.slow
 def test_a_file_is_run_by_one_process_in_its_order(tmp_path):
     """pytest-xdist's own option for it: what the Makefile relies on, and what other options do not keep."""
     tests = """
