@@ -4,8 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+ROUNDS ?= 5
+KILLS := tests/faults tests/store/test_trouble.py tests/flows/test_server_away.py tests/flows/test_worker.py
+# Folders of tests that start servers, a child for each test, or programs that take seconds, need not be read at all.
+NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases tests/corpus
+# By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
+.PHONY: demo up down deploy check test corpus soak matrix docs-check lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image constraints clean help
 
 help: ## what there is
@@ -30,8 +38,23 @@ down: ## end all that `make up` started
 deploy: $(READY) ## put pools, deployments and automations onto the server of PREFECT_API_URL: docs/cluster.md
 	$(BIN)/python -m infra.deploy.apply $(ARGUMENTS)
 
-test: $(READY) lint ## the whole suite
-	$(BIN)/python -m pytest
+check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sandbox: before every commit
+	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(PARALLEL) $(NOT_CHECKED:%=--ignore=%)
+
+test: $(READY) lint ## the whole suite, but for the long tests below; WORKERS processes run tests
+	$(PYTEST) $(PARALLEL) -m "not long" --durations=25
+
+corpus: $(READY) ## long: every architecture of the zoo in every format
+	$(PYTEST) -m long tests/flows --durations=25
+
+soak: $(READY) ## long: the tests that kill workers, servers and writers, ROUNDS times
+	for round in $$(seq $(ROUNDS)); do echo "round $$round of $(ROUNDS)"; $(PYTEST) $(KILLS) || exit 1; done
+
+matrix: $(READY) ## long: all tests against real servers, where a server that cannot run is a failure
+	PACKHOUSE_TEST_SERVERS=required $(PYTEST) -m "server or flow" --durations=25
+
+docs-check: $(READY) ## the documentation's links, and the commands and files that it names
+	$(PYTEST) tests/test_docs.py
 
 lint: $(READY) ## ruff and mypy; without ruff's cache, which misses that an import became first-party
 	$(BIN)/ruff check --no-cache .

@@ -36,6 +36,8 @@ __all__ = [
     "releases_with_images",
 ]
 
+pytest_plugins = [f"tests.plugins.{name}" for name in ("run", "selection", "background", "quiet", "not_run")]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Before anything imports Prefect: no telemetry, quiet, nothing persisted as a pickle. Formats are timed briefly: a test

@@ -73,6 +73,7 @@ def test_what_runs_in_the_sandbox_knows_no_orchestrator_and_the_worker_no_torch(
     assert not {name for name in parents if name.split(".")[0] in ("torch", "onnx", "onnxruntime", "safetensors")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", ["release", "nightly", "audit", "watch", "parity_cuda", "sign"])
 def test_a_run_begins_without_what_few_runs_need(flow):
     """Each run is a process of its own, which pays for all that it imports."""

@@ -23,7 +23,7 @@ from tests.servers.prefect import prefect_server
 LOGIN = ("operator", "a-password-of-a-test")
 PATIENCE_S = 240.0
 LOST = "packhouse-lost-worker"
-pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("apply")]
+pytestmark = [pytest.mark.flow]
 
 
 @pytest.fixture(scope="module")

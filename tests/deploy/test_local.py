@@ -31,7 +31,6 @@ from packhouse.releases import find
 from packhouse.store import Store, open_store
 
 PATIENCE_S = 300.0
-pytestmark = pytest.mark.xdist_group("local")
 
 
 def until(holds: Callable[[], bool], what: str, log: Path | None = None) -> None:

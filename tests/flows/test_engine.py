@@ -31,7 +31,8 @@ from tests.support.released import Copy
 
 __all__ = ["lose"]
 
-pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
+pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api"), pytest.mark.timeout(1500)]
+"""The first one debootstraps the base image, where the cache does not have it: at most 900 s."""
 
 LOCKED_DOWN = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 RUNTIME_BYTES = 350_000_000

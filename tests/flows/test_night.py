@@ -32,7 +32,7 @@ from tests.conftest import at_home, stager
 from tests.flows import cluster
 from tests.flows.cluster import client, deploy, start, until
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("night")]
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 POOL = "night"
 

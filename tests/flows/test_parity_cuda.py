@@ -36,7 +36,7 @@ from tests.flows import cluster
 from tests.servers.place import until
 from tests.tasks.test_parity_cuda import Made, made, planned
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("parity-cuda")]
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 ROOT = Path(__file__).parents[2]
 LONG_S = 240.0

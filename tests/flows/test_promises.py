@@ -29,7 +29,7 @@ from packhouse.verify import read_manifest, verify
 from tests.conftest import at_home, stager
 from tests.flows.test_bad_input import packhouse
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("promises")]
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 ALWAYS_PAYS = {"int8_worth": 0}
 """Whether INT8 is slower hangs on a clock; here it does not, so that nothing but bytes is compared."""

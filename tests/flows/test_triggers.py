@@ -18,7 +18,7 @@ from packhouse.orchestrator import Orchestrator
 from tests.flows.cluster import ROOT, client, deploy
 from tests.servers.prefect import prefect_server
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("triggers")]
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
 PATIENCE_S = 180.0
 FAILED = "prefect.automation.action.failed"

@@ -27,7 +27,7 @@ from tests.flows.cluster import client
 from tests.servers.mlflow import mlflow
 from tests.servers.place import free_ports
 
-pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api"), pytest.mark.xdist_group("watch")]
+pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 
 
 class Training:

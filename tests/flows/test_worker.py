@@ -17,7 +17,7 @@ import pytest
 
 from tests.servers.place import small_disk
 
-pytestmark = [pytest.mark.flow, pytest.mark.xdist_group("worker")]
+pytestmark = [pytest.mark.flow]
 PATIENCE_S = 240.0
 
 

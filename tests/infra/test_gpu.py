@@ -25,6 +25,7 @@ def asked(tmp_path: Path, *, cuda: bool) -> list[str]:
     return answer.document["asked"]
 
 
+@pytest.mark.sandbox
 def test_the_server_of_the_gpu_never_asks_for_it_since_a_driver_that_was_started_does_not_survive_a_fork(tmp_path):
     assert asked(tmp_path, cuda=False), "the counter counts nothing"
     assert asked(tmp_path, cuda=True) == []

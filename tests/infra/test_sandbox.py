@@ -22,6 +22,7 @@ from infra.lockdown import Measure
 from infra.sandbox import ROOT, Limits, Sandbox
 from packhouse.errors import LimitExceeded, ParityRefused, StageCrashed, Unavailable
 
+pytestmark = pytest.mark.sandbox
 MiB = 1024**2
 SECRET = "s3cr3t"
 SHORT = Limits(wall_s=0.5)
@@ -307,6 +308,7 @@ def test_closing_ends_the_running_jobs_and_tells_their_callers(tmp_path):
     assert not alive(child)
 
 
+@pytest.mark.quiet
 def test_a_server_killed_in_mid_run_takes_its_children_along_and_the_next_call_has_a_new_one(tmp_path):
     with Sandbox(allowed=("tests.infra.",)) as sandbox, ThreadPoolExecutor(1) as pool:
         run, pid_file = runner(sandbox, tmp_path), tmp_path / "work" / "pid"
@@ -326,6 +328,7 @@ def test_a_server_that_can_not_start_says_why(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["warming", "running"])
+@pytest.mark.quiet
 def test_a_worker_killed_with_9_leaves_no_process_behind(tmp_path, when):
     pid_file = tmp_path / "pid"
     code = f"""

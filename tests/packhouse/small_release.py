@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from packhouse.manifest import (
 )
 from packhouse.spec import SPEC_FILE, Format
 from packhouse.store import FileStore
+from tests.servers.place import made_once
 
 MODEL = "linear"
 RATIO = RatioTolerance(max=8, rms=6)
@@ -66,9 +68,24 @@ class Small:
         return Small(to, self.release)
 
 
-def build(store: Path, work: Path, *, seed: int) -> Small:
-    """A release of a linear model in every format that takes no second look, with `latest` pointing at it."""
+def built_once(folder: Path, *, seed: int, formats: Sequence[Format] = FORMATS) -> Small:
+    """The release of this seed in these formats, made by the first of a run's processes that asks for it."""
+    name = "-".join(["release", str(seed), *(format.value for format in formats)])
+    made = made_once(folder, name, lambda half: build(half / "store", half / "work", seed=seed, formats=formats))
+    latest = load(Channel, (made / "store" / channel_key(MODEL, "latest")).read_bytes(), where="latest")
+    return Small(made / "store", latest.release)
+
+
+def build(store: Path, work: Path, *, seed: int, formats: Sequence[Format] = FORMATS) -> Small:
+    """A release of a linear model in formats that take no second look, with `latest` pointing at it."""
     from tasks.jobs import export_onnx, export_program, export_torchscript, golden, quantise_torchscript, reference
+
+    exports = {
+        Format.ONNX: export_onnx.run,
+        Format.TORCHSCRIPT: export_torchscript.run,
+        Format.PROGRAM: export_program.run,
+        Format.TORCHSCRIPT_INT8: quantise_torchscript.run,
+    }
 
     torch.manual_seed(seed)
     samples = np.random.default_rng(seed).normal(size=(24, 16)).astype(np.float32)
@@ -82,7 +99,7 @@ def build(store: Path, work: Path, *, seed: int) -> Small:
         outputs=["y"],
     )
     made = work / "made"
-    made.mkdir()
+    made.mkdir(parents=True)
     source = work / "source"
     shutil.copy(source / SPEC_FILE, made / SPEC_FILE)
     shutil.copy(source / staged.spec.weights.file, made / WEIGHTS)
@@ -90,12 +107,10 @@ def build(store: Path, work: Path, *, seed: int) -> Small:
     given |= {"samples": str(source / staged.spec.samples.file)}
     asked = {"cases": str(work / "cases"), "evaluation": str(work / "evaluation")}
     reference.run(**given, **asked)
-    export_onnx.run(**given, out=str(made / "model.onnx"))
-    export_torchscript.run(**given, out=str(made / "model.ts"))
-    export_program.run(**given, out=str(made / "model.pt2"))
-    quantise_torchscript.run(**given, out=str(made / "model.int8.ts"))
+    for format in formats:
+        exports[format](**given, out=str(made / format.file))
     golden.run(cases=asked["cases"], out=str(made / GOLDEN))
-    tolerances = {format: _judged(format, made, given, asked) for format in FORMATS}
+    tolerances = {format: _judged(format, made, given, asked) for format in formats}
     inputs = Inputs(
         spec=digest_file(made / SPEC_FILE),
         weights=staged.spec.weights.digest,

@@ -154,8 +154,8 @@ def packhouse(*arguments: str, **environment: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def test_the_commands_move_a_channel_and_tell_its_history(release: Small, tmp_path: Path):
-    small = release.copied(tmp_path / "store")
+def test_the_commands_move_a_channel_and_tell_its_history(onnx_release: Small, tmp_path: Path):
+    small = onnx_release.copied(tmp_path / "store")
     store = ["--store", str(small.store)]
     done = packhouse("promote", f"{MODEL}@latest", "production", "--by", "ann", *store)
     assert (done.returncode, done.stdout) == (0, f"{MODEL}/{small.release} production#1\n"), done.stderr
@@ -171,9 +171,11 @@ def test_the_commands_move_a_channel_and_tell_its_history(release: Small, tmp_pa
     assert absent.returncode == 1
 
 
-def test_a_release_that_a_person_must_approve_is_promoted_by_a_name_only(release: Small, tmp_path: Path, monkeypatch):
+def test_a_release_that_a_person_must_approve_is_promoted_by_a_name_only(
+    onnx_release: Small, tmp_path: Path, monkeypatch
+):
     """The spec's own bytes are digested, so the guard can not be edited away in the store."""
-    small = release.copied(tmp_path / "store")
+    small = onnx_release.copied(tmp_path / "store")
     spec = small.folder / SPEC_FILE
     text = spec.read_text()
     assert "approve = false\n" in text or "[gates]\n" in text

@@ -19,7 +19,7 @@ from packhouse.channels import by_hand, change
 from packhouse.digest import canonical_json, digest_file
 from packhouse.dsse import make_keys
 from packhouse.errors import DigestMismatch, NotFound, PackhouseError, Refused, SignatureInvalid
-from packhouse.manifest import GOLDEN, MANIFEST, PROVENANCE, RECORD, SIGNATURE, channel_key
+from packhouse.manifest import GOLDEN, MANIFEST, PROVENANCE, RECORD, SIGNATURE, WEIGHTS, channel_key
 from packhouse.releases import at_prefix
 from packhouse.replay import golden_cases
 from packhouse.spec import SPEC_FILE, Format
@@ -32,8 +32,8 @@ LATEST = f"{MODEL}@latest"
 
 
 @pytest.fixture
-def small(release: Small, tmp_path: Path) -> Small:
-    return release.copied(tmp_path / "store")
+def small(onnx_release: Small, tmp_path: Path) -> Small:
+    return onnx_release.copied(tmp_path / "store")
 
 
 def fetch(small: Small, to: Path, reference: str = LATEST, **options: object) -> fetching.Fetched:
@@ -62,11 +62,11 @@ def test_fetched_again_nothing_comes_over_the_wire_and_a_rotten_file_is_mended(s
     assert verify(at_prefix(FileStore(tmp_path / "here"), ""))
 
 
-def test_only_what_a_server_needs(small, tmp_path):
-    fetched = fetch(small, tmp_path / "here", formats=[Format.ONNX])
+def test_only_what_a_server_needs(release, tmp_path):
+    fetched = fetch(release, tmp_path / "here", formats=[Format.ONNX])
     assert contents(fetched.folder).keys() == {SPEC_FILE, GOLDEN, "model.onnx", MANIFEST, RECORD}
     with pytest.raises(NotFound, match="no such format"):
-        fetch(small, tmp_path / "there", formats=[Format.ONNX_INT8])
+        fetch(release, tmp_path / "there", formats=[Format.ONNX_INT8])
 
 
 @pytest.mark.parametrize("name", ["model.onnx", GOLDEN, MANIFEST, RECORD])
@@ -78,11 +78,11 @@ def test_one_changed_byte_in_the_store_leaves_nothing_behind(small, tmp_path, na
 
 
 def test_a_fetch_that_broke_off_goes_on_where_it_stopped(small, tmp_path):
-    kept = (small.folder / "model.ts").read_bytes()
-    (small.folder / "model.ts").write_bytes(b"x")
+    kept = (small.folder / WEIGHTS).read_bytes()
+    (small.folder / WEIGHTS).write_bytes(b"x")
     with pytest.raises(DigestMismatch):
         fetch(small, tmp_path / "here")
-    (small.folder / "model.ts").write_bytes(kept)
+    (small.folder / WEIGHTS).write_bytes(kept)
     fetched = fetch(small, tmp_path / "here")
     assert fetched.kept > 0
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".here")] == []

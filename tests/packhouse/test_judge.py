@@ -420,6 +420,7 @@ def test_a_planted_fault_is_refused(name, change, _, seed):
     assert found.deviations[0].max_ratio > 8
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_default_bounds_stand_well_between_healthy_and_wrong():
     """Every healthy format here stays below half of them, every fault is beyond four times of one of them."""

@@ -48,6 +48,7 @@ def edited(folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_was_saved_in_shards_answers_as_what_was_trained(trained, saved):
     model, _ = load(saved)
     assert torch.equal(model(IDS, MASK), trained(input_ids=IDS, attention_mask=MASK).logits)

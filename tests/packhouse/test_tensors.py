@@ -155,6 +155,7 @@ edits_of_a_header = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(edits=edits_of_a_header)
 @settings(deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_we_take_of_mutated_headers_the_crate_takes_alike(tmp_path: Path, edits: Edits) -> None:
@@ -267,6 +268,7 @@ print(read, anonymous() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_large_file_costs_no_private_memory_to_read_or_to_write_again(tmp_path: Path) -> None:
     path = tmp_path / "x"
     write_torch(path, {f"w{i}": torch.zeros(5_000_000) for i in range(10)})  # 200 MB

@@ -1,35 +1,36 @@
 """The test servers as fixtures of the whole session. Where one cannot run, its tests are skipped with the reason.
 
-With PACKHOUSE_TEST_SERVERS=required they fail instead, so that a green run means that all of them ran.
+With PACKHOUSE_TEST_SERVERS=required they fail instead, so that a green run means that all of them ran. Ceph and Swift,
+which take long to start, are shared by all processes of the run.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from tests.servers.ceph import ceph
 from tests.servers.mlflow import mlflow
+from tests.servers.mode import servers
 from tests.servers.moto import moto
 from tests.servers.place import CannotRunError, Endpoint
 from tests.servers.postgres import postgres
-from tests.servers.swift import swift
+from tests.servers.shared import shared
 
 T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
-def ceph_server() -> Iterator[Endpoint]:
-    yield from or_skip(ceph)
+def ceph_server(run_folder: Path) -> Iterator[Endpoint]:
+    yield from or_skip(lambda: shared("ceph", run_folder), "ceph")
 
 
 @pytest.fixture(scope="session")
-def swift_server() -> Iterator[Endpoint]:
-    yield from or_skip(swift)
+def swift_server(run_folder: Path) -> Iterator[Endpoint]:
+    yield from or_skip(lambda: shared("swift", run_folder), "swift")
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,7 @@ def or_skip(start: Callable[[], AbstractContextManager[T]], name: str = "") -> I
     try:
         endpoint = server.__enter__()
     except CannotRunError as error:
-        if os.environ.get("PACKHOUSE_TEST_SERVERS") == "required":
+        if servers() == "required":
             raise
         pytest.skip(f"NOT TESTED on {name or start.__name__}: {error}")
     try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.ending import end
+from tests.servers.mode import refuse_if_unwanted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -64,15 +65,20 @@ def cache() -> Path:
 
 
 def installed(name: str, install: Callable[[Path], None]) -> Path:
-    """The folder cache()/name, made once. A half-made one is never seen: it gets its name at the end."""
-    done = cache() / name
-    with (cache() / f"{name}.lock").open("w") as lock:
+    """The folder cache()/name, made once."""
+    return made_once(cache(), name, install)
+
+
+def made_once(folder: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """folder/name, made by one process while others wait. It gets its name at the end, so that none sees a half."""
+    done = folder / name
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            half = cache() / f"{name}.half"
+            half = folder / f"{name}.half"
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir()
-            install(half)
+            make(half)
             half.rename(done)
     return done
 
@@ -155,6 +161,7 @@ def running(
     command: Sequence[str | Path], *, log: Path, grace_s: float = 5, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """A server, with these variables besides ours. SIGTERM at the end, SIGKILL after `grace_s`; it dies with us."""
+    refuse_if_unwanted(" ".join(str(word) for word in command[:4]), mark="server")
     with log.open("ab") as out:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],

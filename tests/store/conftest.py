@@ -26,7 +26,13 @@ store = open_store(sys.argv[1])
 print("begun", flush=True)
 store.put("large", Path(sys.argv[2]), digest=sys.argv[3])
 """
-S3_SERVERS = [pytest.param(name, marks=pytest.mark.server) for name in ("moto", "swift", "ceph")]
+INSTALLING_S = 1800
+"""Where Ceph is not in the cache yet, debootstrap and apt bring it, each with a limit of 600 s."""
+S3_SERVERS = [
+    pytest.param("moto", marks=pytest.mark.server),
+    pytest.param("swift", marks=[pytest.mark.server, pytest.mark.timeout(INSTALLING_S)]),
+    pytest.param("ceph", marks=[pytest.mark.server, pytest.mark.timeout(INSTALLING_S)]),
+]
 
 
 @pytest.fixture(scope="session", params=["files", *S3_SERVERS])

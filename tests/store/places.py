@@ -17,7 +17,8 @@ from packhouse.store.s3_address import S3Address
 from packhouse.store.s3_client import S3Limits
 from tests.servers.place import Endpoint
 
-BUCKET = "packhouse-tests"
+BUCKET = f"packhouse-tests-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""Of this process: several of them may share a server."""
 ALL = Capabilities(put_if_absent=True, put_if_absent_atomic=True, swap=True, sha256_checked=True)
 EXPECTED = {
     "files": ALL,

@@ -73,6 +73,7 @@ def test_an_endpoint_where_nobody_listens_is_unavailable():
             call()
 
 
+@pytest.mark.quiet
 def test_an_endpoint_that_never_answers_is_unavailable_in_time():
     with silent() as endpoint:
         store = opened(endpoint, replace(ONE_TRY, read_timeout_s=0.3))

@@ -15,7 +15,7 @@ from packhouse.spec import Format
 from tests.tasks import faulty
 from tests.tasks.one_line import OneLine
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's own
 
 
 class Conditional(faulty.Base):

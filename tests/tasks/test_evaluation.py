@@ -14,7 +14,7 @@ from packhouse.spec import SPEC_FILE, Format, parse
 from tasks.jobs import export_onnx, export_torchscript, judge, reference
 from tasks.jobs.evaluation import batches
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, on tracing
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's own, on tracing
 
 EVALUATED = 375
 """Of 500 samples that are staged."""

@@ -16,7 +16,7 @@ from tasks.jobs.onnx_target import read_by
 from tests.tasks.test_evaluation import Job
 from tests.tasks.test_quantise import SMALL_BATCHES, Made, samples
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, on tracing
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's own, on tracing
 
 
 def versions(path: Path) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from tests.tasks.doctored import one_output_more as more
 from tests.tasks.one_line import OneLine
 from tests.tasks.test_preflight import HEALTHY, REFUSED, marks
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's own
 
 F32, I64 = np.float32, np.int64
 ROUNDING = "times the rounding of fp32"

@@ -21,7 +21,7 @@ from tests.packhouse.test_probes import spec, split
 from tests.tasks import faulty
 from tests.tasks.one_line import built, found, samples, spec_of
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's own
 
 MARK = re.compile(r"# trap: (.+)$")
 

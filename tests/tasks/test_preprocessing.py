@@ -35,6 +35,8 @@ from tests.conftest import Stage
 from tests.tasks.test_evaluation import Job
 from tests.tasks.test_parity_cuda import PASS, made
 
+pytestmark = pytest.mark.slow
+
 DRAW = np.random.default_rng(0)
 ROWS = 60
 PLANS = ("month", "two years", "", "ärger \N{SNOWMAN}", 'quoted "text"')

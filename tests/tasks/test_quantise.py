@@ -29,7 +29,7 @@ from tasks.jobs.int8_weights import FULL, PORTABLE, in_blocks, quantised
 from tasks.jobs.onnx_graph import Draft
 from tests.tasks.test_evaluation import Job
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, on tracing
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch's own, on tracing
 
 SMALL_BATCHES = {"ranges": {"batch": (1, 8)}}
 

@@ -15,16 +15,13 @@ from typing import Any
 import pytest
 
 from tests.infra.serving import models
-from tests.packhouse.small_release import Small, build
+from tests.packhouse.conftest import other_release, release
+from tests.packhouse.small_release import Small
 from tests.servers.place import free_ports, running, wait_until
 
+__all__ = ["other_release", "release"]
+
 COMMAND = [sys.executable, "-m", "infra.serving"]
-
-
-@pytest.fixture(scope="session")
-def other_release(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """Another training run of the same model."""
-    return build(tmp_path_factory.mktemp("other-store"), tmp_path_factory.mktemp("other-work"), seed=1)
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,6 @@ def serve(folder: Path, log: Path, *, until: str = "/ready", **environment: str)
 
 
 Serve = Callable[..., AbstractContextManager[Running]]
-
-
-@pytest.fixture(scope="session")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """A real one, exported from a torch module."""
-    return build(tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("work"), seed=0)
 
 
 @pytest.fixture(scope="session")

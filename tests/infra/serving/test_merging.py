@@ -98,6 +98,7 @@ def test_merging_keeps_to_the_release_s_own_tolerance(tmp_path):
 
 
 @pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.server
 def test_a_server_that_would_mix_up_rows_is_not_ready(tmp_path, centred):
     models.matrix(tmp_path / "release", centred=centred)
     with serve(tmp_path / "release", tmp_path / "log", until="/health", PACKHOUSE_MAX_BATCH="8") as server:

@@ -57,6 +57,7 @@ def running(server) -> int:
     return int(float(next(line for line in text.splitlines() if line.startswith("packhouse_queue_depth ")).split()[1]))
 
 
+@pytest.mark.server
 def test_more_requests_than_may_wait_are_told_so_at_once(slow, tmp_path):
     with serve(slow, tmp_path / "log", PACKHOUSE_THREADS="1", PACKHOUSE_RUNS="1", PACKHOUSE_QUEUE="2") as server:
         threads, replies = in_the_background(12, lambda: server.ask("/predict", ROWS))
@@ -69,6 +70,7 @@ def test_more_requests_than_may_wait_are_told_so_at_once(slow, tmp_path):
     assert "as many requests as this server takes are waiting; want at most 2" in busy.json["error"]
 
 
+@pytest.mark.server
 def test_sigterm_answers_what_is_under_way_and_ends_with_0(slow, tmp_path):
     with serve(slow, tmp_path / "log", PACKHOUSE_THREADS="1", PACKHOUSE_RUNS="1") as server:
         threads, replies = in_the_background(4, lambda: server.ask("/predict", ROWS))
@@ -84,6 +86,7 @@ def test_sigterm_answers_what_is_under_way_and_ends_with_0(slow, tmp_path):
     assert [event["event"] for event in server.events()][-1] == "stopped"
 
 
+@pytest.mark.server
 def test_what_takes_longer_than_the_grace_is_cut_off_and_said(slow, tmp_path):
     given = {"PACKHOUSE_THREADS": "1", "PACKHOUSE_RUNS": "1", "PACKHOUSE_GRACE_S": "0.05"}
     with serve(slow, tmp_path / "log", **given) as server:
@@ -168,7 +171,7 @@ def test_it_runs_read_only_without_capabilities_network_or_tmp(release, tmp_path
     if os.geteuid() != 0:
         pytest.skip("NOT RUN: another namespace and user need root")
     user = "10001" if readable_by_others(Path(sys.executable).resolve()) else "0"
-    place = tmp_path / "socket"
+    place, folder = tmp_path / "socket", readable(release.copied(tmp_path / "store").folder)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
         command = [
@@ -186,7 +189,10 @@ def test_it_runs_read_only_without_capabilities_network_or_tmp(release, tmp_path
         ]
         log = tmp_path / "log"
         with log.open("wb") as out:
-            environment = {"MODEL_DIR": str(readable(release.folder)), "PATH": os.environ["PATH"]}
+            environment = {
+                "MODEL_DIR": str(folder),
+                "PATH": os.environ["PATH"],
+            }
             process = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stderr=out)
     check = [sys.executable, "-m", "infra.serving.healthcheck", "--uds", str(place)]
     try:

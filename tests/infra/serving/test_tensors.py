@@ -117,6 +117,7 @@ def text_release(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.server
 def test_text_goes_through_a_real_model(tmp_path, binary):
     folder, words = tmp_path / "release", ["no", "yes", "grüß"]
     text_release(folder)

@@ -92,6 +92,7 @@ def test_integers_booleans_and_several_outputs_are_the_same_by_json_and_by_binar
         assert binary.tobytes() == plain.tobytes()
 
 
+@pytest.mark.server
 def test_text_is_the_same_by_json_and_by_binary(tmp_path):
     words = np.array(["no", "yes", "grüß"], object)
     text_release(tmp_path / "release")
