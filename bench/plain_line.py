@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from packhouse.artifact import Artifact
+from packhouse.spec import Format
+from tasks.canary import unserved
 from tasks.commit import commit, promote
 from tasks.export import export
 from tasks.fetch import fetch
@@ -18,7 +21,7 @@ from tasks.publish import publish, upload
 from tasks.quantise import quantise
 from tasks.refer import refer
 from tasks.report import report
-from tasks.states import Judged, LeftOut, Released
+from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced, Released
 
 
 def plain_line(source: str) -> Released:
@@ -28,25 +31,35 @@ def plain_line(source: str) -> Released:
     wanted = planned.spec.formats.wanted
     with ThreadPoolExecutor(16) as pool:
         asked = pool.submit(refer.fn, gated)
-        made = {format: pool.submit(export.fn, gated, format) for format in wanted if not format.int8}
+        made: dict[Format, Future[Candidate | LeftOut]] = {
+            format: pool.submit(export.fn, gated, format) for format in wanted if not format.int8
+        }
         for format in (format for format in wanted if format.int8):
-            base = made[format.base]
-            made[format] = pool.submit(lambda format=format, base=base: quantise.fn(gated, format, base.result()))
+            made[format] = pool.submit(_quantised, gated, format, made[format.base])
         referenced = asked.result()
-        verdicts = [
-            pool.submit(lambda candidate=candidate: judge.fn(gated, referenced, candidate.result()))
-            for candidate in made.values()
-        ]
-        uploads = [pool.submit(lambda verdict=verdict: upload.fn(gated, verdict.result())) for verdict in verdicts]
+        verdicts = [pool.submit(_judged, gated, referenced, candidate) for candidate in made.values()]
+        uploads = [pool.submit(_uploaded, gated, verdict) for verdict in verdicts]
         outcomes = [verdict.result() for verdict in verdicts]
         uploaded = [done.result() for done in uploads]
     judged = [outcome for outcome in outcomes if isinstance(outcome, Judged)]
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     insist.fn(planned, left_out)
-    measured = measure.fn(gated, referenced, judged)
+    measured = measure.fn(gated, judged)
     judged, too_slow = pays.fn(gated, judged, measured)
     cuda = parity_cuda.fn(gated, referenced, judged)
     packed = pack.fn(gated, referenced, judged, [*left_out, *too_slow], cuda=cuda.verdicts)
     summary = report.fn(gated, referenced, measured, packed, time.monotonic() - started, cuda=cuda)
-    record = commit.fn(publish.fn(packed, summary, uploaded))
+    record = commit.fn(unserved(publish.fn(packed, summary, uploaded)))
     return promote.fn(record, "latest", source=source)
+
+
+def _quantised(gated: Gated, format: Format, base: Future[Candidate | LeftOut]) -> Candidate | LeftOut:
+    return quantise.fn(gated, format, base.result())
+
+
+def _judged(gated: Gated, referenced: Referenced, made: Future[Candidate | LeftOut]) -> Judged | LeftOut:
+    return judge.fn(gated, referenced, made.result())
+
+
+def _uploaded(gated: Gated, judged: Future[Judged | LeftOut]) -> tuple[Artifact, ...]:
+    return upload.fn(gated, judged.result())

@@ -21,6 +21,7 @@ MODELS |= {"noise": "random numbers in forward"}
 CAN_NOT = "can not: takes no module of one's own"
 AT_ONCE = 2
 FIRST = "transformer"
+SMALLEST = "sign_turned"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ def table(models: dict[str, Given], folder: Path, api: str) -> list[str]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         cells = list(pool.map(lambda column: _cells(column, models), columns))
     return _rows(columns, cells)
+
+
+def smallest(given: Given, folder: Path, api: str) -> list[str]:
+    """packhouse's answer to a healthy exporter and to one broken one."""
+    column = Column("packhouse", FIRST, lambda asked: _ours(asked, folder, api))
+    healthy, broken = column.run([(given, HEALTHY), (given, SMALLEST)])
+    cells = [_healthy(healthy), _spoiled(column, given, healthy, SMALLEST, broken)]
+    rows = zip(("none: the healthy twin", SMALLEST.replace("_", " ")), cells, strict=True)
+    return ["| planted | packhouse |", "|---|---|", *(f"| {planted} | {cell} |" for planted, cell in rows)]
 
 
 def _ours(asked: list[tuple[Given, str]], out: Path, api: str) -> list[Answer]:

@@ -26,7 +26,7 @@ from packhouse.verify import read_manifest
 from tasks import export
 
 ALL = "all"
-FORMATS = {
+FORMATS: dict[str, dict[str, str]] = {
     ALL: {},
     "onnx": {"torchscript": "off", "torchscript-int8": "off", "program": "off"},
     "fp32": {"onnx-int8": "off", "torchscript-int8": "off", "program": "off"},
@@ -62,7 +62,6 @@ def _shop() -> Workshop:
 
 def _release(given: Given, out: Path, formats: str) -> Answer:
     name = f"{given.kind}-{out.name}"
-    labels = given.labels()
     staged = packhouse.stage(
         given.module(),
         to=str(out / "source"),
@@ -73,7 +72,7 @@ def _release(given: Given, out: Path, formats: str) -> Answer:
         outputs=[OUTPUT],
         formats=FORMATS[formats],
         announce_to="off",
-        **({} if labels is None else {"labels": labels}),
+        labels=given.labels(),
     )
     (end,) = released([staged.url])
     if end.status is Status.REFUSED:
