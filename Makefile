@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: demo up down deploy test lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
+.PHONY: demo up down deploy test mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image constraints clean help
 
 help: ## what there is
@@ -32,6 +32,9 @@ deploy: $(READY) ## put pools, deployments and automations onto the server of PR
 
 test: $(READY) lint ## the whole suite
 	$(BIN)/python -m pytest
+
+mutants: $(READY) ## plant faults in a copy, one at a time, and require that a test catches each; ONLY=ID JOBS=2
+	$(BIN)/python -m tests.mutants --jobs $(or $(JOBS),2) $(addprefix --only ,$(ONLY))
 
 lint: $(READY) ## ruff and mypy; without ruff's cache, which misses that an import became first-party
 	$(BIN)/ruff check --no-cache .
