@@ -26,12 +26,14 @@ from packhouse.verify import read_manifest
 from tasks import export
 
 ALL = "all"
+SMALLEST = "smallest"
 FORMATS: dict[str, dict[str, str]] = {
     ALL: {},
     "onnx": {"torchscript": "off", "torchscript-int8": "off", "program": "off"},
     "fp32": {"onnx-int8": "off", "torchscript-int8": "off", "program": "off"},
+    SMALLEST: {"onnx-int8": "off", "torchscript": "off", "torchscript-int8": "off", "program": "off"},
 }
-"""As packhouse does by default; what Olive and optimum make; what Navigator makes."""
+"""As packhouse does by default; what Olive and optimum make; what Navigator makes; ONNX alone."""
 
 
 def main(out: Path, formats: str, asked: list[str]) -> None:
