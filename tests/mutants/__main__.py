@@ -142,7 +142,19 @@ def _write(path: Path, text: str) -> None:
 def _pytest(copy: Path, tests: Sequence[str], *, timeout_s: float) -> Ran:
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+    ]
     log = copy / "pytest.log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -151,14 +163,14 @@ def _pytest(copy: Path, tests: Sequence[str], *, timeout_s: float) -> Ran:
             env=os.environ | {"PYTHONPATH": str(copy), "PACKHOUSE_TEST_CACHE": str(ROOT / ".cache")},
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         try:
             status = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
             return Ran(broken=f"took more than {timeout_s:.0f} s")
+        finally:
+            process.kill()
+            process.wait()
     if status not in (0, 1) or not report.exists():
         return Ran(broken=f"pytest ended with status {status}: {' '.join(log.read_text().split())[-400:]}")
     return _read(report)
