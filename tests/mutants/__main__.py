@@ -142,23 +142,12 @@ def _write(path: Path, text: str) -> None:
 def _pytest(copy: Path, tests: Sequence[str], *, timeout_s: float) -> Ran:
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
-    command = [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={report}",
-    ]
+    command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "pytest", "-q", "--no-header"]
+    command += ["-p", "no:cacheprovider", f"--junitxml={report}", *tests]
     log = copy / "pytest.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*command, *tests],
+            command,
             cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy), "PACKHOUSE_TEST_CACHE": str(ROOT / ".cache")},
             stdout=file,
