@@ -241,12 +241,12 @@ def _child(maker: str, name: str, folder: Path, out: Path) -> None:
     given = {"spec": str(folder / SPEC_FILE), "samples": str(folder / "samples.safetensors")}
     from tasks.jobs import quantise_onnx
 
-    work = {
+    work: dict[str, Callable[[], str]] = {
         "packhouse": lambda: str(quantise_onnx.run(**given, model=str(folder / "model.onnx"), out=str(out))["recipe"]),
         "onnxruntime": lambda: _onnxruntime(name, folder, out),
-    }[maker]
+    }
     before, started = _memory("VmRSS"), time.perf_counter()
-    recipe = work()
+    recipe = work[maker]()
     found = {
         "recipe": f"{maker}: {recipe}",
         "seconds": time.perf_counter() - started,
