@@ -49,14 +49,12 @@ Output = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
-def output(api: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Output]:
+def output(api: str, request: pytest.FixtureRequest) -> Iterator[Output]:
     """What a bench printed. Two of those that this session asks for run at a time."""
-    folder = tmp_path_factory.mktemp("bench")
     environment = os.environ | {
         "PACKHOUSE_BENCH_API": api,
         "PACKHOUSE_LATENCY_S": "0.05",
         "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(folder),
     }
     asked = {item.name for item in request.session.items if item.path == request.path}
     with ThreadPoolExecutor(AT_ONCE) as pool:
