@@ -13,7 +13,7 @@ NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases tests/co
 # By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo up down deploy check test corpus soak matrix docs-check lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
+.PHONY: demo up down deploy check test corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image constraints clean help
 
 help: ## what there is
@@ -55,6 +55,9 @@ matrix: $(READY) ## long: all tests against real servers, where a server that ca
 
 docs-check: $(READY) ## the documentation's links, and the commands and files that it names
 	$(PYTEST) tests/test_docs.py
+
+mutants: $(READY) ## plant faults in a copy, one at a time, and require that a test catches each; ONLY=ID JOBS=2
+	$(BIN)/python -m tests.mutants --jobs $(or $(JOBS),2) $(addprefix --only ,$(ONLY))
 
 lint: $(READY) ## ruff and mypy; without ruff's cache, which misses that an import became first-party
 	$(BIN)/ruff check --no-cache .

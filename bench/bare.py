@@ -49,9 +49,8 @@ def main(source: Path, out: Path) -> None:
         )  # fmt: skip
         compare("onnx", expected, onnx_run(out / "model.onnx", feed))
 
-        traced = torch.jit.trace(model, example, check_trace=False)
-        torch.jit.save(traced, str(out / "model.ts"))
-        compare("torchscript", expected, torch.jit.load(str(out / "model.ts"))(*example).numpy())
+        save_traced(model, example, out / "model.ts")
+        compare("torchscript", expected, torchscript_run(out / "model.ts", example))
 
         if spec.formats.program is not Want.OFF:
             shapes = tuple(dict.fromkeys(places, torch.export.Dim.DYNAMIC) for places in axes.values())
@@ -68,13 +67,24 @@ def main(source: Path, out: Path) -> None:
         compare("onnx-int8", expected, onnx_run(out / "model.int8.onnx", feed), 1.0)
 
         layers = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
-        quantised = torch.ao.quantization.quantize_dynamic(model, layers, dtype=torch.qint8)
-        torch.jit.save(torch.jit.trace(quantised, example, check_trace=False), str(out / "model.int8.ts"))
-        compare("torchscript-int8", expected, torch.jit.load(str(out / "model.int8.ts"))(*example).numpy(), 1.0)
+        quantised = torch.ao.quantization.quantize_dynamic(model, layers, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+        save_traced(quantised, example, out / "model.int8.ts")
+        compare("torchscript-int8", expected, torchscript_run(out / "model.int8.ts", example), 1.0)
 
 
 def onnx_run(path: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feed)[0])
+
+
+def save_traced(model: torch.nn.Module, example: tuple[torch.Tensor, ...], path: Path) -> None:
+    traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, str(path))
+
+
+def torchscript_run(path: Path, example: tuple[torch.Tensor, ...]) -> np.ndarray:
+    loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return np.asarray(loaded(*example).numpy())
 
 
 def compare(name: str, expected: np.ndarray, got: np.ndarray, atol: float = 1e-3) -> None:

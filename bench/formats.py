@@ -1,12 +1,13 @@
 """INT8 of ONNX: packhouse's recipe against ONNX Runtime's own quantiser, side by side in one run.
 
-`make bench-formats`, or `python -m bench.formats [MODEL ...]`. Each is quantised in a process of its own, whose peak
-memory counts from after the imports. Speed: CPU time of fp32 / of INT8, one thread, interleaved, the median of the
-rounds' ratios. The digits models are trained here, for seconds; the others have random weights.
+`make bench-formats`, or `python -m bench.formats [--smallest] [MODEL ...]`. Each is quantised in a process of its
+own, whose peak memory counts from after the imports. Speed: CPU time of fp32 / of INT8, one thread, interleaved, the
+median of the rounds' ratios. The digits models are trained here, for seconds; the others have random weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,6 +40,7 @@ from tasks.jobs.measure import processor
 ROUNDS = 15
 BATCHES = (1, 32)
 MAKERS = ("packhouse", "onnxruntime")
+SMALLEST = "digits-mlp"
 
 
 class Block(nn.Module):
@@ -56,7 +59,7 @@ class Block(nn.Module):
         self.side = nn.Identity() if same else nn.Conv2d(given, wanted, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.main(x) + self.side(x))
+        return nn.functional.relu(self.main(x) + self.side(x))
 
 
 def resnet(width: int = 64) -> nn.Module:
@@ -91,7 +94,7 @@ class Recurrent(nn.Module):
         self.steps, self.out = nn.LSTM(features, hidden, 2, batch_first=True), nn.Linear(hidden, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(self.steps(x)[0][:, -1])
+        return torch.as_tensor(self.out(self.steps(x)[0][:, -1]))
 
 
 class Transformer(nn.Module):
@@ -104,7 +107,7 @@ class Transformer(nn.Module):
         self.layers, self.out = nn.TransformerEncoder(layer, layers), nn.Linear(width, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(self.layers(self.into(x)).mean(1))
+        return torch.as_tensor(self.out(self.layers(self.into(x)).mean(1)))
 
 
 @dataclass
@@ -124,9 +127,9 @@ def digits(module: nn.Module, shape: tuple[int, ...]) -> Model:
     features, labels = torch.from_numpy(x[:900]), torch.from_numpy(y[:900])
     optimiser = torch.optim.Adam(module.parameters(), 1e-3)
     for _ in range(40):
-        for rows in torch.randperm(900).split(64):
+        for rows in torch.randperm(900).split(64):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
-            nn.functional.cross_entropy(module(features[rows]), labels[rows]).backward()
+            nn.functional.cross_entropy(module(features[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     return Model(module, x[900:], y[900:])
 
@@ -153,18 +156,23 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
-def main(names: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="*", default=list(MODELS))
+    parser.add_argument("--smallest", action="store_true", help="one small model, one round")
+    options = parser.parse_args()
+    names, rounds = ([SMALLEST], 1) if options.smallest else (options.models, ROUNDS)
     print("| model | recipe | MB | smaller | faster b1 | faster b32 | dB | top-1 drop | s | peak MB |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in names or list(MODELS):
+    for name in names:
         with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as folder:
-            for row in _rows(name, Path(folder)):
+            for row in _rows(name, Path(folder), rounds):
                 print(row, flush=True)
-    print(f"\n{processor()}, {os.cpu_count()} cores, {ROUNDS} rounds")
+    print(f"\n{processor()}, {os.cpu_count()} cores, {rounds} rounds")
     return 0
 
 
-def _rows(name: str, folder: Path) -> list[str]:
+def _rows(name: str, folder: Path, rounds: int) -> list[str]:
     model = _staged(name, folder)
     files = {maker: folder / f"{maker}.onnx" for maker in MAKERS}
     made = {maker: _quantised(name, maker, folder, file) for maker, file in files.items()}
@@ -174,11 +182,11 @@ def _rows(name: str, folder: Path) -> list[str]:
         for label, file in {"fp32": folder / "model.onnx", **files}.items()
     }
     answers = {label: run({"x": held_out})["y"] for label, run in runs.items()}
-    speeds = [speeds(runs, {"x": held_out[:batch]}) for batch in BATCHES]
+    ratios = [speeds(runs, {"x": held_out[:batch]}, rounds) for batch in BATCHES]
     size = (folder / "model.onnx").stat().st_size
     rows = []
     for maker, file in files.items():
-        faster = " | ".join(f"{speed[maker]:.2f}" for speed in speeds)
+        faster = " | ".join(f"{speed[maker]:.2f}" for speed in ratios)
         found = made[maker]
         rows.append(
             f"| {name} | {found['recipe']} | {file.stat().st_size / 1e6:.2f} | {size / file.stat().st_size:.2f} "
@@ -196,7 +204,6 @@ def _staged(name: str, folder: Path) -> Model:
     torch.manual_seed(0)
     model = MODELS[name]()
     model.module.eval()
-    labels = {} if model.labels is None else {"labels": model.labels}
     with patch("packhouse.architectures.build", lambda *_: model.module):
         packhouse.stage(
             model.module,
@@ -205,7 +212,7 @@ def _staged(name: str, folder: Path) -> Model:
             architecture="bench",
             inputs={"x": model.inputs},
             outputs=["y"],
-            **labels,  # type: ignore[arg-type]
+            labels=model.labels,
         )
         export_onnx.run(
             spec=str(folder / SPEC_FILE),
@@ -234,12 +241,12 @@ def _child(maker: str, name: str, folder: Path, out: Path) -> None:
     given = {"spec": str(folder / SPEC_FILE), "samples": str(folder / "samples.safetensors")}
     from tasks.jobs import quantise_onnx
 
-    work = {
-        "packhouse": lambda: quantise_onnx.run(**given, model=str(folder / "model.onnx"), out=str(out))["recipe"],
+    work: dict[str, Callable[[], str]] = {
+        "packhouse": lambda: str(quantise_onnx.run(**given, model=str(folder / "model.onnx"), out=str(out))["recipe"]),
         "onnxruntime": lambda: _onnxruntime(name, folder, out),
-    }[maker]
+    }
     before, started = _memory("VmRSS"), time.perf_counter()
-    recipe = work()
+    recipe = work[maker]()
     found = {
         "recipe": f"{maker}: {recipe}",
         "seconds": time.perf_counter() - started,
@@ -268,7 +275,7 @@ def _onnxruntime(name: str, folder: Path, out: Path) -> str:
         quantize_dynamic(str(ready), str(out), op_types_to_quantize=taken, weight_type=QuantType.QInt8)
         return "dynamic"
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
             self.rows = iter(read_samples(folder / "samples.safetensors")["calibration.x"])
 
@@ -287,10 +294,10 @@ def _onnxruntime(name: str, folder: Path, out: Path) -> str:
     return "static"
 
 
-def speeds(runs: dict[str, Any], inputs: dict[str, Array]) -> dict[str, float]:
+def speeds(runs: dict[str, Any], inputs: dict[str, Array], rounds: int = ROUNDS) -> dict[str, float]:
     ratios: dict[str, list[float]] = {label: [] for label in runs}
-    for _ in range(ROUNDS):
-        seconds = {label: _cpu(lambda run=run: run(inputs)) for label, run in runs.items()}
+    for _ in range(rounds):
+        seconds = {label: _cpu(partial(run, inputs)) for label, run in runs.items()}
         for label, own in seconds.items():
             ratios[label].append(seconds["fp32"] / own)
     return {label: statistics.median(found) for label, found in ratios.items()}
@@ -312,4 +319,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         _child(sys.argv[2], sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))
     else:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main())

@@ -1,7 +1,7 @@
 """A model's image: appended over the registry's API, against `docker build` and `push` of the same files.
 
-`make bench-images`, or `python -m bench.images [FLEET]`; FLEET: how many images of 10 MB, without it 1,000. Needs root,
-and Debian's docker.io, docker-registry and debootstrap.
+`make bench-images`, or `python -m bench.images [--smallest] [FLEET]`; FLEET: how many images of 10 MB (1,000).
+Needs root, and Debian's docker.io, docker-registry and debootstrap.
 
 Both start from the same base in the same registry on loopback, both in this process by what the worker calls
 (infra.registry, and docker's SDK), in turn, each round with new random content and a new repository. A fleet is pushed
@@ -10,6 +10,7 @@ from THREADS threads, by docker a part of it. Memory: the largest resident set o
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import statistics
@@ -29,22 +30,32 @@ from tests.servers.engine import Engine, as_image, engine
 from tests.servers.registry import registry
 
 MB = 1_000_000
+PROGRAMS = ("dockerd", "docker-registry", "debootstrap")
 SIZES = {10 * MB: 5, 100 * MB: 3, 400 * MB: 3}
 """Bytes of the model -> rounds."""
 FLEET, FLEET_BYTES, BY_DOCKER, THREADS = 1000, 10 * MB, 20, 2
+MEMORY_SIZES = [10 * MB, 1000 * MB]
 GOAL_MB = 64
 
 
-def main(fleet: int) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("fleet", nargs="?", type=int, default=FLEET)
+    parser.add_argument("--smallest", action="store_true", help="one model of 1 MB, one round, a fleet of 2")
+    options = parser.parse_args()
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        print(f"NOT RUN: no {missing[0]}: apt-get install docker.io docker-registry debootstrap", file=sys.stderr)
+        return 3
+    sizes, fleet = ({MB: 1}, 2) if options.smallest else (SIZES, options.fleet)
     with tempfile.TemporaryDirectory(prefix="packhouse-images-") as name:
         folder = Path(name)
         (folder / "engine").mkdir()
         with registry(folder / "registry") as found, engine(folder / "engine") as docker:
             base = _base(docker, found.host)
             print(f"\n{processor()}, {os.cpu_count()} cores\n")
-            _sizes(folder, base, docker)
+            _sizes(folder, base, docker, sizes)
             _fleet(folder, base, docker, fleet)
-            _memory(folder, base)
+            _memory(folder, base, [MB] if options.smallest else MEMORY_SIZES)
     return 0
 
 
@@ -56,9 +67,9 @@ def _base(docker: Engine, host: str) -> Reference:
     return parse(f"{name}@{digest}")
 
 
-def _sizes(folder: Path, base: Reference, docker: Engine) -> None:
+def _sizes(folder: Path, base: Reference, docker: Engine, sizes: dict[int, int]) -> None:
     print("| model MB | append s | docker build and push s | times faster | MB sent by append |\n|---|---|---|---|---|")
-    for size, rounds in SIZES.items():
+    for size, rounds in sizes.items():
         ours, theirs, sent = [], [], 0
         for turn in range(rounds):
             model = _random(folder, size)
@@ -99,8 +110,8 @@ def _fleet(folder: Path, base: Reference, docker: Engine, count: int) -> None:
     print(f"{each['docker'] / each['append']:.1f} times faster")
 
 
-def _memory(folder: Path, base: Reference) -> None:
-    for size in (10 * MB, 1000 * MB):
+def _memory(folder: Path, base: Reference, sizes: list[int]) -> None:
+    for size in sizes:
         model = _random(folder, size)
         command = [sys.executable, "-m", "bench.append_image", str(base), str(model), f"bench/m{size}"]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -139,7 +150,4 @@ def _renewed(model: Path, number: int) -> Path:
 
 
 if __name__ == "__main__":
-    for program in ("dockerd", "docker-registry", "debootstrap"):
-        if shutil.which(program) is None:
-            sys.exit(f"NOT RUN: no {program}: apt-get install docker.io docker-registry debootstrap")
-    sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else FLEET))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A model above 2 GiB from staging to verify, and what each step took: `python bench/large.py [HIDDEN]`.
+"""A model above 2 GiB from staging to verify, and what each step took: `python -m bench.large [--smallest] [HIDDEN]`.
 
 A dense model of 24,576 units (604 million parameters, 2.4 GB) with random weights; ONNX and its INT8. Needs 16 GB of
 memory and 25 GB of disk below TMPDIR, which it gives back.
@@ -6,6 +6,7 @@ memory and 25 GB of disk below TMPDIR, which it gives back.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -23,7 +24,8 @@ from packhouse import architectures
 
 HIDDEN = 24_576
 FORMATS = {"torchscript": "off", "torchscript-int8": "off", "program": "off"}
-GATES = {"cuda": "off", "int8_worth": 0}
+GATES: dict[str, float | str] = {"cuda": "off", "int8_worth": 0}
+SMALLEST = 64
 
 
 def stage(to: str, hidden: int) -> None:
@@ -56,12 +58,17 @@ def timed(what: str, *command: str) -> None:
         sys.exit(f"{done.stdout}\n{done.stderr[-3000:]}")
 
 
-def main(hidden: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("hidden", nargs="?", type=int, default=HIDDEN)
+    parser.add_argument("--smallest", action="store_true", help=f"{SMALLEST} units")
+    options = parser.parse_args()
+    hidden = SMALLEST if options.smallest else options.hidden
     with tempfile.TemporaryDirectory(prefix="packhouse-large-") as name:
         home, source = Path(name), f"{name}/source"
         os.environ["PACKHOUSE_HOME"] = name
         packhouse_ = (sys.executable, "-m", "packhouse")
-        timed("stage", sys.executable, __file__, "--stage", source, str(hidden))
+        timed("stage", sys.executable, "-m", "bench.large", "--stage", source, str(hidden))
         timed("release", *packhouse_, "release", source)
         timed("verify", *packhouse_, "verify", "large@latest")
         (folder,) = (home / "store" / "large" / "releases").iterdir()
@@ -75,4 +82,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--stage"]:
         stage(sys.argv[2], int(sys.argv[3]))
     else:
-        main(int(sys.argv[1]) if sys.argv[1:] else HIDDEN)
+        main()

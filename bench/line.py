@@ -1,12 +1,14 @@
 """A whole release against the bare sequence (bench/bare.py): wall seconds and peak memory, in one run.
 
-`make bench-line`, or `python bench/line.py [MODEL ...]`. Rounds alternate, so that both see the same machine; the
+`make bench-line`, or `python -m bench.line [--smallest] [MODEL ...]`.
+Rounds alternate, so that both see the same machine; the
 least of the rounds is compared, since everything else on a machine only ever adds. Peak memory: the largest resident
 set of any one process, its share of mapped files included, sampled every 20 ms.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -22,7 +24,7 @@ from tasks.jobs.measure import processor
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-ENCODERS = {
+ENCODERS: dict[str, dict[str, int]] = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
     "bert-base": {},
 }
@@ -31,12 +33,17 @@ ROUNDS = int(os.environ.get("ROUNDS", "2"))
 GOAL_TIMES_WEIGHTS, GOAL_PLUS_BYTES = 2.5, 900e6
 
 
-def main(models: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="*", default=[*SMALL, *ENCODERS])
+    parser.add_argument("--smallest", action="store_true", help="one small model, one round")
+    options = parser.parse_args()
+    models, rounds = (list(SMALL[:1]), 1) if options.smallest else (options.models, ROUNDS)
     with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as name:
         folder = Path(name)
         with prefect_api(folder) as api:
-            rows = [_row(model, folder, api) for model in models or [*SMALL, *ENCODERS]]
-    print(f"\n{processor()}, {os.cpu_count()} cores, least of {ROUNDS} rounds\n")
+            rows = [_row(model, folder, api, rounds) for model in models]
+    print(f"\n{processor()}, {os.cpu_count()} cores, least of {rounds} rounds\n")
     print("| model | weights MB | bare s | packhouse s | ratio | bare MB | packhouse MB | allowed MB |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -44,11 +51,11 @@ def main(models: list[str]) -> int:
     return 0
 
 
-def _row(model: str, folder: Path, api: str) -> str:
+def _row(model: str, folder: Path, api: str, rounds: int) -> str:
     source = folder / "sources" / model
     _stage(model, source)
     bare, ours = [], []
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         out = folder / f"bare-{model}-{turn}"
         out.mkdir()
         home = environment(folder, api, f"{model}-{turn}")
@@ -110,4 +117,4 @@ def _run(command: list[str], environment: dict[str, str]) -> Ran:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,10 +1,10 @@
 """The server against a bare loop over ONNX Runtime, side by side in one run: requests and CPU time a request,
 and latency under load.
 
-`make bench-serving`, or `python -m bench.serving [MODEL ...]`; needs `wrk` (Debian: `apt-get install wrk`). Bare: as
-many threads as the server computes with, each calling the same session in a loop, and nothing else. Server: the real
-process, asked by wrk over loopback, whose own work is done on the same processors. Rounds alternate. --merge ROWS: a
-second server that computes up to so many waiting rows together.
+`make bench-serving`, or `python -m bench.serving [--smallest] [MODEL ...]`; needs `wrk` (Debian: `apt-get install
+wrk`). Bare: as many threads as the server computes with, each calling the same session in a loop, and nothing else.
+Server: the real process, asked by wrk over loopback, whose own work is done on the same processors. Rounds alternate.
+--merge ROWS: a second server that computes up to so many waiting rows together.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SECONDS = float(os.environ.get("SECONDS_EACH", "5"))
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "8"))
 GOAL = 0.95
+SMALLEST = "tiny-mlp"
 
 
 @dataclass(frozen=True)
@@ -88,36 +89,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", default=list(MODELS))
     parser.add_argument("--merge", type=int, default=0, metavar="ROWS")
+    parser.add_argument("--smallest", action="store_true", help="one small model, one round of one second")
     options = parser.parse_args()
     if not shutil.which("wrk"):
-        print("nothing was measured: wrk is not installed (Debian: apt-get install wrk)", file=sys.stderr)
+        print("NOT RUN: wrk is not installed (Debian: apt-get install wrk)", file=sys.stderr)
         return 3
+    models, rounds, seconds = ([SMALLEST], 1, 1.0) if options.smallest else (options.models, ROUNDS, SECONDS)
     heads = ("model", "body", "run ms", "bare /s", "CPU ms", "server", "/s", "ratio", "CPU ms", "CPU ratio")
     print(f"| {' | '.join((*heads, 'p50 ms', 'p95 ms', 'p99 ms'))} |\n{'|---' * 13}|")
-    for name in options.models:
+    for name in models:
         with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as folder:
-            for row in _rows(name, Path(folder), options.merge):
+            for row in _rows(name, Path(folder), options.merge, rounds, seconds):
                 print(row, flush=True)
-    each = f"{ROUNDS} rounds of {SECONDS:g} s, medians; {CONNECTIONS} connections"
+    each = f"{rounds} rounds of {seconds:g} s, medians; {CONNECTIONS} connections"
     print(f"\n{processor()}, {os.cpu_count()} cores; {each}; goal for models of 5 ms or more: a ratio of {GOAL}")
     return 0
 
 
-def _rows(name: str, folder: Path, merge: int) -> Iterator[str]:
+def _rows(name: str, folder: Path, merge: int, rounds: int, seconds: float) -> Iterator[str]:
     model = MODELS[name]()
     release = _release(name, model, folder)
     script = _script(model, name, folder)
-    servers = {"each alone": {}} | ({f"merged up to {merge}": {"PACKHOUSE_MAX_BATCH": str(merge)}} if merge else {})
+    servers: dict[str, dict[str, str]] = {"each alone": {}}
+    if merge:
+        servers[f"merged up to {merge}"] = {"PACKHOUSE_MAX_BATCH": str(merge)}
     one = {"x": model.inputs[:1]}
     session = _session(release / Format.ONNX.file)
     milliseconds = statistics.median(_timed(lambda: session.run(None, one)) for _ in range(50)) * 1000
     bare: list[tuple[float, float]] = []
     loads: dict[str, list[Load]] = {label: [] for label in servers}
-    for _ in range(ROUNDS):
-        bare.append(_bare(session, one))
+    for _ in range(rounds):
+        bare.append(_bare(session, one, seconds))
         for label, environment in servers.items():
             with _server(release, environment) as (url, process):
-                loads[label].append(_load(f"{url}/v2/models/{name}/infer", script, process))
+                loads[label].append(_load(f"{url}/v2/models/{name}/infer", script, process, seconds))
     for label, found in loads.items():
         both = list(zip(found, bare, strict=True))
         ratio = statistics.median(load.rate / rate for load, (rate, _) in both)
@@ -171,10 +176,10 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]) -> tuple[float, float]:
+def _bare(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], seconds: float) -> tuple[float, float]:
     """Calls a second, of all threads together, and CPU milliseconds a call."""
     callers = from_environment(os.environ).runs
-    counts, until = [0] * callers, time.perf_counter() + SECONDS
+    counts, until = [0] * callers, time.perf_counter() + seconds
 
     def loop(place: int) -> None:
         while time.perf_counter() < until:
@@ -198,7 +203,7 @@ def _server(release: Path, environment: Mapping[str, str]) -> Iterator[tuple[str
     given = {"MODEL_DIR": str(release), "HOST": "127.0.0.1", "PORT": str(port), "PACKHOUSE_LOG": "info"}
     with (release.parent / "log").open("wb") as log:
         command = [sys.executable, "-m", "infra.serving"]
-        process = subprocess.Popen(command, env=os.environ | given | environment, cwd=ROOT, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, **given, **environment}, cwd=ROOT, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{port}", process)
         yield f"http://127.0.0.1:{port}", process.pid
@@ -262,11 +267,11 @@ def _cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _load(url: str, script: Path, server: int) -> Load:
+def _load(url: str, script: Path, server: int, seconds: float) -> Load:
     command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--script", str(script), url]
     subprocess.run([*command, "--duration", "1s"], check=True, capture_output=True)  # warm
     before = _cpu(server)
-    done = subprocess.run([*command, "--duration", f"{SECONDS:g}s"], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--duration", f"{seconds:g}s"], check=True, capture_output=True, text=True)
     cpu = _cpu(server) - before
     figures = next(line for line in done.stdout.splitlines() if line.startswith("@ "))
     requests, microseconds, bad, p50, p95, p99 = map(int, figures[2:].split())

@@ -14,7 +14,6 @@ from infra.job import Limits
 from infra.sandbox import FIXED, NO_GPU
 from packhouse import architectures
 from packhouse.code_digest import code_digest, module_digests
-from packhouse.digest import canonical_json, digest_bytes
 from packhouse.manifest import ArchitectureCode, Inputs
 from packhouse.spec import Spec
 
@@ -26,9 +25,22 @@ PACKAGES = frozenset({"packhouse", "tasks"})
 DECIDING = ("export", "gate", "judge", "measure", "on_gpu", "pack", "parity_cuda", "quantise", "refer")
 """Modules of tasks that decide what a manifest says, or which of a job's files are released."""
 
-NOT_COUNTED = frozenset({"packhouse", "tasks.cuda_pool", "tasks.fetch", "tasks.stage"})
+NOT_COUNTED = frozenset(
+    {
+        "packhouse",
+        "packhouse.guarding",
+        "packhouse.policy",
+        "packhouse.schema1",
+        "packhouse.store_layout",
+        "packhouse.supported",
+        "tasks.cuda_pool",
+        "tasks.fetch",
+        "tasks.stage",
+    }
+)
 """Imported by what counts, but no byte depends on them. `packhouse` itself: names for people, each imported when it is
-first used. The others: how bytes travel, with their digests compared, and how Prefect runs a stage."""
+first used. The others: where objects lie, when a channel may move, what old manifests are read by, how bytes travel
+with their digests compared, and how Prefect runs a stage."""
 
 PLACES = frozenset({"HOME", "PYTHONPATH"})
 """Fixed by the sandbox, too, but different on each machine."""
@@ -57,10 +69,11 @@ def release_inputs(
         weights=spec.weights.digest,
         samples=spec.samples.digest,
         architecture=ArchitectureCode(**fingerprint(spec.architecture.name)),
-        code=_code_and_environment(),
+        code=_code(),
         libraries=_libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
         device=device_class(),
         runtime=images.runtime(runtime_image).digest if spec.image else None,
+        environment=fixed_environment(),
     )
 
 
@@ -104,8 +117,8 @@ def fixed_environment() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _code_and_environment() -> str:
-    return digest_bytes(canonical_json({"code": code_digest(counted()), "environment": fixed_environment()}))
+def _code() -> str:
+    return code_digest(counted())
 
 
 @lru_cache(maxsize=1)

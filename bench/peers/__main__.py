@@ -2,10 +2,12 @@
 
 Each is installed into a cache folder, given the same models, and run in processes of its own. Three tables: planted
 faults, seconds and memory, INT8. Words on stderr. Parts: `python -m bench.peers faults costs int8`.
+`--smallest`: packhouse alone, a healthy exporter and one planted fault; nothing is installed.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -25,8 +27,28 @@ from tasks.jobs.measure import processor
 PARTS = ("faults", "costs", "int8")
 
 
-def main(parts: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.peers", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--smallest", action="store_true", help="packhouse alone, and one planted fault")
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.smallest:
+        _smallest()
+    else:
+        _all(options.parts)
+    print(f"{processor()}, {os.cpu_count()} cores")
+    return 0
+
+
+def _smallest() -> None:
+    with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as name, prefect_api(Path(name)) as api:
+        model = make(refusals.FIRST, Path(name) / "given")
+        _show(refusals.smallest(model, Path(name) / "faults", api))
+    print("NOT RUN: the peers, which are not installed for so little")
+
+
+def _all(parts: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="packhouse-bench-") as name:
         folder = Path(name)
         models = {kind: make(kind, folder / "given" / kind) for kind in (*DIGITS, *UNTRAINED, BERT, CAUSAL)}
@@ -43,8 +65,6 @@ def main(parts: list[str]) -> int:
                 _show(costs.table(made))
                 if "int8" in parts:
                     _show(int8.table(models, made, folder / "int8"))
-    print(f"{processor()}, {os.cpu_count()} cores")
-    return 0
 
 
 def _show(rows: list[str]) -> None:
@@ -55,4 +75,4 @@ def _show(rows: list[str]) -> None:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
-    sys.exit(main(sys.argv[1:] or list(PARTS)))
+    sys.exit(main())

@@ -94,7 +94,7 @@ def _train(module: nn.Module, images: np.ndarray, labels: np.ndarray) -> None:
     features, classes = torch.from_numpy(images), torch.from_numpy(labels)
     optimiser = torch.optim.Adam(module.parameters(), 1e-3)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(features)).split(64):
+        for rows in torch.randperm(len(features)).split(64):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
-            nn.functional.cross_entropy(module(features[rows]), classes[rows]).backward()
+            nn.functional.cross_entropy(module(features[rows]), classes[rows]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()

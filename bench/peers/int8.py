@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def _measured(given: Given, fp32: str, files: dict[str, str]) -> list[str]:
     return rows
 
 
-def _runner(file: str) -> Callable[[Rows], Rows]:
+def _runner(file: str) -> Callable[[Rows], Mapping[str, np.ndarray]]:
     run, wanted = open_format(Format.ONNX, Path(file), outputs=()), [one.name for one in onnx.load(file).graph.input]
     return lambda rows: run(feed(wanted, rows))
 

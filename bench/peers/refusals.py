@@ -21,6 +21,7 @@ MODELS |= {"noise": "random numbers in forward"}
 CAN_NOT = "can not: takes no module of one's own"
 AT_ONCE = 2
 FIRST = "transformer"
+SMALLEST = "sign_turned"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,19 @@ def table(models: dict[str, Given], folder: Path, api: str) -> list[str]:
     return _rows(columns, cells)
 
 
-def _ours(asked: list[tuple[Given, str]], out: Path, api: str) -> list[Answer]:
+def smallest(given: Given, folder: Path, api: str) -> list[str]:
+    """packhouse's answer to a healthy exporter and to one broken one."""
+    column = Column("packhouse", FIRST, lambda asked: _ours(asked, folder, api, "smallest"))
+    healthy, broken = column.run([(given, HEALTHY), (given, SMALLEST)])
+    cells = [_healthy(healthy), _spoiled(column, given, healthy, SMALLEST, broken)]
+    rows = zip(("none: the healthy twin", SMALLEST.replace("_", " ")), cells, strict=True)
+    return ["| planted | packhouse |", "|---|---|", *(f"| {planted} | {cell} |" for planted, cell in rows)]
+
+
+def _ours(asked: list[tuple[Given, str]], out: Path, api: str, formats: str = "onnx") -> list[Answer]:
     """In one process, as a worker does; each export in a child of its own, which the fault is planted in."""
     words = [str(given.folder) + (f":{fault}" if fault else "") for given, fault in asked]
-    return packhouse(api, out, "onnx", *words)[0]
+    return packhouse(api, out, formats, *words)[0]
 
 
 def _cells(column: Column, models: dict[str, Given]) -> list[str]:

@@ -19,7 +19,7 @@ def save_causal(folder: Path, words: int) -> None:
         vocab_size=words, max_position_embeddings=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=256, bos_token_id=0, eos_token_id=0, initializer_range=0.1,
     )  # fmt: skip
-    GPTNeoXForCausalLM(config).eval().save_pretrained(folder)
+    GPTNeoXForCausalLM(config).eval().save_pretrained(folder)  # type: ignore[no-untyped-call]
     _save_tokenizer(folder, words)
 
 

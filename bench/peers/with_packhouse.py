@@ -26,12 +26,14 @@ from packhouse.verify import read_manifest
 from tasks import export
 
 ALL = "all"
-FORMATS = {
+SMALLEST = "smallest"
+FORMATS: dict[str, dict[str, str]] = {
     ALL: {},
     "onnx": {"torchscript": "off", "torchscript-int8": "off", "program": "off"},
     "fp32": {"onnx-int8": "off", "torchscript-int8": "off", "program": "off"},
+    SMALLEST: {"onnx-int8": "off", "torchscript": "off", "torchscript-int8": "off", "program": "off"},
 }
-"""As packhouse does by default; what Olive and optimum make; what Navigator makes."""
+"""As packhouse does by default; what Olive and optimum make; what Navigator makes; ONNX alone."""
 
 
 def main(out: Path, formats: str, asked: list[str]) -> None:
@@ -62,7 +64,6 @@ def _shop() -> Workshop:
 
 def _release(given: Given, out: Path, formats: str) -> Answer:
     name = f"{given.kind}-{out.name}"
-    labels = given.labels()
     staged = packhouse.stage(
         given.module(),
         to=str(out / "source"),
@@ -73,7 +74,7 @@ def _release(given: Given, out: Path, formats: str) -> Answer:
         outputs=[OUTPUT],
         formats=FORMATS[formats],
         announce_to="off",
-        **({} if labels is None else {"labels": labels}),
+        labels=given.labels(),
     )
     (end,) = released([staged.url])
     if end.status is Status.REFUSED:

@@ -18,6 +18,7 @@ from infra.workshop import workshop
 from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.cases import write_cases
 from packhouse.digest import digest_bytes, digest_file
+from packhouse.errors import ReleaseConflict
 from packhouse.manifest import PARITY, ArchitectureCode, Inputs, Manifest
 from packhouse.releases import find, releases
 from packhouse.report import Report
@@ -234,6 +235,15 @@ def test_other_bytes_under_the_same_name_are_never_overwritten(packed, tmp_path)
     assert run_whole(packed, root) == 1
     assert (folder / "model.onnx").read_bytes() == b"something else!"
     assert list(releases(FileStore(root))) == []
+
+
+def test_a_committed_record_is_never_replaced_by_one_of_another_manifest(packed):
+    proven = unserved(publish.fn(packed, report(packed), []))
+    first = commit(proven)
+    other = proven.model_copy(update={"record": first.model_copy(update={"manifest": digest_bytes(b"another")})})
+    with pytest.raises(ReleaseConflict, match="was committed with other bytes"):
+        commit(other)
+    assert find(workshop().store, f"{first.model}/{first.release}").record == first
 
 
 def without(packed: Packed, format: Format) -> Packed:

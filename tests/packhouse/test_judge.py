@@ -513,9 +513,10 @@ def test_quality_says_nothing_of_what_does_not_apply():
     assert all(math.isnan(value) for value in (found.sqnr_db, found.agreement, found.accuracy, found.base_accuracy))
 
 
-def test_a_value_that_is_not_finite_is_counted_where_the_model_has_one():
+@pytest.mark.parametrize("broken", [np.inf, np.nan])
+def test_a_value_that_is_not_finite_is_counted_where_the_model_has_one(broken):
     base = {"y": np.array([[1.0, np.nan], [2.0, 3.0]], F32)}
-    found = quality(base, {"y": np.array([[1.0, np.nan], [np.inf, 3.0]], F32)}, scores=["y"], labels=None)
+    found = quality(base, {"y": np.array([[1.0, np.nan], [broken, 3.0]], F32)}, scores=["y"], labels=None)
     assert found.broken == 1
 
 
