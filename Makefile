@@ -14,7 +14,7 @@ NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases tests/co
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo up down deploy check test corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
-	runtime-image constraints clean help
+	runtime-image constraints errors clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -100,6 +100,9 @@ serving-wheels: $(READY) ## what infra/serving/Dockerfile is built from; KIND=cu
 
 runtime-image: $(READY) ## what models' images are built on: BASE=python:3.11-slim@sha256:... TO=registry.example/models/runtime
 	$(BIN)/python -m infra.deploy.runtime_image --base $(BASE) --kind $(or $(KIND),cpu) $(TO)
+
+errors: $(READY) ## write docs/errors.md from the messages in the code
+	$(BIN)/python -m tests.support.error_codes
 
 constraints: $(READY) ## write down what is installed here
 	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/' > constraints.txt

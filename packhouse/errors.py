@@ -1,7 +1,8 @@
 """The one tree of errors: `Refused` (the input is bad, never retry) and `Unavailable` (the world is bad, retry).
 
-A message says what, where, got, want, next, in one line, and never a secret:
-`weights.pt: sha256 differs; got 3f9a…, want 9a01…; upload the file again or correct package.toml`.
+A message says what, where, got, want, next, in one line, and never a secret. It ends with its code, which stays the
+same for good and which docs/errors.md lists:
+`weights.pt: sha256 differs; got 3f9a…, want 9a01…; upload the file again or correct package.toml (PH-0123)`.
 """
 
 from __future__ import annotations
@@ -11,111 +12,159 @@ from typing import ClassVar
 
 ErrorDocument = dict[str, str]
 
+_CODE = re.compile(r"^(PH-[0-9]{4}) | \((PH-[0-9]{4})\)")
+"""In front of a message as it is written in the code, or in brackets, as in the text of another error."""
+
 
 class PackhouseError(Exception):
     """An end that packhouse can name.
 
-    what: the finding, a short clause. where: the file, key or place. got, want: the two values that
-    differ. next: what to do about it. All are plain text; `str(error)` is one line.
+    what: the finding, a short clause, with its code in front: `PH-0123 sha256 differs`. Without a code, the code of
+    another message that it quotes counts, else that of the class. where: the file, key or place. got, want: the two
+    values that differ. next: what to do about it. All are plain text; `str(error)` is one line.
     """
 
     exit_status: ClassVar[int] = 1
+    class_code: ClassVar[str] = "PH-0001"
 
     def __init__(self, what: str, *, where: str = "", got: str = "", want: str = "", next: str = "") -> None:
         self.what, self.where, self.got, self.want, self.next = (
             printable(part) for part in (what, where, got, want, next)
         )
+        self.code, self.what = coded(self.what)
+        self.code = self.code or self.class_code
         super().__init__(self.what)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         values = ", ".join(part for part in (self.got and f"got {self.got}", self.want and f"want {self.want}") if part)
-        return "; ".join(part for part in (head, values, self.next) if part)
+        return f"{'; '.join(part for part in (head, values, self.next) if part)} ({self.code})"
 
     def document(self) -> ErrorDocument:
         """The error as plain JSON, to cross a process boundary. Law: from_document(e.document()) equals e."""
         parts = {"what": self.what, "where": self.where, "got": self.got, "want": self.want, "next": self.next}
-        return {"error": type(self).__name__, **{name: part for name, part in parts.items() if part}}
+        said = {name: part for name, part in parts.items() if part}
+        return {"error": type(self).__name__, "code": self.code, **said}
 
 
 class Refused(PackhouseError):
     """The input is bad. Trying again gives the same answer."""
 
+    class_code = "PH-0002"
+
 
 class SpecInvalid(Refused):
     """package.toml does not say what a spec must say."""
+
+    class_code = "PH-0003"
 
 
 class DigestMismatch(Refused):
     """Other bytes arrived than were named. Nothing has parsed them."""
 
+    class_code = "PH-0004"
+
 
 class UnsafeWeights(Refused):
     """The weights file could run code, or is not what it claims to be."""
+
+    class_code = "PH-0005"
 
 
 class WeightsInvalid(Refused):
     """The weights are readable but do not fit the model, or hold NaN or infinity."""
 
+    class_code = "PH-0006"
+
 
 class SamplesInvalid(Refused):
     """The samples are unreadable or do not fit the declared inputs."""
+
+    class_code = "PH-0007"
 
 
 class ArchitectureUnknown(Refused):
     """No installed package registers the architecture, or it can not be built from the arguments."""
 
+    class_code = "PH-0008"
+
 
 class ExportFailed(Refused):
     """A format could not be made from the model."""
+
+    class_code = "PH-0009"
 
 
 class ParityRefused(Refused):
     """A format does not compute what the trained model computes."""
 
+    class_code = "PH-0010"
+
 
 class LimitExceeded(Refused):
     """A stage took more time, memory or bytes than its limit."""
+
+    class_code = "PH-0011"
 
 
 class StageCrashed(Refused):
     """A stage's child process died without an answer."""
 
+    class_code = "PH-0012"
+
 
 class SourceNotAllowed(Refused):
     """The source lies outside the prefixes that the operator allows, or is no URL of a source."""
+
+    class_code = "PH-0013"
 
 
 class NotApproved(Refused):
     """A person was asked, and said no."""
 
+    class_code = "PH-0014"
+
 
 class ReleaseConflict(Refused):
     """The release's folder holds other bytes than these inputs make."""
+
+    class_code = "PH-0015"
 
 
 class ReleaseInvalid(Refused):
     """A release is not whole, or is not what its record says."""
 
+    class_code = "PH-0016"
+
 
 class SignatureInvalid(Refused):
     """A release is not signed by anybody whom the reader trusts, or not as the reader's policy wants it."""
+
+    class_code = "PH-0017"
 
 
 class ImageInvalid(Refused):
     """An image, its manifest or its name is not what it must be, or a registry does not take it."""
 
+    class_code = "PH-0018"
+
 
 class ImageLost(Refused):
     """A registry lost all or a part of an image that a record names, and the same bytes can not be pushed again."""
+
+    class_code = "PH-0019"
 
 
 class NotFound(Refused):
     """The named object, source, release or channel does not exist."""
 
+    class_code = "PH-0020"
+
 
 class Unavailable(PackhouseError):
     """The world is bad: a server, a disk, the network. Trying again may help."""
+
+    class_code = "PH-0021"
 
     exit_status: ClassVar[int] = 2
 
@@ -123,55 +172,80 @@ class Unavailable(PackhouseError):
 class StoreUnavailable(Unavailable):
     """The store did not answer, refused us, or broke off."""
 
+    class_code = "PH-0022"
+
 
 class StoreRefusal(StoreUnavailable):
     """The store refuses us: credentials, permissions, or a request that it does not take. Only a person can help."""
+
+    class_code = "PH-0023"
 
 
 class RegistryUnavailable(Unavailable):
     """The registry did not answer, is busy, or broke off."""
 
+    class_code = "PH-0024"
+
 
 class RegistryRefusal(RegistryUnavailable):
     """The registry does not let us in, or can not be trusted. Only a person can help."""
+
+    class_code = "PH-0025"
 
 
 class EngineUnavailable(Unavailable):
     """The Docker engine did not answer, or broke off."""
 
+    class_code = "PH-0026"
+
 
 class SignerUnavailable(Unavailable):
     """Nothing was signed: whoever vouches for an identity does not, or a signer elsewhere did not do it."""
+
+    class_code = "PH-0027"
 
 
 class KeyAbsent(SignerUnavailable):
     """There is no key to sign with, or it can not be read. Only a person can help."""
 
+    class_code = "PH-0028"
+
 
 class StoreFull(Unavailable):
     """No space is left where bytes were to be written."""
+
+    class_code = "PH-0029"
 
 
 class RunLost(Unavailable):
     """A run on another worker crashed, was cancelled or took too long, and left no word of this."""
 
+    class_code = "PH-0030"
+
 
 class Stopping(Unavailable):
     """This worker ends the run: it was cancelled, or another part of it failed."""
+
+    class_code = "PH-0031"
 
 
 class Contention(Unavailable):
     """Another writer moved the same thing at the same time, more often than we tried."""
 
+    class_code = "PH-0032"
+
 
 class GpuUnavailable(Unavailable):
     """The spec requires a check on a GPU, and no worker could make it. A later run may find one."""
+
+    class_code = "PH-0033"
 
 
 def from_document(document: ErrorDocument) -> PackhouseError:
     """The error that `document()` wrote. Raises KeyError where the class is not of this tree, or not imported here."""
     parts = {name: document.get(name, "") for name in ("what", "where", "got", "want", "next")}
-    return _leaves()[document["error"]](parts.pop("what"), **parts)
+    what = parts.pop("what")
+    return _leaves()[document["error"]](f"{document['code']} {what}" if "code" in document else what, **parts)
 
 
 def _leaves(root: type[PackhouseError] = PackhouseError) -> dict[str, type[PackhouseError]]:
@@ -184,6 +258,12 @@ def _leaves(root: type[PackhouseError] = PackhouseError) -> dict[str, type[Packh
 def without_paths(text: str) -> str:
     """Absolute paths become their last part: what is digested must not say where it was made."""
     return re.sub(r"(?:/[^\s/:;,'\"]+)+/([^\s/:;,'\"]+)", r"\1", text)
+
+
+def coded(text: str) -> tuple[str, str]:
+    """The first code in a message, or nothing, and the message without any."""
+    codes = [first or other for first, other in _CODE.findall(text)]
+    return (codes[0] if codes else ""), _CODE.sub("", text)
 
 
 def squeezed(words: object, most: int = 300) -> str:
