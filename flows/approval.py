@@ -60,7 +60,9 @@ def _decided(end: End, answer: Approval | str) -> End:
         return end.model_copy(update={"reason": f"{end.reason}; {answer}"})
     try:
         if not answer.approve:
-            words = f"{answer.by} said no: {answer.comment}" if answer.comment else f"{answer.by} said no"
+            words = (
+                f"PH-0603 {answer.by} said no: {answer.comment}" if answer.comment else f"PH-0604 {answer.by} said no"
+            )
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
         released = promote_approved(end.model, end.release, end.channel, end.source, answer.by)
         if settings().mlflow_uri:

@@ -37,7 +37,9 @@ def signed(reference: str) -> str:
 
     Raises NotFound, KeyAbsent, SignerUnavailable, DigestMismatch, ReleaseInvalid, Refused."""
     if not re.fullmatch(REFERENCE, reference) or not set("@/") & set(reference):
-        raise NotFound("names no release and no channel", where=reference[:80], want="model@channel or model/release")
+        raise NotFound(
+            "PH-0605 names no release and no channel", where=reference[:80], want="model@channel or model/release"
+        )
     named, _, digest = reference.partition("#")
     place, _, release = named.partition("/")
     model, _, channel = place.partition("@")

@@ -61,7 +61,7 @@ class Cache:
         """Raises NotFound: it was never kept here, or the cache was deleted under a run."""
         path = self._blob(artifact.digest, artifact.name)
         if not self.holds(artifact):
-            raise NotFound("is not in the local cache", where=artifact.name, next="run the model again")
+            raise NotFound("PH-0352 is not in the local cache", where=artifact.name, next="run the model again")
         with suppress(FileNotFoundError):
             os.utime(path)  # it is in use
         return path
@@ -75,9 +75,9 @@ class Cache:
         try:
             found = path.lstat()
         except FileNotFoundError as error:
-            raise StageCrashed("left no file behind", where=name) from error
+            raise StageCrashed("PH-0351 left no file behind", where=name) from error
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise StageCrashed("left something that is not a plain file", where=name)
+            raise StageCrashed("PH-0350 left something that is not a plain file", where=name)
         artifact = Artifact(name=name, digest=digest_file(path), size=found.st_size, media_type=media_type)
         self.adopt(path, artifact)
         return artifact
@@ -132,7 +132,7 @@ class Cache:
         none."""
         free = shutil.disk_usage(self.root).free
         if free < _LEAST_FREE_BYTES:
-            raise StoreFull("no space is left", where=str(self.root), got=f"{free:,} bytes", next=_NEXT)
+            raise StoreFull("PH-0349 no space is left", where=str(self.root), got=f"{free:,} bytes", next=_NEXT)
 
     def remember_failure(self, step: Path, job: str, arguments: Mapping[str, Any]) -> None:
         """Keeps what is needed to run a failed step again on the same bytes: `python -m infra.again FOLDER`."""

@@ -70,15 +70,19 @@ def in_child(
         _placed(path, models / file)
     with _child(models, workdir, environment, memory) as (server, measures, ended):
         if missing := [measure for measure in require if measure.value not in measures]:
-            raise Unavailable("this host can not lock the server down as required", got=f"missing: {missing[0].value}")
+            raise Unavailable(
+                "PH-0356 this host can not lock the server down as required", got=f"missing: {missing[0].value}"
+            )
         try:
             server.wait()
             return Answered(server.answers(manifest, cases), measures)
         except (Unavailable, OSError) as error:
             if words := ended():
-                raise ReleaseInvalid("the server ended", where=manifest.model, got=words) from error
+                raise ReleaseInvalid("PH-0357 the server ended", where=manifest.model, got=words) from error
             if isinstance(error, OSError):
-                raise Unavailable("the server does not answer", where=manifest.model, got=squeezed(error)) from error
+                raise Unavailable(
+                    "PH-0358 the server does not answer", where=manifest.model, got=squeezed(error)
+                ) from error
             raise
 
 
@@ -92,7 +96,7 @@ def in_engine(
         pulled = engine.images.pull(image.name, tag=image.digest)
         if pulled.attrs["Config"].get("User") != USER:
             got = str(pulled.attrs["Config"].get("User") or "root")
-            raise ImageInvalid("its user is another", where=str(image), got=got, want=USER)
+            raise ImageInvalid("PH-0355 its user is another", where=str(image), got=got, want=USER)
         container = engine.containers.run(
             pulled.id,
             detach=True,
@@ -119,7 +123,7 @@ def _asked(container: Any, image: Reference, cases: Sequence[Case]) -> list[dict
     if status:
         said = (err or b"").decode(errors="replace").strip().splitlines() or [""]
         log = container.logs(tail=5).decode(errors="replace")
-        raise ImageInvalid("its server does not answer", where=str(image), got=squeezed(f"{said[-1]} {log}"))
+        raise ImageInvalid("PH-0354 its server does not answer", where=str(image), got=squeezed(f"{said[-1]} {log}"))
     found: list[dict[str, Array]] = [{} for _ in cases]
     for name, array in safetensors.numpy.load(out or b"").items():
         place, _, output = name.partition(".")
@@ -158,7 +162,7 @@ def _child(
             if not first:
                 process.kill()
                 process.wait()
-                raise ReleaseInvalid("the server does not start", where="canary", got=ended())
+                raise ReleaseInvalid("PH-0353 the server does not start", where="canary", got=ended())
             yield Server(uds=uds, alive=lambda: process.poll() is None), tuple(json.loads(first)), ended
         finally:
             end(process, grace_s=STOP_S)

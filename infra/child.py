@@ -99,7 +99,7 @@ def _require(request: Request, inside: frozenset[Measure]) -> None:
     missing = [name for name in request.require if name not in inside]
     if missing:
         raise Unavailable(
-            "this host can not lock a job down as required",
+            "PH-0364 this host can not lock a job down as required",
             where=request.job,
             got=f"missing: {', '.join(missing)}",
             next="docs/sandbox.md says what each measure needs",
@@ -111,7 +111,7 @@ def _run(request: Request) -> dict[str, Any]:
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     answer = function(**request.arguments)
     if not isinstance(answer, dict):
-        raise StageCrashed(f"answered with {type(answer).__name__}, not with an object", where=request.job)
+        raise StageCrashed(f"PH-0363 answered with {type(answer).__name__}, not with an object", where=request.job)
     return answer
 
 
@@ -121,12 +121,14 @@ def _told(error: BaseException, request: Request) -> PackhouseError:
         return error
     first = (str(error).splitlines() or [""])[0][:500]
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
-        return LimitExceeded("ran out of its memory", where=request.job, got=first, want=request.limits.memory)
+        return LimitExceeded("PH-0360 ran out of its memory", where=request.job, got=first, want=request.limits.memory)
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return LimitExceeded("wrote too large a file", where=request.job, want=f"{request.limits.file_bytes:,} bytes")
+        return LimitExceeded(
+            "PH-0361 wrote too large a file", where=request.job, want=f"{request.limits.file_bytes:,} bytes"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFull("no space left", where=request.workdir, next="free some space; the job runs again")
-    return StageCrashed(f"{type(error).__name__}: {first}", where=request.job)
+        return StoreFull("PH-0362 no space left", where=request.workdir, next="free some space; the job runs again")
+    return StageCrashed(f"PH-0359 {type(error).__name__}: {first}", where=request.job)
 
 
 def _say(line: dict[str, Any]) -> None:

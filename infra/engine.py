@@ -36,14 +36,14 @@ def connected(url: str, *, building: str = "") -> Iterator[docker.DockerClient]:
         engine = docker.DockerClient(base_url=url, timeout=TIMEOUT_S)
     except docker.errors.DockerException as error:
         raise EngineUnavailable(
-            "does not answer", where=url, got=squeezed(error, 160), next="PACKHOUSE_ENGINE names it"
+            "PH-0388 does not answer", where=url, got=squeezed(error, 160), next="PACKHOUSE_ENGINE names it"
         ) from error
     try:
         yield engine
     except docker.errors.BuildError as error:
-        raise ImageInvalid("can not be built", where=building, got=squeezed(error.msg)) from error
+        raise ImageInvalid("PH-0389 can not be built", where=building, got=squeezed(error.msg)) from error
     except (docker.errors.APIError, requests.RequestException) as error:
-        raise EngineUnavailable("broke off", where=url, got=squeezed(error)) from error
+        raise EngineUnavailable("PH-0390 broke off", where=url, got=squeezed(error)) from error
     finally:
         engine.close()
 
@@ -95,10 +95,10 @@ def pushed_digest(stream: Iterable[dict[str, Any]], where: str) -> str:
     for line in stream:
         if "error" in line or "errorDetail" in line:
             said = line.get("errorDetail", {}).get("message") or line.get("error")
-            raise RegistryUnavailable("the push failed", where=where, got=squeezed(said))
+            raise RegistryUnavailable("PH-0387 the push failed", where=where, got=squeezed(said))
         digest = line.get("aux", {}).get("Digest", digest)
     if not digest:
-        raise RegistryUnavailable("the push ended without a digest", where=where)
+        raise RegistryUnavailable("PH-0386 the push ended without a digest", where=where)
     return digest
 
 

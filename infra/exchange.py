@@ -139,7 +139,7 @@ class Exchange:
             try:
                 os.write(self._log, data[:room] + (LOG_CAPPED if len(data) > room else b""))
             except OSError as error:
-                raise StoreFull("the job's log can not be written", got=str(error)) from error
+                raise StoreFull("PH-0391 the job's log can not be written", got=str(error)) from error
         return bool(data)
 
     def _cancel(self) -> None:

@@ -119,14 +119,14 @@ def runtime(text: str) -> Reference:
     could change under us."""
     if not text:
         raise ImageInvalid(
-            "the spec wants an image, and this worker has none to build on",
+            "PH-0395 the spec wants an image, and this worker has none to build on",
             where="PACKHOUSE_RUNTIME_IMAGE",
             next="set it to the runtime image, by digest: docs/images.md",
         )
     found = parse(text)
     if not found.digest:
         raise ImageInvalid(
-            "is not by digest", where="PACKHOUSE_RUNTIME_IMAGE", got=str(found), want="...@sha256:DIGEST"
+            "PH-0378 is not by digest", where="PACKHOUSE_RUNTIME_IMAGE", got=str(found), want="...@sha256:DIGEST"
         )
     return found
 
@@ -141,12 +141,14 @@ def allowed(repository: str, model: str, settings: Settings) -> Reference:
     found = parse(repository)
     if found.repository.rpartition("/")[2] != model or found.name == settings.runtime_image.partition("@")[0]:
         where = f"{repository} for {model}"
-        raise SourceNotAllowed("is not this model's own", where=where, want=f"a repository that ends in /{model}")
+        raise SourceNotAllowed(
+            "PH-0394 is not this model's own", where=where, want=f"a repository that ends in /{model}"
+        )
     name = f"{found.name}/"
     if is_loopback(found.host) or any(name.startswith(f"{prefix.rstrip('/')}/") for prefix in settings.registries):
         return found
     raise SourceNotAllowed(
-        "images may not go there",
+        "PH-0393 images may not go there",
         where=repository,
         want=", ".join(settings.registries) or "a registry that PACKHOUSE_REGISTRIES names",
     )
@@ -170,7 +172,7 @@ def check_server(image: Reference, settings: Settings) -> None:
     for what, got, want in zip(("server", "user", "command"), found, wanted, strict=True):
         if got != want:
             raise ImageInvalid(
-                f"has another {what} than this worker, which proves images without an engine",
+                f"PH-0392 has another {what} than this worker, which proves images without an engine",
                 where=str(image),
                 got=str(got),
                 want=str(want),

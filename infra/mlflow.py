@@ -57,7 +57,9 @@ class Tracking:
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             next = "credentials are MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             want = "http://host:5000 or https://host"
-            raise SpecInvalid("is no URL of an MLflow server", where="PACKHOUSE_MLFLOW_URI", want=want, next=next)
+            raise SpecInvalid(
+                "PH-0397 is no URL of an MLflow server", where="PACKHOUSE_MLFLOW_URI", want=want, next=next
+            )
         self._uri = uri
         self._client = _client(uri)
 
@@ -82,7 +84,7 @@ class Tracking:
         for name in wanted:
             found = self._client.get_experiment_by_name(name)
             if found is None:
-                raise NotFound(f"there is no experiment {name!r}", where=self._uri)
+                raise NotFound(f"PH-0396 there is no experiment {name!r}", where=self._uri)
             yield found.experiment_id, found.name
         token = None
         while not wanted:
@@ -127,4 +129,4 @@ def _errors(uri: str, what: str) -> Iterator[None]:
         if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
             next = "MLFLOW_TRACKING_USERNAME needs EDIT on the experiment and the registered model; then run it again"
         got = f"{error.error_code}: {' '.join(str(error).split())[:300]}"
-        raise Unavailable(f"MLflow does not let us {what}", where=uri, got=got, next=next) from error
+        raise Unavailable(f"PH-0398 MLflow does not let us {what}", where=uri, got=got, next=next) from error

@@ -90,7 +90,7 @@ class Models(Tracking):
                 owner = self._made(name, model)
         if owner != model:
             got, next = owner or "no tag", f"set its tag {MODEL} to {model}, or name another one in [mlflow]"
-            what = "this registered model of MLflow is not this model's"
+            what = "PH-0399 this registered model of MLflow is not this model's"
             raise SourceNotAllowed(what, where=f"{name} for {model}", got=got, want=f"{MODEL}={model}", next=next)
 
     def _made(self, name: str, model: str) -> str:

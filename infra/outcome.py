@@ -38,9 +38,11 @@ def outcome(request: Request, end: End, exchange: Exchange, log: Path) -> Answer
     if error := _limit(request, end, exchange.overflow):
         raise error
     if end.killed == "fork":
-        raise Unavailable("no process could be started", where=request.job, next="the machine is short of memory")
+        raise Unavailable(
+            "PH-0408 no process could be started", where=request.job, next="the machine is short of memory"
+        )
     if end.killed:
-        raise Unavailable("the sandbox was closed while the job ran", where=request.job)
+        raise Unavailable("PH-0409 the sandbox was closed while the job ran", where=request.job)
     measures, said = _parse(exchange.answer)
     if end.status < 0 or said is None:
         raise _silent(request, end, exchange.tail(), log)
@@ -51,12 +53,18 @@ def outcome(request: Request, end: End, exchange: Exchange, log: Path) -> Answer
 
 def _limit(request: Request, end: End, overflow: bool) -> PackhouseError | None:
     if overflow:
-        return LimitExceeded("answered with too much", where=request.job, want=f"at most {MAX_ANSWER_BYTES:,} bytes")
+        return LimitExceeded(
+            "PH-0405 answered with too much", where=request.job, want=f"at most {MAX_ANSWER_BYTES:,} bytes"
+        )
     if end.killed == "time":
-        return LimitExceeded("took longer than its time limit", where=request.job, want=f"{request.limits.wall_s:g} s")
+        return LimitExceeded(
+            "PH-0406 took longer than its time limit", where=request.job, want=f"{request.limits.wall_s:g} s"
+        )
     if end.killed == "memory":
         got = f"at least {end.peak_bytes // 1024**2:,} MiB"
-        return LimitExceeded("took more than its memory", where=request.job, got=got, want=request.limits.memory)
+        return LimitExceeded(
+            "PH-0407 took more than its memory", where=request.job, got=got, want=request.limits.memory
+        )
     return None
 
 
@@ -70,8 +78,12 @@ def _silent(request: Request, end: End, tail: str, log: Path) -> PackhouseError:
         )
         return Unavailable(what, where=request.job, next=hint)
     if end.status == -signal.SIGABRT and any(words in tail for words in OUT_OF_MEMORY):
-        return LimitExceeded("ran out of its memory", where=request.job, got=last, want=request.limits.memory)
-    what = f"died of {signal.Signals(-end.status).name}" if end.status < 0 else "ended without a JSON answer"
+        return LimitExceeded("PH-0360 ran out of its memory", where=request.job, got=last, want=request.limits.memory)
+    what = (
+        f"PH-0401 PH-0403 died of {signal.Signals(-end.status).name}"
+        if end.status < 0
+        else "PH-0402 PH-0404 ended without a JSON answer"
+    )
     got = f"exit status {end.status}" if end.status >= 0 else ""
     told = ": ".join(part for part in (got, last) if part)
     return StageCrashed(what, where=request.job, got=told, next=f"the log is {log}")
@@ -84,7 +96,9 @@ def _raised(request: Request, document: object, log: Path) -> PackhouseError:
     try:
         error = from_document({name: text[:MAX_WORDS] for name, text in texts.items()})
     except KeyError:
-        return StageCrashed("answered with something that is no answer", where=request.job, next=f"the log is {log}")
+        return StageCrashed(
+            "PH-0400 answered with something that is no answer", where=request.job, next=f"the log is {log}"
+        )
     if isinstance(error, StageCrashed):
         error.next = error.next or f"the log is {log}"
     return error

@@ -81,7 +81,7 @@ class PrefectApi:
         if free < NEEDED_BYTES:
             got, want = f"{free:,} bytes", f"{NEEDED_BYTES:,} for Prefect's database"
             next = "make room, or set PACKHOUSE_HOME to another disk"
-            raise StoreFull("no space is left", where=str(self._folder), got=got, want=want, next=next)
+            raise StoreFull("PH-0349 no space is left", where=str(self._folder), got=got, want=want, next=next)
         with _locked(self._folder):
             self._sweep()
             self._run = Path(tempfile.mkdtemp(prefix=RUN, dir=self._folder))
@@ -144,7 +144,9 @@ class PrefectApi:
         self.close()
         got = lines[-1][:200] if lines else "no words"
         when = f"and ended with status {status}" if status is not None else f"in {START_TIMEOUT_S:.0f} s"
-        return Unavailable(f"Prefect's server did not start {when}", where=self.url, got=got, next=f"read {said}")
+        return Unavailable(
+            f"PH-0410 Prefect's server did not start {when}", where=self.url, got=got, next=f"read {said}"
+        )
 
     def _keep_empty(self) -> None:
         """A copy of the database as it is now: made and empty, for the runs to come."""

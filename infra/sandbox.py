@@ -123,7 +123,7 @@ class Sandbox:
                 end = exchange.wait(limits.wall_s + SERVER_GRACE_S)
             except TimeoutError:
                 server.stop(0)
-                raise Unavailable("the fork server did not answer and was ended", where=job) from None
+                raise Unavailable("PH-0454 the fork server did not answer and was ended", where=job) from None
             if end is None:
                 raise self._dead(server, "while the job ran", job)
             return outcome(request, end, exchange, log)
@@ -138,10 +138,10 @@ class Sandbox:
     def _dead(self, server: _Server, when: str, job: str) -> Unavailable:
         """Its sockets close a moment before it is gone; the next call must not meet it in between."""
         if server.stopped:
-            return Unavailable("the sandbox was closed while the job ran", where=job)
+            return Unavailable("PH-0409 the sandbox was closed while the job ran", where=job)
         words = server.last_words()
         server.stop(CLOSE_S)
-        return Unavailable(f"the fork server died {when}", where=job, got=words)
+        return Unavailable(f"PH-0453 the fork server died {when}", where=job, got=words)
 
     def _running(self) -> _Server:
         with self._lock:

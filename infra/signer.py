@@ -63,7 +63,9 @@ class Signer:
             try:
                 sign(self._config(), path)
             except Exception as error:  # the library raises what it likes, and what it says may not hold a key
-                raise SignerUnavailable("could not sign", got=squeezed(f"{type(error).__name__}: {error}")) from error
+                raise SignerUnavailable(
+                    "PH-0530 could not sign", got=squeezed(f"{type(error).__name__}: {error}")
+                ) from error
             return path.read_bytes()
 
 
@@ -75,18 +77,20 @@ def signer(settings: Settings) -> Signer | None:
         return None
     key = Path(settings.signing_key).expanduser()
     if not os.access(key, os.R_OK):
-        raise KeyAbsent("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
+        raise KeyAbsent("PH-0121 is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
     chain = [Path(path).expanduser() for path in settings.signing_certificates]
     password = settings.signing_password.get_secret_value()
     if chain and password:
         want = "a key without a password: model-signing takes none beside certificates"
-        raise KeyAbsent("can not be read", where="PACKHOUSE_SIGNING_KEY with PACKHOUSE_SIGNING_CERTIFICATES", want=want)
+        raise KeyAbsent(
+            "PH-0532 can not be read", where="PACKHOUSE_SIGNING_KEY with PACKHOUSE_SIGNING_CERTIFICATES", want=want
+        )
     if chain:
         return Signer(lambda: _with_certificate(key, chain), Trusted(authorities=tuple(chain[1:] or chain)))
     try:
         own = PublicKey(key, private=True, password=password.encode() or None)
     except SpecInvalid as error:
-        raise KeyAbsent(error.what, where="PACKHOUSE_SIGNING_KEY") from error
+        raise KeyAbsent(error.coded, where="PACKHOUSE_SIGNING_KEY") from error
     return Signer(lambda: _with_key(key, password), Trusted(keys=(own,)))
 
 
@@ -94,7 +98,7 @@ def own_signer(settings: Settings) -> Signer:
     """Of this process. Raises KeyAbsent: it has none."""
     if by := signer(settings):
         return by
-    raise KeyAbsent("has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
+    raise KeyAbsent("PH-0531 has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
 
 
 def known(settings: Settings) -> Trusted:

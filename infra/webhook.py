@@ -123,7 +123,7 @@ def _secret() -> str:
     secret = settings().webhook_secret.get_secret_value()
     if len(secret) < MIN_SECRET:
         want = f"{MIN_SECRET} characters or more, the same as MLflow's webhook has"
-        raise SpecInvalid("no secret to check signatures with", where="PACKHOUSE_WEBHOOK_SECRET", want=want)
+        raise SpecInvalid("PH-0533 no secret to check signatures with", where="PACKHOUSE_WEBHOOK_SECRET", want=want)
     return secret
 
 

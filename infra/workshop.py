@@ -59,7 +59,7 @@ class Workshop:
         """A folder for one step that computes, once it is its turn among all that compute here."""
         with self._slots, self.cache.step(name) as folder:
             if self._closed:
-                raise Stopping("the run was ended", where=name)
+                raise Stopping("PH-0534 the run was ended", where=name)
             yield folder
 
     def run(self, job: str, arguments: Mapping[str, Any], *files: File) -> tuple[Answer, tuple[Artifact, ...]]:
@@ -71,7 +71,7 @@ class Workshop:
         name = job.partition(":")[0].rpartition(".")[2]
         with self._slots, self.cache.step(name) as folder:
             if self._closed:  # asked once it is our turn: a job that waited must not start a new sandbox
-                raise Stopping("the run was ended", where=job)
+                raise Stopping("PH-0534 the run was ended", where=job)
             try:
                 answer = self._child(job, arguments, folder)
                 kept = tuple(

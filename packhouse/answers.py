@@ -89,7 +89,7 @@ def difference(trained: Case, built: Case) -> str:
 
 def refusal(architecture: str, words: str) -> ParityRefused:
     return ParityRefused(
-        f"does not answer as the trained model did: {words}",
+        f"PH-0102 does not answer as the trained model did: {words}",
         where=f"architecture {architecture!r} built here",
         next="register the class that was trained, and stage the arguments that it was made with",
     )
@@ -148,7 +148,7 @@ def _check(spec: Spec, output: Output, samples: Mapping[str, Array]) -> None:
 
 
 def _misfit(spec: Spec, name: str, got: str, want: str) -> SamplesInvalid:
-    what = "the trained model's answer does not fit the spec"
+    what = "PH-0101 the trained model's answer does not fit the spec"
     return SamplesInvalid(what, where=f"{spec.samples.file}: {name}", got=got, want=want)
 
 

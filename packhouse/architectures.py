@@ -31,10 +31,10 @@ def find(name: str) -> importlib.metadata.EntryPoint:
         return found[0]
     if found:
         packages = ", ".join(sorted(point.dist.name for point in found if point.dist))
-        raise ArchitectureUnknown("registered twice", where=f"architecture {name!r}", got=packages)
+        raise ArchitectureUnknown("PH-0106 registered twice", where=f"architecture {name!r}", got=packages)
     known = ", ".join(sorted({point.name for point in points})) or "none"
     raise ArchitectureUnknown(
-        "not registered on this machine",
+        "PH-0105 not registered on this machine",
         where=f"architecture {name!r}",
         got=f"these: {known}",
         next=f"install the package whose entry point group {GROUP!r} has it",
@@ -49,7 +49,7 @@ def build(name: str, arguments: dict[str, Any]) -> torch.nn.Module:
         module.eval()
     except Exception as error:  # the builder is somebody's code: whatever it raises is about these arguments
         raise ArchitectureUnknown(
-            f"can not be built: {type(error).__name__}: {error}", where=f"architecture {name!r}"
+            f"PH-0104 can not be built: {type(error).__name__}: {error}", where=f"architecture {name!r}"
         ) from error
     return module  # type: ignore[no-any-return]  # what an entry point returns has no static type
 
@@ -98,7 +98,7 @@ def source_digest(package: str) -> str:
     """
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ArchitectureUnknown(f"package {package!r} can not be found", where="architecture")
+        raise ArchitectureUnknown(f"PH-0103 package {package!r} can not be found", where="architecture")
     if not spec.submodule_search_locations:
         return digest_file(Path(str(spec.origin)))
     roots = map(Path, spec.submodule_search_locations)

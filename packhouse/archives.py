@@ -72,7 +72,7 @@ def read_archive(path: Path, *, limits: ArchiveLimits = LIMITS) -> Archive:
     """
     with regular_file(path) as descriptor:
         if not os.fstat(descriptor).st_size:
-            raise UnsafeWeights("the file is empty", where=path.name, next=_NEXT)
+            raise UnsafeWeights("PH-0107 the file is empty", where=path.name, next=_NEXT)
         data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     with data:
         check = _Checks(data, path.name, limits)

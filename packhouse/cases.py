@@ -58,13 +58,15 @@ def read_cases(path: Path) -> tuple[Case, ...]:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ReleaseInvalid(
-            "is not a file of cases", where=path.name, got=f"{type(error).__name__}: {error}"
+            "PH-0109 is not a file of cases", where=path.name, got=f"{type(error).__name__}: {error}"
         ) from error
     if not cases:
-        raise ReleaseInvalid("holds no cases", where=path.name)
+        raise ReleaseInvalid("PH-0108 holds no cases", where=path.name)
     for case in cases:
         if case.yardsticks is not None and (missing := sorted(case.floating - case.yardsticks.keys())):
-            raise ReleaseInvalid("holds no yardstick of an output", where=f"{path.name}: {case.name}: {missing[0]}")
+            raise ReleaseInvalid(
+                "PH-0110 holds no yardstick of an output", where=f"{path.name}: {case.name}: {missing[0]}"
+            )
     return cases
 
 

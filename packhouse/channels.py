@@ -98,14 +98,18 @@ def rolled_back(here: Channel | None, to: str, *, by: str, where: str, seen: int
 
     Raises NotFound, Contention: it has moved since; Refused: there was none before, or it never pointed at `to`."""
     if here is None:
-        raise NotFound("no such channel", where=where)
+        raise NotFound("PH-0114 no such channel", where=where)
     if seen and here.serial != seen:
-        raise Contention("was moved meanwhile", where=where, got=f"#{here.serial}", want=f"#{seen}", next="look again")
+        raise Contention(
+            "PH-0115 was moved meanwhile", where=where, got=f"#{here.serial}", want=f"#{seen}", next="look again"
+        )
     if to and to not in here.earlier:
-        raise Refused("never pointed there", where=where, got=to, want=", ".join(dict.fromkeys(here.earlier)) or "none")
+        raise Refused(
+            "PH-0116 never pointed there", where=where, got=to, want=", ".join(dict.fromkeys(here.earlier)) or "none"
+        )
     way = _way(here)
     if not to and len(way) < 2:
-        raise Refused("has no release before this one", where=where, got=here.release)
+        raise Refused("PH-0117 has no release before this one", where=where, got=here.release)
     return moved(here, to or way[-2], by=by, why=Why.ROLLBACK, staged_at=here.staged_at)
 
 
@@ -128,7 +132,7 @@ def moved(here: Channel | None, release: str, *, by: str, why: Why, staged_at: f
     serial, at = here.serial + 1 if here else 1, datetime.now(UTC).isoformat(timespec="seconds")
     if serial > MAX_SERIAL:
         next = "`packhouse promote RELEASE CHANNEL --after SERIAL` starts it anew"
-        raise Refused("has no serial left: somebody wrote into the channel", got=f"#{serial - 1}", next=next)
+        raise Refused("PH-0113 has no serial left: somebody wrote into the channel", got=f"#{serial - 1}", next=next)
     move = Move(release=release, serial=serial, moved_at=at, by=by[:MAX_NAME], why=why)
     return Channel(
         release=release,
@@ -149,7 +153,7 @@ def change(
     Raises SpecInvalid: it is no channel's name. Contention: others moved it at the same time, again and again. And what
     `decide` raises."""
     if not re.fullmatch(CHANNEL, channel):
-        raise SpecInvalid("is no channel's name", where=channel[:80], want="a-z, 0-9 and -, 63 at most")
+        raise SpecInvalid("PH-0112 is no channel's name", where=channel[:80], want="a-z, 0-9 and -, 63 at most")
     key = channel_key(model, channel)
     for _ in range(ATTEMPTS):
         here, version = _read(store, key, parse=not whatever)
@@ -158,7 +162,7 @@ def change(
             return here, answer
         if store.swap(key, dump(answer), expected=version):
             return answer, answer
-    raise Contention("others keep moving this channel", where=key, next="run it again")
+    raise Contention("PH-0111 others keep moving this channel", where=key, next="run it again")
 
 
 def guarded(approve: bool, channel: str) -> bool:

@@ -103,7 +103,7 @@ def stage(
     """Hand a trained model over: fill in digests, upload the files, package.toml last. Prints the source's URL."""
     draft = folder / SPEC_FILE
     if not draft.is_file():
-        raise SpecInvalid("is not there", where=str(draft), next="docs/spec.md shows one")
+        raise SpecInvalid("PH-0127 is not there", where=str(draft), next="docs/spec.md shows one")
     data = draft.read_bytes()
     document = read(data, where=str(draft))
     staged = stage_folder(folder, document, to=to, text=data.decode(), announce_to=announce)
@@ -182,7 +182,7 @@ def show(
     report = load(Report, data, where=REPORT_JSON)
     manifest = read_manifest(found, found.record)
     if (report.model, report.release) != (manifest.model, manifest.release):
-        raise ReleaseInvalid("is of another release", where=REPORT_JSON, got=f"{report.model}/{report.release}")
+        raise ReleaseInvalid("PH-0126 is of another release", where=REPORT_JSON, got=f"{report.model}/{report.release}")
     if as_json:
         sys.stdout.write(data.decode())
         return
@@ -250,12 +250,12 @@ def promote(
             seen, _ = standing(place, record.model, channel, trusted)
             if seen and seen.serial > after:
                 where, got = f"{record.model}@{channel}", f"--after {after}"
-                raise Refused("a later serial is signed", where=where, got=got, want=f"--after {seen.serial}")
+                raise Refused("PH-0125 a later serial is signed", where=where, got=got, want=f"--after {seen.serial}")
     spec = read_spec(found)
     insist(place, record.model, channel, getattr(spec, "promotion", None))
     if channels.guarded(spec.gates.approve, channel) and not by:
         where = f"{record.model}@{channel}"
-        raise Refused("a person must approve this release", where=where, next="--by says who does")
+        raise Refused("PH-0124 a person must approve this release", where=where, next="--by says who does")
     who = by or os.environ.get("USER", "")
     why = Why.APPROVAL if by and channel == PRODUCTION else Why.PROMOTE
 
@@ -319,7 +319,7 @@ def channels_command(
         talk.print(f"no channels{f' of {model}' if model else ''} in {place.url}")
         raise typer.Exit(3)
     if behind and trusted:
-        raise SignatureInvalid(f"{behind} of {len(listed)} channels are not signed as they stand")
+        raise SignatureInvalid(f"PH-0123 {behind} of {len(listed)} channels are not signed as they stand")
 
 
 @app.command("fetch")
@@ -393,7 +393,7 @@ def channel_of(text: str) -> tuple[str, str]:
     """Raises NotFound: it names no channel."""
     if named := named_channel(text):
         return named
-    raise NotFound("names no channel", where=text[:80], want="model@channel")
+    raise NotFound("PH-0122 names no channel", where=text[:80], want="model@channel")
 
 
 def moved(
@@ -418,7 +418,7 @@ def moved(
             pointer, _ = standing(store, model, channel, trusted)
             if pointer is None or pointer.here != here:
                 next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`, and again"
-                raise SignatureInvalid("is not signed as it stands", where=name, next=next)
+                raise SignatureInvalid("PH-0118 is not signed as it stands", where=name, next=next)
         return decide(here)
 
     here, answer = channels.change(store, model, channel, decided, whatever=whatever)
@@ -444,7 +444,7 @@ def signs_here() -> bool:
         return False
     worker_root()
     if key and not os.access(Path(key).expanduser(), os.R_OK):
-        raise KeyAbsent("is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
+        raise KeyAbsent("PH-0121 is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
     return True
 
 
@@ -464,7 +464,7 @@ def listed_in(name: str) -> list[str]:
     try:
         return [str(each) for each in json.loads(os.environ.get(name) or "[]")]
     except (ValueError, TypeError) as error:
-        raise SpecInvalid("is no list in JSON", where=name) from error
+        raise SpecInvalid("PH-0120 is no list in JSON", where=name) from error
 
 
 def resolve(reference: str, store: str, trusted: Trusted | None = None) -> Found:
@@ -504,7 +504,7 @@ def worker_root() -> Path:
         if (root / "flows" / "__main__.py").is_file():
             return root
     raise Refused(
-        "the worker's code is not here", next="run in a clone of the repository, or set PACKHOUSE_WORKER to one"
+        "PH-0119 the worker's code is not here", next="run in a clone of the repository, or set PACKHOUSE_WORKER to one"
     )
 
 

@@ -69,13 +69,15 @@ def verified(stream: Iterable[bytes], *, digest: str, size: int, where: str) -> 
     for chunk in stream:
         seen += len(chunk)
         if seen > size:
-            raise DigestMismatch("more bytes than named", where=where, got=f"over {size:,} bytes", want=f"{size:,}")
+            raise DigestMismatch(
+                "PH-0130 more bytes than named", where=where, got=f"over {size:,} bytes", want=f"{size:,}"
+            )
         hasher.update(chunk)
         yield chunk
     if seen != size:
-        raise DigestMismatch("size differs", where=where, got=f"{seen:,} bytes", want=f"{size:,}", next=_NEXT)
+        raise DigestMismatch("PH-0128 size differs", where=where, got=f"{seen:,} bytes", want=f"{size:,}", next=_NEXT)
     if (got := f"sha256:{hasher.hexdigest()}") != digest:
-        raise DigestMismatch("sha256 differs", where=where, got=short(got), want=short(digest), next=_NEXT)
+        raise DigestMismatch("PH-0129 sha256 differs", where=where, got=short(got), want=short(digest), next=_NEXT)
 
 
 _NEXT = "the file changed after its digest was written: stage it again"

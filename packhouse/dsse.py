@@ -46,10 +46,10 @@ class PublicKey:
             )
         except (OSError, ValueError, TypeError) as error:
             kind = "private key in PEM, or has another password" if private else "public key in PEM"
-            raise SpecInvalid(f"is no {kind}", where=where) from error
+            raise SpecInvalid(f"PH-0132 is no {kind}", where=where) from error
         curve = getattr(getattr(key, "curve", None), "name", type(key).__name__)
         if curve not in CURVES:
-            raise SpecInvalid("is no key that is taken here", where=where, got=curve, want=", ".join(CURVES))
+            raise SpecInvalid("PH-0131 is no key that is taken here", where=where, got=curve, want=", ".join(CURVES))
         self._key: EllipticCurvePublicKey = key
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.hint = hashlib.sha256(pem).hexdigest()
@@ -84,10 +84,10 @@ def opened(bundle: bytes, key: PublicKey, *, where: str) -> dict[str, Any] | Non
         return None
     payload, signature = envelope
     if not key.signed(payload, signature):
-        raise SignatureInvalid("its signature is not of these bytes", where=where, got=str(key))
+        raise SignatureInvalid("PH-0140 its signature is not of these bytes", where=where, got=str(key))
     statement = read_unique(payload, where)
     if statement.get("_type") != STATEMENT:
-        raise SignatureInvalid("signs something that is no statement", where=where)
+        raise SignatureInvalid("PH-0141 signs something that is no statement", where=where)
     return statement
 
 
@@ -103,10 +103,10 @@ def _envelope(bundle: dict[str, Any], where: str) -> tuple[tuple[bytes, bytes], 
         envelope, hint = bundle["dsseEnvelope"], bundle["verificationMaterial"].get("publicKey", {}).get("hint", "")
         (signature,) = envelope["signatures"]
         if (bundle["mediaType"], envelope["payloadType"]) != (BUNDLE, PAYLOAD):
-            raise SignatureInvalid("is of another kind", where=where, got=str(envelope["payloadType"])[:80])
+            raise SignatureInvalid("PH-0138 is of another kind", where=where, got=str(envelope["payloadType"])[:80])
         decoded = tuple(base64.b64decode(text, validate=True) for text in (envelope["payload"], signature["sig"]))
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
-        raise SignatureInvalid("is no bundle with one signed statement", where=where) from error
+        raise SignatureInvalid("PH-0139 is no bundle with one signed statement", where=where) from error
     return (decoded[0], decoded[1]), str(hint)
 
 
@@ -115,9 +115,9 @@ def read_unique(data: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise SignatureInvalid("is not JSON", where=where) from error
+        raise SignatureInvalid("PH-0137 is not JSON", where=where) from error
     if not isinstance(document, dict):
-        raise SignatureInvalid("is not a JSON object", where=where)
+        raise SignatureInvalid("PH-0136 is not a JSON object", where=where)
     return document
 
 
@@ -125,7 +125,7 @@ def _cryptography() -> Any:
     try:
         from cryptography.hazmat.primitives import serialization
     except ImportError as error:
-        raise Unavailable("cryptography is not installed", next="pip install 'packhouse[trust]'") from error
+        raise Unavailable("PH-0135 cryptography is not installed", next="pip install 'packhouse[trust]'") from error
     return serialization
 
 
@@ -137,7 +137,7 @@ def check_certificates(path: Path) -> None:
     try:
         x509.load_pem_x509_certificates(path.read_bytes())
     except ValueError as error:
-        raise SpecInvalid("holds something that is no certificate", where=str(path)) from error
+        raise SpecInvalid("PH-0134 holds something that is no certificate", where=str(path)) from error
 
 
 def make_keys(folder: Path) -> tuple[Path, Path]:
@@ -156,6 +156,8 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
         with os.fdopen(os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secret)
     except FileExistsError as error:
-        raise SpecInvalid("there is a key already", where=str(private_path), next="choose another folder") from error
+        raise SpecInvalid(
+            "PH-0133 there is a key already", where=str(private_path), next="choose another folder"
+        ) from error
     public_path.write_bytes(public)
     return private_path, public_path

@@ -40,6 +40,11 @@ class PackhouseError(Exception):
         values = ", ".join(part for part in (self.got and f"got {self.got}", self.want and f"want {self.want}") if part)
         return f"{'; '.join(part for part in (head, values, self.next) if part)} ({self.code})"
 
+    @property
+    def coded(self) -> str:
+        """`what` with its code in front, for an error of another class about the same."""
+        return f"{self.code} {self.what}"
+
     def document(self) -> ErrorDocument:
         """The error as plain JSON, to cross a process boundary. Law: from_document(e.document()) equals e."""
         parts = {"what": self.what, "where": self.where, "got": self.got, "want": self.want, "next": self.next}

@@ -107,7 +107,7 @@ def _name(folder: Path, destination: Path, found: Found) -> None:
         folder.rename(destination)
     except OSError as error:
         _is_it(destination, found)
-        raise Refused("can not be put here", where=str(destination), got=error.strerror or "") from error
+        raise Refused("PH-0145 can not be put here", where=str(destination), got=error.strerror or "") from error
     _sync(destination.parent)
 
 
@@ -129,7 +129,7 @@ def _resolved(
     least = max(floor, memory.least(store.url, reference))
     if serial < least:
         raise Refused(
-            "an older serial than was seen before: somebody shows an old channel",
+            "PH-0144 an older serial than was seen before: somebody shows an old channel",
             where=reference,
             got=f"#{serial}",
             want=f"#{least} or later",
@@ -143,7 +143,9 @@ def _wanted(manifest: Manifest, formats: Sequence[Format | str]) -> list[Artifac
         return list(manifest.artifacts)
     made = {each.name: each for each in manifest.formats}
     if missing := [each for each in formats if each not in made]:
-        raise NotFound("the release has no such format", where=str(missing[0])[:80], got=", ".join(sorted(made)))
+        raise NotFound(
+            "PH-0143 the release has no such format", where=str(missing[0])[:80], got=", ".join(sorted(made))
+        )
     names = {SPEC_FILE, GOLDEN, *(name for each in formats for name in made[each].files)}
     return [manifest.artifact(name) for name in sorted(names)]
 
@@ -155,7 +157,7 @@ def _is_it(destination: Path, found: Found) -> bool:
     record = destination / RECORD
     if record.is_file() and record.read_bytes() == found.record_bytes:
         return True
-    raise Refused("something else stands here", where=str(destination), next="choose another folder")
+    raise Refused("PH-0142 something else stands here", where=str(destination), next="choose another folder")
 
 
 @contextlib.contextmanager

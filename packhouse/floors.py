@@ -45,4 +45,4 @@ def _read(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseInvalid("is not a remembered serial", where=str(path), next="remove it") from error
+        raise ReleaseInvalid("PH-0146 is not a remembered serial", where=str(path), next="remove it") from error

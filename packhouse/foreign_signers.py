@@ -41,7 +41,7 @@ def opened_by_authority(
                 continue
             if kind == PAYLOAD:
                 return read_unique(payload, where), name
-    raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, got=why)
+    raise SignatureInvalid("PH-0148 is not signed by anybody who is trusted here", where=where, got=why)
 
 
 def _verifiers(
@@ -51,7 +51,7 @@ def _verifiers(
         from model_signing._signing import sign_certificate, sign_sigstore, sign_sigstore_pb
     except ImportError as error:
         raise Unavailable(
-            f"model-signing can not be imported: {error}", next="pip install 'packhouse[signing]'"
+            f"PH-0147 model-signing can not be imported: {error}", next="pip install 'packhouse[signing]'"
         ) from error
     if authorities:
         names = ", ".join(path.name for path in authorities)

@@ -27,7 +27,7 @@ def insist(store: Store, model: str, channel: str, spec: Promotion | None) -> No
     promotion = tightened(read_policy(store, model), spec)
     if promotion.guards(channel):
         raise Refused(
-            "is guarded by margins, which this version of packhouse can not compare yet",
+            "PH-0149 is guarded by margins, which this version of packhouse can not compare yet",
             where=f"{model}@{channel}",
             got=", ".join(f"{name} = {margin:g}" for name, margin in promotion.margins.items()),
             next=f"take the margins out of {policy_key(model)} and of the spec's [promotion], or move another channel",

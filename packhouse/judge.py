@@ -131,31 +131,33 @@ def _forms(cases: Sequence[Case], answers: Sequence[Outputs]) -> str:
         raise ValueError(f"{len(cases)} cases and {len(answers)} answers: the judge needs as many, and at least one")
     for case, answer in zip(cases, answers, strict=True):
         if list(case.expected) != list(cases[0].expected):
-            return f"case {case.name!r}: the model has {_names(case.expected)}, before {_names(cases[0].expected)}"
+            was = _names(cases[0].expected)
+            return f"case {case.name!r}: the model has {_names(case.expected)}, before {was} (PH-0618)"
         if refusal := form(case, answer):
             return refusal
     if not cases[0].expected:
-        return "the model has no outputs: there is nothing to compare"
+        return "the model has no outputs: there is nothing to compare (PH-0619)"
     for name in cases[0].expected:
         if not any(case.expected[name].size for case in cases):
-            return f"output {name!r} is empty in every case: there is nothing to compare"
+            return f"output {name!r} is empty in every case: there is nothing to compare (PH-0620)"
     return ""
 
 
 def _form(case: Case, answer: Outputs) -> str:
     if list(answer) != list(case.expected):
-        return f"outputs are {_names(answer)}, the model has {_names(case.expected)}"
+        return f"outputs are {_names(answer)}, the model has {_names(case.expected)} (PH-0621)"
     for name, want in case.expected.items():
         got = answer[name]
         if got.dtype != want.dtype:
-            return f"output {name!r} is {got.dtype}, the model gives {want.dtype}"
+            return f"output {name!r} is {got.dtype}, the model gives {want.dtype} (PH-0622)"
         if got.shape != want.shape:
-            return f"output {name!r} has shape {got.shape}, the model gives {want.shape}"
+            return f"output {name!r} has shape {got.shape}, the model gives {want.shape} (PH-0623)"
         if _floating(want):
             truth = (case.exact or {}).get(name, want)
             for array, whose in ((got, ""), (want, " in the model's own answer"), (truth, " in its float64 run")):
                 if broken := int(np.count_nonzero(~np.isfinite(array))):
-                    return f"output {name!r} has {broken} of {array.size} values that are NaN or infinite{whose}"
+                    part = f"{broken} of {array.size} values"
+                    return f"output {name!r} has {part} that are NaN or infinite{whose} (PH-0624)"
     return ""
 
 
@@ -194,7 +196,7 @@ def _equal(name: str, cases: Sequence[Case], answers: Sequence[Outputs]) -> tupl
         differ = int(np.count_nonzero(case.expected[name] != answer[name]))
         if differ:
             size = case.expected[name].size
-            reason = f"case {case.name!r}: output {name!r} differs in {differ} of {size} values"
+            reason = f"case {case.name!r}: output {name!r} differs in {differ} of {size} values (PH-0625)"
             return reason, Deviation(name, math.nan, math.nan, math.inf, math.inf)
     return "", Deviation(name, math.nan, math.nan, 0.0, 0.0)
 
@@ -209,7 +211,7 @@ def _by_rounding(name: str, case: Case, got: Array, stick: Yardstick, tolerance:
         return "", found
     reason = (
         f"case {case.name!r}: output {name!r} is off by {off.max:.3g}, {max_ratio:.3g} times the rounding of "
-        f"fp32 (allowed: {tolerance.max:g}; root mean square {rms_ratio:.3g}, allowed: {tolerance.rms:g})"
+        f"fp32 (allowed: {tolerance.max:g}; root mean square {rms_ratio:.3g}, allowed: {tolerance.rms:g}) (PH-0626)"
     )
     return reason, found
 
@@ -225,7 +227,7 @@ def _by_bound(
     if not outside:
         return "", found
     reason = f"case {case.name!r}: output {name!r} is off by {most:.3g}, allowed: {words}; "
-    return f"{reason}{outside} of {off.size} values are outside", found
+    return f"{reason}{outside} of {off.size} values are outside (PH-0627)", found
 
 
 def measured(cases: Sequence[Case], *, torn: Mapping[str, float] = TORN_SCALED) -> tuple[Case, ...]:
@@ -302,22 +304,22 @@ def judge_int8(cases: Sequence[Case], answers: Sequence[Outputs], quality: Quali
     if refusal := _forms(cases, answers):
         return Judgement(refusal)
     if quality.broken:
-        return Judgement(f"{quality.broken} values over the evaluation samples are NaN or infinite")
+        return Judgement(f"{quality.broken} values over the evaluation samples are NaN or infinite (PH-0628)")
     if math.isnan(quality.sqnr_db) and math.isnan(quality.agreement):
-        return Judgement("no floating output and no scores: there is nothing to measure INT8 by")
+        return Judgement("no floating output and no scores: there is nothing to measure INT8 by (PH-0629)")
     if (same := _equal_part(cases, answers)) < gate.agreement:
-        return Judgement(f"{same:.2%} of integer and boolean values agree, needed: {gate.agreement:.2%}")
+        return Judgement(f"{same:.2%} of integer and boolean values agree, needed: {gate.agreement:.2%} (PH-0630)")
     drop = quality.base_accuracy - quality.accuracy
     if drop > gate.accuracy_drop + 1e-12:
-        return Judgement(f"accuracy falls by {drop:.2%}, allowed: {gate.accuracy_drop:.2%}")
+        return Judgement(f"accuracy falls by {drop:.2%}, allowed: {gate.accuracy_drop:.2%} (PH-0631)")
     if math.isnan(drop) and quality.agreement < gate.agreement:
-        return Judgement(f"{quality.agreement:.2%} of answers agree, needed: {gate.agreement:.2%}")
+        return Judgement(f"{quality.agreement:.2%} of answers agree, needed: {gate.agreement:.2%} (PH-0632)")
     if quality.plain_sqnr_db < gate.sqnr_db:
         found = f"{quality.plain_sqnr_db:.1f} dB, needed: {gate.sqnr_db:.1f}"
-        return Judgement(f"signal-to-noise ratio is {found}")
+        return Judgement(f"signal-to-noise ratio is {found} (PH-0633)")
     if quality.sqnr_db < INT8_FLOOR_DB:
         return Judgement(
-            f"signal-to-noise ratio is {quality.sqnr_db:.1f} dB, needed: {INT8_FLOOR_DB:.1f} of any output"
+            f"signal-to-noise ratio is {quality.sqnr_db:.1f} dB, needed: {INT8_FLOOR_DB:.1f} of any output (PH-0634)"
         )
     return Judgement("")
 
@@ -339,6 +341,6 @@ def judge_sqnr(cases: Sequence[Case], answers: Sequence[Outputs], floor_db: floa
     for case, answer in zip(cases, answers, strict=True):
         for name, array in case.expected.items():
             if has_signal(array) and (found := sqnr_db(array, answer[name])) < floor_db:
-                reason = f"output {name!r} has a signal-to-noise ratio of {found:.1f} dB, needed: {floor_db:.1f}"
-                return Judgement(f"case {case.name!r}: {reason}")
+                reason = f"has a signal-to-noise ratio of {found:.1f} dB, needed: {floor_db:.1f} (PH-0635)"
+                return Judgement(f"case {case.name!r}: output {name!r} {reason}")
     return Judgement("")

@@ -205,7 +205,7 @@ class Release(Frozen):
 
     def not_run(self, where: str) -> Unavailable:
         """What a reader says that does not know the format."""
-        return Unavailable(f"not run: install {self.runtime.name}", where=f"{where}: {self.name}")
+        return Unavailable(f"PH-0151 not run: install {self.runtime.name}", where=f"{where}: {self.name}")
 
 
 class Sizes(Frozen):
@@ -282,7 +282,7 @@ class Manifest(Frozen):
         for artifact in self.artifacts:
             if artifact.name == name:
                 return artifact
-        raise ReleaseInvalid("is not in the manifest", where=name)
+        raise ReleaseInvalid("PH-0150 is not in the manifest", where=name)
 
 
 PARITY = "parity-cpu"
@@ -430,16 +430,16 @@ def load(kind: type[T], data: bytes, *, where: str) -> T:
     try:
         document = json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise ReleaseInvalid(f"is not a {name}: {error}", where=where) from error
+        raise ReleaseInvalid(f"PH-0153 is not a {name}: {error}", where=where) from error
     refuse_newer(document, 2 if kind in (Manifest, Record) else 1, where=where)
     try:
         canonical = canonical_json(document)
         loaded = _validated(kind, document, data)
     except (ValueError, RecursionError) as error:
         first = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise ReleaseInvalid(f"is not a {name}: {first}", where=where) from error
+        raise ReleaseInvalid(f"PH-0153 is not a {name}: {first}", where=where) from error
     if canonical != data:
-        raise ReleaseInvalid("is not canonical JSON", where=where)
+        raise ReleaseInvalid("PH-0152 is not canonical JSON", where=where)
     return loaded
 
 

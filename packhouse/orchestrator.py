@@ -30,9 +30,9 @@ class Orchestrator:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise Refused("is no URL of a Prefect API", where="PREFECT_API_URL", want=WANT) from error
+            raise Refused("PH-0157 is no URL of a Prefect API", where="PREFECT_API_URL", want=WANT) from error
         if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or parts.query or parts.fragment:
-            raise Refused("is no URL of a Prefect API", where="PREFECT_API_URL", want=WANT)
+            raise Refused("PH-0157 is no URL of a Prefect API", where="PREFECT_API_URL", want=WANT)
         self._url = url.rstrip("/")
         self._where = f"{host}:{port}" if port else host
 
@@ -53,15 +53,15 @@ class Orchestrator:
                 got = printable(str(getattr(error, "reason", error))) or type(error).__name__
             except ValueError as error:  # whose text may hold the header, and with it the key
                 finding, got = "was not asked", f"{type(error).__name__} in the request or in the answer"
-        raise Unavailable(f"the Prefect server {finding}", where=self._where, got=got)
+        raise Unavailable(f"PH-0156 the Prefect server {finding}", where=self._where, got=got)
 
     def _final(self, code: int, path: str, got: str) -> NotFound | Unavailable:
         if code == 404:
-            return NotFound("the Prefect server has nothing of this name", where=f"{self._where}{path}")
+            return NotFound("PH-0155 the Prefect server has nothing of this name", where=f"{self._where}{path}")
         next = {401: f"check {CREDENTIALS}", 403: f"check {CREDENTIALS}"}.get(code, "")
         if 300 <= code < 400:
             next = "it sends us elsewhere, where credentials do not follow: correct PREFECT_API_URL"
-        return Unavailable("the Prefect server did not take the request", where=self._where, got=got, next=next)
+        return Unavailable("PH-0154 the Prefect server did not take the request", where=self._where, got=got, next=next)
 
     def _once(self, path: str, body: Any) -> Any:
         headers = {"Content-Type": "application/json", **_credentials(os.environ)}

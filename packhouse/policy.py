@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from packhouse.artifact import Frozen
-from packhouse.errors import SpecInvalid
+from packhouse.errors import SpecInvalid, coded
 from packhouse.keys import PRODUCTION, ChannelName, Number
 from packhouse.store_layout import policy_key as policy_key
 from packhouse.versions import refuse_newer
@@ -117,10 +117,13 @@ def _finding(error: ValidationError, where: str) -> SpecInvalid:
     first: Any = findings[0]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")[:80]
     what = first["msg"].removeprefix("Value error, ")
-    what = {"Extra inputs are not permitted": "unknown key", "Field required": "missing"}.get(what, what)
+    what = {"Extra inputs are not permitted": "PH-0607 unknown key", "Field required": "PH-0608 missing"}.get(
+        what, what
+    )
+    code, what = coded(what)
     plain = first["type"] not in ("missing", "extra_forbidden") and not isinstance(first["input"], dict | list)
     return SpecInvalid(
-        f"{key}: {what}".removeprefix(": "),
+        f"{code} {key}: {what}" if code else f"{key}: {what}",
         where=where,
         got=str(first["input"])[:80] if plain else "",
         next=f"and {len(findings) - 1} more" if len(findings) > 1 else "",

@@ -63,7 +63,9 @@ def codes(text: ArrayLike, values: Sequence[str]) -> Array:
     array = np.asarray(text, dtype=object)
     for entry in array.flat:
         if not isinstance(entry, str):
-            raise SamplesInvalid("is no text", where="preprocessing", got=repr(entry)[:80], next="fill gaps with text")
+            raise SamplesInvalid(
+                "PH-0159 is no text", where="preprocessing", got=repr(entry)[:80], next="fill gaps with text"
+            )
     return np.array([known.get(entry, UNKNOWN) for entry in array.flat], dtype=np.int64).reshape(array.shape)
 
 
@@ -152,5 +154,8 @@ def _floats(values: Any) -> tuple[float, ...]:
 
 def _unfit(transformer: Any, want: str, got: str = "") -> SpecInvalid:
     return SpecInvalid(
-        "has no counterpart among the steps", where=f"preprocessing: {type(transformer).__name__}", got=got, want=want
+        "PH-0158 has no counterpart among the steps",
+        where=f"preprocessing: {type(transformer).__name__}",
+        got=got,
+        want=want,
     )

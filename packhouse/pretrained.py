@@ -58,11 +58,13 @@ def load(
         )
     except (OSError, RuntimeError, ValueError) as error:
         next_step = "save it with save_pretrained"
-        raise WeightsInvalid("do not load", where=str(folder), got=squeezed(error), next=next_step) from error
+        raise WeightsInvalid("PH-0169 do not load", where=str(folder), got=squeezed(error), next=next_step) from error
     if missing := sorted(said["missing_keys"]):
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         next_step = f"name the class that was trained, not {name}"
-        raise WeightsInvalid("some are missing, and would be random", where=str(folder), got=some, next=next_step)
+        raise WeightsInvalid(
+            "PH-0168 some are missing, and would be random", where=str(folder), got=some, next=next_step
+        )
     arguments = {"model": name, "config": text, "inputs": list(inputs), "outputs": list(outputs)}
     return loaded.eval(), arguments
 
@@ -73,11 +75,13 @@ def _class(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
         import transformers
     except ImportError as error:
         next_step = "pip install transformers"
-        raise ArchitectureUnknown("needs the transformers library", where=ARCHITECTURE, next=next_step) from error
+        raise ArchitectureUnknown(
+            "PH-0167 needs the transformers library", where=ARCHITECTURE, next=next_step
+        ) from error
     found = getattr(transformers, name, None)
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         want = f"a model of transformers {transformers.__version__}"
-        raise ArchitectureUnknown("is no such model", where=ARCHITECTURE, got=name, want=want)
+        raise ArchitectureUnknown("PH-0166 is no such model", where=ARCHITECTURE, got=name, want=want)
 
     def forward(self: Any, *tensors: torch.Tensor) -> Any:
         given = dict(zip(inputs, tensors, strict=True))
@@ -92,15 +96,17 @@ def _config(kind: Any, text: str) -> Any:
     try:
         settings = json.loads(text)
     except ValueError as error:
-        raise ArchitectureUnknown("is no JSON", where=CONFIG_FILE, got=str(error)) from error
+        raise ArchitectureUnknown("PH-0165 is no JSON", where=CONFIG_FILE, got=str(error)) from error
     if not isinstance(settings, dict):
-        raise ArchitectureUnknown("is no table", where=CONFIG_FILE)
+        raise ArchitectureUnknown("PH-0162 is no table", where=CONFIG_FILE)
     if REMOTE_CODE in settings:
         next_step = "register an architecture of your own (docs/architectures.md)"
-        raise ArchitectureUnknown("asks for code from elsewhere", where=CONFIG_FILE, got=REMOTE_CODE, next=next_step)
+        raise ArchitectureUnknown(
+            "PH-0163 asks for code from elsewhere", where=CONFIG_FILE, got=REMOTE_CODE, next=next_step
+        )
     of_its_own = getattr(kind.config_class, "model_type", "")
     if (given := settings.get("model_type", of_its_own)) != of_its_own:
-        raise ArchitectureUnknown("is of another model", where=CONFIG_FILE, got=str(given), want=of_its_own)
+        raise ArchitectureUnknown("PH-0164 is of another model", where=CONFIG_FILE, got=str(given), want=of_its_own)
     config = kind.config_class.from_dict(settings)
     config.use_cache = False  # answers, and no state
     return config
@@ -110,12 +116,12 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError as error:
-        raise WeightsInvalid("can not be read", where=str(path), got=error.strerror or "") from error
+        raise WeightsInvalid("PH-0161 can not be read", where=str(path), got=error.strerror or "") from error
 
 
 def _named(text: str, path: Path) -> str:
     try:
         (name,) = json.loads(text)["architectures"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ArchitectureUnknown("names no class", where=str(path), next="give model=") from error
+        raise ArchitectureUnknown("PH-0160 names no class", where=str(path), next="give model=") from error
     return str(name)

@@ -47,7 +47,7 @@ def read_samples(path: Path) -> dict[str, Array]:
     try:
         return read_numpy(path)
     except (UnsafeWeights, WeightsInvalid) as error:
-        raise SamplesInvalid(error.what, where=error.where, got=error.got, want=error.want) from error
+        raise SamplesInvalid(error.coded, where=error.where, got=error.got, want=error.want) from error
 
 
 def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
@@ -57,10 +57,14 @@ def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
     wanted |= {"label"} if spec.samples.labels else set()
     wanted |= {"slice"} if spec.samples.slices else set()
     if missing := sorted(wanted - set(samples)):
-        raise SamplesInvalid("tensor is missing", where=f"{spec.samples.file}: {missing[0]}", got=_list(samples))
+        raise SamplesInvalid(
+            "PH-0181 tensor is missing", where=f"{spec.samples.file}: {missing[0]}", got=_list(samples)
+        )
     answers = {f"{ANSWER}{output.name}" for output in spec.outputs}
     if extra := sorted(set(samples) - wanted - answers):
-        raise SamplesInvalid("tensor is not declared", where=f"{spec.samples.file}: {extra[0]}", want=_list(wanted))
+        raise SamplesInvalid(
+            "PH-0182 tensor is not declared", where=f"{spec.samples.file}: {extra[0]}", want=_list(wanted)
+        )
     for split in ("calibration", "evaluation"):
         counts = {}
         sizes: dict[str, int] = {}
@@ -73,14 +77,14 @@ def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
             for axis, got in zip(tensor.shape[1:] if spec.batch else tensor.shape, array.shape[1:], strict=True):
                 if isinstance(axis, str) and sizes.setdefault(axis, got) != got:
                     raise SamplesInvalid(
-                        f"axis {axis!r} has two sizes",
+                        f"PH-0184 axis {axis!r} has two sizes",
                         where=f"{spec.samples.file}: {split}.{tensor.name}",
                         got=str(got),
                         want=f"{sizes[axis]}, as before",
                     )
         if len(set(counts.values())) != 1:
             raise SamplesInvalid(
-                "inputs differ in number of samples", where=f"{spec.samples.file}: {split}", got=str(counts)
+                "PH-0183 inputs differ in number of samples", where=f"{spec.samples.file}: {split}", got=str(counts)
             )
         for tensor in spec.inputs:
             if tensor.lengths_of in sizes:
@@ -99,21 +103,23 @@ def check_samples(spec: Spec, samples: Mapping[str, Array]) -> None:
 
 def _check_tensor(spec: Spec, tensor: Input, array: Array, where: str) -> None:
     if array.dtype != np.dtype(tensor.dtype.value):
-        raise SamplesInvalid("dtype differs from the spec", where=where, got=str(array.dtype), want=tensor.dtype.value)
+        raise SamplesInvalid(
+            "PH-0176 dtype differs from the spec", where=where, got=str(array.dtype), want=tensor.dtype.value
+        )
     want = tensor.shape[1:] if spec.batch else tensor.shape
     if array.ndim != len(want) + 1:
         raise SamplesInvalid(
-            "rank differs from the spec", where=where, got=str(array.shape), want=f"(n, {_list(want)})"
+            "PH-0177 rank differs from the spec", where=where, got=str(array.shape), want=f"(n, {_list(want)})"
         )
     for got, size in zip(array.shape[1:], want, strict=True):
         axis = spec.axes[size] if isinstance(size, str) else None
         if (axis and not axis.allows(got)) or (axis is None and got != size):
             bounds = f"{size} {axis.words}" if axis else str(size)
-            raise SamplesInvalid("shape differs from the spec", where=where, got=str(array.shape), want=bounds)
+            raise SamplesInvalid("PH-0180 shape differs from the spec", where=where, got=str(array.shape), want=bounds)
     if len(array) == 0:
-        raise SamplesInvalid("no samples", where=where, next="stage at least one real sample in each split")
+        raise SamplesInvalid("PH-0178 no samples", where=where, next="stage at least one real sample in each split")
     if tensor.dtype.floating and _is_illegal(tensor, array):
-        raise SamplesInvalid("NaN or infinity among the samples", where=where)
+        raise SamplesInvalid("PH-0179 NaN or infinity among the samples", where=where)
     if tensor.nan or tensor.inf:
         array = array[np.isfinite(array)]  # what is left has to lie in the range
     if tensor.range:
@@ -139,7 +145,7 @@ def _check_codes(spec: Spec, tensor: Input, array: Array, where: str) -> None:
     strange = array[~np.isin(array, codes)] if step.text or step.unknown == "never" else array[:0]
     if strange.size:
         want = "a code of a text that is listed" if step.text else "a category that is listed"
-        raise SamplesInvalid("no such code", where=where, got=str(strange[0]), want=want)
+        raise SamplesInvalid("PH-0175 no such code", where=where, got=str(strange[0]), want=want)
 
 
 def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
@@ -147,17 +153,17 @@ def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
     _check_form(labels, samples, (np.int64,), where)
     scored = [output for output in spec.outputs if output.scores]
     if not scored:
-        raise SamplesInvalid("labels need an output of kind `scores`", where=where)
+        raise SamplesInvalid("PH-0172 labels need an output of kind `scores`", where=where)
     if len(scored[0].shape) != (2 if spec.batch else 1):
         raise SamplesInvalid(
-            "one label a sample needs one row of scores a sample",
+            "PH-0173 one label a sample needs one row of scores a sample",
             where=where,
             got=f"{scored[0].name} {scored[0].shape}",
         )
     classes = scored[0].shape[-1]
     if labels.min() < 0 or (isinstance(classes, int) and labels.max() >= classes):
         raise SamplesInvalid(
-            "no such class",
+            "PH-0174 no such class",
             where=where,
             got=f"{labels.min()} to {labels.max()}",
             want=f"0 to {classes - 1}" if isinstance(classes, int) else "0 or more",
@@ -167,14 +173,14 @@ def _check_labels(spec: Spec, labels: Array, samples: int) -> None:
 def _check_values(labels: Array, samples: int, where: str) -> None:
     _check_form(labels, samples, (np.float32, np.float64), where)
     if not np.all(np.isfinite(labels)):
-        raise SamplesInvalid("NaN or infinity among the labels", where=where)
+        raise SamplesInvalid("PH-0171 NaN or infinity among the labels", where=where)
 
 
 def _check_form(array: Array, samples: int, dtypes: Sequence[type], where: str) -> None:
     """One number a sample."""
     if array.dtype not in dtypes or array.shape != (samples,):
         want = f"{' or '.join(np.dtype(dtype).name for dtype in dtypes)} ({samples},)"
-        raise SamplesInvalid("wrong form", where=where, got=f"{array.dtype} {array.shape}", want=want)
+        raise SamplesInvalid("PH-0170 wrong form", where=where, got=f"{array.dtype} {array.shape}", want=want)
 
 
 def probes(spec: Spec, samples: Mapping[str, Array]) -> Iterator[Probe]:

@@ -27,7 +27,9 @@ _SAVE = "torch.export.save(program, ...) of this torch, and packhouse stage"
 
 def build(**_: Any) -> torch.nn.Module:
     """Raises ArchitectureUnknown: there is nothing to build, since the file is the model."""
-    raise ArchitectureUnknown("is a file and no class: it can not be built here", where=f"architecture {PROGRAM!r}")
+    raise ArchitectureUnknown(
+        "PH-0187 is a file and no class: it can not be built here", where=f"architecture {PROGRAM!r}"
+    )
 
 
 def save(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -83,7 +85,7 @@ def load(path: Path) -> torch.nn.Module:
         except Exception as error:  # whatever torch's loader raises on foreign bytes, it is the file's fault
             words = " ".join(str(error).split())[:200]
             got = f"{type(error).__name__}: {words}"
-            raise UnsafeWeights("torch.export.load refuses it", where=path.name, got=got, next=_SAVE) from error
+            raise UnsafeWeights("PH-0186 torch.export.load refuses it", where=path.name, got=got, next=_SAVE) from error
     for part in module.modules():
         part.training = False
     module.train = lambda mode=True: module  # type: ignore[method-assign]  # torch's own raises
@@ -109,7 +111,7 @@ def _rewritten(source: Path, target: Path, emptied: tuple[str, ...] = ()) -> Non
         _check_entries(source)
         canonical(source, target, emptied=emptied)
     except (*_BROKEN, ValueError, IndexError) as error:
-        what = "is not an archive that torch.export.save writes"
+        what = "PH-0185 is not an archive that torch.export.save writes"
         raise UnsafeWeights(what, where=source.name, got=str(error)[:120], next=_SAVE) from error
 
 
@@ -131,4 +133,4 @@ def _looked_at(path: Path, where: str) -> None:
     except ReleaseInvalid as error:
         place = f"{where}: {error.where.partition(': ')[2]}".removesuffix(": ")
         next_step = "packhouse stage takes example inputs out" if EXAMPLES in error.where else _SAVE
-        raise UnsafeWeights(error.what, where=place, got=error.got, next=next_step) from error
+        raise UnsafeWeights(error.coded, where=place, got=error.got, next=next_step) from error

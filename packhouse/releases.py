@@ -78,7 +78,7 @@ def find(store: Store, reference: str) -> Found:
         return at_prefix(store, release_key(channel[0], read_channel(store, *channel).release))
     if parts := _RELEASE.fullmatch(reference):
         return at_prefix(store, release_key(parts[1], parts[2]))
-    raise NotFound("names no release", where=reference[:80], want="model@channel or model/release")
+    raise NotFound("PH-0191 names no release", where=reference[:80], want="model@channel or model/release")
 
 
 def named_channel(reference: str) -> tuple[str, str] | None:
@@ -95,10 +95,10 @@ def at_prefix(store: Store, prefix: str) -> Found:
         place = place_of(f"{prefix}{RECORD}")
         if place and place.area is RELEASES and (stone := tombstone(store, place.model, place.id)):
             by = f" by {stone.by}" if stone.by else ""
-            what = f"was deleted {stone.deleted_at}{by}: {stone.reason}"
+            what = f"PH-0190 was deleted {stone.deleted_at}{by}: {stone.reason}"
             raise NotFound(what, where=f"{place.model}/{place.id}") from error
         raise NotFound(
-            "no release here",
+            "PH-0189 no release here",
             where=f"{store.url}/{prefix}".rstrip("/"),
             next="a release without a record.json does not exist",
         ) from error
@@ -111,7 +111,7 @@ def read_channel(store: Store, model: str, channel: str) -> Channel:
         data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
     except NotFound as error:
         raise NotFound(
-            "no such channel", where=f"{model}@{channel}", next=f"`packhouse ls {model}` shows them"
+            "PH-0114 no such channel", where=f"{model}@{channel}", next=f"`packhouse ls {model}` shows them"
         ) from error
     return load(Channel, data, where=key)
 
@@ -141,7 +141,7 @@ Said = TypeVar("Said", Hold, Tombstone)
 
 def _of(said: Said, model: str, release: str, key: str) -> Said:
     if (said.model, said.release) != (model, release):
-        raise ReleaseInvalid("is about another release", where=key, got=f"{said.model}/{said.release}")
+        raise ReleaseInvalid("PH-0188 is about another release", where=key, got=f"{said.model}/{said.release}")
     return said
 
 

@@ -133,7 +133,7 @@ def refuse_pickles(path: Path) -> None:
                 plain = name.startswith(("data/weights/weight_", "data/constants/tensor_")) or name in _PT2_PLAIN
                 pickled = [] if plain or not entry.file_size else [name]
             if pickled:
-                raise ReleaseInvalid("carries a pickle", where=f"{path.name}: {pickled[0]}")
+                raise ReleaseInvalid("PH-0195 carries a pickle", where=f"{path.name}: {pickled[0]}")
             if name == _PT2_GRAPH:
                 _refuse_expressions(archive.read(entry), path.name)
 
@@ -144,7 +144,7 @@ def _pickled(data: bytes, where: str) -> list[str]:
         config = json.loads(data)["config"]
         return [str(key) for key, value in config.items() if value["use_pickle"] is not False]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReleaseInvalid("is not a config of payloads", where=where) from error
+        raise ReleaseInvalid("PH-0194 is not a config of payloads", where=where) from error
 
 
 def _refuse_expressions(graph: bytes, where: str) -> None:
@@ -153,12 +153,12 @@ def _refuse_expressions(graph: bytes, where: str) -> None:
     def look(pairs: list[tuple[str, Any]]) -> None:
         for key, value in pairs:
             if key == "expr_str" and not (isinstance(value, str) and _SIZE.fullmatch(value)):
-                raise ReleaseInvalid("carries an expression that is no size", where=where, got=str(value)[:80])
+                raise ReleaseInvalid("PH-0192 carries an expression that is no size", where=where, got=str(value)[:80])
 
     try:
         json.loads(graph, object_pairs_hook=look)
     except (ValueError, RecursionError) as error:
-        raise ReleaseInvalid("is not a graph", where=f"{where}: {_PT2_GRAPH}") from error
+        raise ReleaseInvalid("PH-0193 is not a graph", where=f"{where}: {_PT2_GRAPH}") from error
 
 
 _SIZE = re.compile(

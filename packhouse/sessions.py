@@ -56,13 +56,13 @@ def _chosen(manifest: Manifest, folder: Path, format: Format | str | None) -> Re
         if each in fits and each in (Format.ONNX, Format.ONNX_INT8):
             return fits[each]
     have = ", ".join(sorted(fits)) or "none that this processor can run as it was judged"
-    raise NotFound("no such format here", where=str(folder), got=have, want=" or ".join(wanted))
+    raise NotFound("PH-0198 no such format here", where=str(folder), got=have, want=" or ".join(wanted))
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnx_session(path, threads)
     except ImportError as error:
-        raise Unavailable("onnxruntime is not installed", next="pip install onnxruntime") from error
+        raise Unavailable("PH-0196 onnxruntime is not installed", next="pip install onnxruntime") from error
     except Exception as error:  # the runtime's own errors have no class of their own
-        raise ReleaseInvalid(f"does not load: {error}", where=path.name) from error
+        raise ReleaseInvalid(f"PH-0197 does not load: {error}", where=path.name) from error

@@ -95,7 +95,7 @@ class Trusted:
         try:
             policy = Policy.model_validate(tomllib.loads(_bytes(path).decode()))
         except (ValueError, ValidationError) as error:
-            raise SpecInvalid("is no policy", where=str(path), got=str(error).splitlines()[0]) from error
+            raise SpecInvalid("PH-0199 is no policy", where=str(path), got=str(error).splitlines()[0]) from error
         trusted = self
         for entry in policy.signer:
             for name in filter(None, (entry.key, entry.certificates)):
@@ -126,7 +126,7 @@ class Trusted:
         if self.authorities or self.identities:
             return opened_by_authority(bundle, self.authorities, self.identities, where=where)
         known = ", ".join(str(key) for key in self.keys) or "nobody is trusted"
-        raise SignatureInvalid("is not signed by anybody who is trusted here", where=where, want=known)
+        raise SignatureInvalid("PH-0148 is not signed by anybody who is trusted here", where=where, want=known)
 
 
 def known(signers: Iterable[str | Path], own: Trusted) -> Trusted:
@@ -136,7 +136,7 @@ def known(signers: Iterable[str | Path], own: Trusted) -> Trusted:
     trusted = Trusted.read(signers).and_also(own)
     if trusted.nobody:
         next = "name the signers' public key, certificate or policy: docs/signing.md"
-        raise KeyAbsent("tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
+        raise KeyAbsent("PH-0209 tells nobody's signature", where="PACKHOUSE_SIGNERS", next=next)
     return trusted
 
 
@@ -156,7 +156,7 @@ def check_release(found: Found, manifest: Manifest, trusted: Trusted, said: Mapp
     said = said_of(found) if said is None else said
     if missing := sorted({PROVENANCE, SIGNATURE} - said.keys()):
         where, next = f"{manifest.model}/{manifest.release}: no {missing[0]}", "`packhouse sign` signs what is there"
-        raise SignatureInvalid("is not signed", where=where, next=next)
+        raise SignatureInvalid("PH-0208 is not signed", where=where, next=next)
     return check_bytes(said[SIGNATURE], found.record_bytes, manifest, trusted, provenance=said[PROVENANCE])
 
 
@@ -173,7 +173,7 @@ def check_bytes(
     if differing := sorted(name for name in signed.keys() | ours.keys() if signed.get(name) != ours.get(name)):
         name = differing[0]
         got, want = short(ours.get(name, "nothing")), short(signed.get(name, "nothing"))
-        raise SignatureInvalid(f"{name} is not what was signed", where=where, got=got, want=want)
+        raise SignatureInvalid(f"PH-0207 {name} is not what was signed", where=where, got=got, want=want)
     for policy in trusted.policies:
         _insist(policy, record_bytes, manifest)
     return by
@@ -199,14 +199,14 @@ def signed_files(statement: Mapping[str, Any], where: str) -> dict[str, str]:
         root, named = hashlib.sha256(), {}
         for resource in resources:
             if resource["algorithm"] != "sha256":
-                raise SignatureInvalid("is over other digests than sha256", where=where, got=str(resource)[:80])
+                raise SignatureInvalid("PH-0206 is over other digests than sha256", where=where, got=str(resource)[:80])
             root.update(bytes.fromhex(resource["digest"]))
             named[str(resource["name"])] = f"sha256:{resource['digest']}"
         wanted = subject["digest"]["sha256"]
     except (KeyError, TypeError, ValueError) as error:
-        raise SignatureInvalid("is no statement about a model", where=where) from error
+        raise SignatureInvalid("PH-0205 is no statement about a model", where=where) from error
     if kind != (OMS, "files") or len(named) != len(resources) or wanted != root.hexdigest():
-        raise SignatureInvalid("is no statement about a model's files", where=where, got=str(kind[0])[:80])
+        raise SignatureInvalid("PH-0204 is no statement about a model's files", where=where, got=str(kind[0])[:80])
     return named
 
 
@@ -216,22 +216,22 @@ def _insist(policy: Policy, record_bytes: bytes, manifest: Manifest) -> None:
     builder = record.provenance.builder if record.provenance else ""
     if policy.sources and not any(f"{source}/".startswith(f"{each.rstrip('/')}/") for each in policy.sources):
         raise SignatureInvalid(
-            "was made from elsewhere", where=where, got=source or "unknown", want=", ".join(policy.sources)
+            "PH-0201 was made from elsewhere", where=where, got=source or "unknown", want=", ".join(policy.sources)
         )
     if policy.builders and builder not in policy.builders:
         raise SignatureInvalid(
-            "was made by somebody else", where=where, got=builder or "unknown", want=", ".join(policy.builders)
+            "PH-0202 was made by somebody else", where=where, got=builder or "unknown", want=", ".join(policy.builders)
         )
     verdicts = (*manifest.verdicts, *record.verdicts)
     for check in policy.checks:
         outcomes = [verdict.outcome for verdict in verdicts if verdict.check == check]
         if not outcomes or any(outcome is not Outcome.PASS for outcome in outcomes):
             got = ", ".join(sorted(set(outcomes))) or "never asked"
-            raise SignatureInvalid(f"has not passed {check}", where=where, got=got, want="pass")
+            raise SignatureInvalid(f"PH-0203 has not passed {check}", where=where, got=got, want="pass")
 
 
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SpecInvalid("can not be read", where=str(path), got=type(error).__name__) from error
+        raise SpecInvalid("PH-0200 can not be read", where=str(path), got=type(error).__name__) from error

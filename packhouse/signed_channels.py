@@ -103,12 +103,14 @@ def parsed(said: Mapping[str, Any], *, model: str, channel: str, where: str) -> 
         here = load(Channel, str(predicate["here"]).encode(), where=where)
         pointer = Pointer.model_validate({**predicate, "here": here})
     except (KeyError, TypeError, ValueError, ReleaseInvalid) as error:
-        raise SignatureInvalid("is no statement about a channel", where=where) from error
+        raise SignatureInvalid("PH-0215 is no statement about a channel", where=where) from error
     kind = said.get("predicateType")
     if kind != KIND or subject.get("name") != release_key(pointer.model, pointer.release, RECORD):
-        raise SignatureInvalid("is no statement about a channel", where=where, got=str(kind)[:80])
+        raise SignatureInvalid("PH-0215 is no statement about a channel", where=where, got=str(kind)[:80])
     if (pointer.model, pointer.channel) != (model, channel):
-        raise SignatureInvalid("is about another channel", where=where, got=pointer.name, want=f"{model}@{channel}")
+        raise SignatureInvalid(
+            "PH-0216 is about another channel", where=where, got=pointer.name, want=f"{model}@{channel}"
+        )
     return pointer, digest
 
 
@@ -122,17 +124,19 @@ def pointed(store: Store, model: str, channel: str, trusted: Trusted, *, now: da
         bundle, _ = store.get(signature_key(model, channel), limit=MAX_DOCUMENT_BYTES)
     except NotFound as error:
         if store.stat(channel_key(model, channel)) is None:
-            raise NotFound("no such channel", where=where, next=f"`packhouse ls {model}` shows them") from error
-        raise SignatureInvalid("is not signed", where=where, next="`packhouse channels` says how it stands") from error
+            raise NotFound("PH-0114 no such channel", where=where, next=f"`packhouse ls {model}` shows them") from error
+        raise SignatureInvalid(
+            "PH-0208 is not signed", where=where, next="`packhouse channels` says how it stands"
+        ) from error
     said, _ = trusted.open(bundle, where=where)
     pointer, digest = parsed(said, model=model, channel=channel, where=where)
     if (now or datetime.now(UTC)) >= pointer.expires:
         next = f"where the key is, `packhouse sign {where}` does; {model}/{pointer.release} can be had by its name"
-        raise SignatureInvalid(f"expired {_text(pointer.expires)}: {KEPT}", where=where, next=next)
+        raise SignatureInvalid(f"PH-0213 expired {_text(pointer.expires)}: {KEPT}", where=where, next=next)
     found = at_prefix(store, release_key(model, pointer.release))
     if (got := digest_bytes(found.record_bytes)) != digest:
         here = f"{model}/{pointer.release}: {RECORD}"
-        raise SignatureInvalid(f"is not what {where} points at", where=here, got=short(got), want=short(digest))
+        raise SignatureInvalid(f"PH-0214 is not what {where} points at", where=here, got=short(got), want=short(digest))
     return Pointed(found, pointer)
 
 
@@ -197,13 +201,15 @@ def following(
     other = before and here.serial == before.serial and here != before.here
     if here.serial < last or other:
         got = f"#{here.serial} {here.release}"
-        raise Refused("went back behind what was signed", where=where, got=got, want=f"after #{last}", next=anew)
+        raise Refused(
+            "PH-0210 went back behind what was signed", where=where, got=got, want=f"after #{last}", next=anew
+        )
     if not asked and least > (before.serial if before else 0):
         got = f"#{before.serial}" if before else "nothing"
-        raise Refused("what was signed last is gone", where=where, got=got, want=f"#{least}", next=anew)
+        raise Refused("PH-0211 what was signed last is gone", where=where, got=got, want=f"#{least}", next=anew)
     if here.serial > MAX_SERIAL or (here.serial > last + MAX_STEP and not (asked and not last)):
         raise Refused(
-            "jumped: no moves lead there",
+            "PH-0212 jumped: no moves lead there",
             where=where,
             got=f"#{here.serial}",
             want=f"#{last + MAX_STEP} or less",

@@ -19,7 +19,7 @@ def checked_source(url: str, allowed: Sequence[str]) -> str:
     Raises SourceNotAllowed: it lies elsewhere, or is no folder and no s3:// prefix.
     """
     if not url or len(url) > MAX_SOURCE_CHARACTERS or not url.isprintable() or url != url.strip():
-        raise SourceNotAllowed("is no source", where=printable(url)[:80], want="a folder or s3://bucket/prefix")
+        raise SourceNotAllowed("PH-0221 is no source", where=printable(url)[:80], want="a folder or s3://bucket/prefix")
     place, _, options = _in_one_form(url).partition("?")
     if not allowed:
         return f"{place}?{options}" if options else place
@@ -28,7 +28,7 @@ def checked_source(url: str, allowed: Sequence[str]) -> str:
         if (place == above or place.startswith(above.rstrip("/") + "/")) and options in ("", theirs):
             return f"{place}?{theirs}" if theirs else place
     raise SourceNotAllowed(
-        "lies outside the prefixes that this worker takes sources from",
+        "PH-0220 lies outside the prefixes that this worker takes sources from",
         where=place,
         want=", ".join(prefix.partition("?")[0] for prefix in allowed),
         next="stage it there, or add its prefix to PACKHOUSE_SOURCES",
@@ -47,7 +47,7 @@ def check_program(url: str, trusted: Sequence[str]) -> None:
     else:
         refused = SourceNotAllowed("", want=", ".join(prefix.partition("?")[0] for prefix in trusted) or "none, so far")
     raise SourceNotAllowed(
-        "is a program (.pt2), which is code, and lies outside the prefixes whose programs this worker runs",
+        "PH-0219 is a program (.pt2), which is code, and lies outside the prefixes whose programs this worker runs",
         where=url.partition("?")[0],
         want=refused.want,
         next="stage weights and an architecture, or let the operator add its prefix to PACKHOUSE_TRUSTED_PROGRAMS",
@@ -56,12 +56,12 @@ def check_program(url: str, trusted: Sequence[str]) -> None:
 
 def _in_one_form(url: str) -> str:
     if ".." in url.partition("?")[0].split("/"):
-        raise SourceNotAllowed("`..` leads elsewhere", where=url.partition("?")[0])
+        raise SourceNotAllowed("PH-0217 `..` leads elsewhere", where=url.partition("?")[0])
     try:
         return open_store(url).url
     except SourceNotAllowed:
         raise
     except Refused as error:  # another scheme, credentials in it, unknown options
-        raise SourceNotAllowed(error.what, where=error.where, got=error.got, want=error.want) from error
+        raise SourceNotAllowed(error.coded, where=error.where, got=error.got, want=error.want) from error
     except (ValueError, OSError) as error:  # brackets that are no address, names longer than the system takes
-        raise SourceNotAllowed("is no URL of a source", want="a folder or s3://bucket/prefix") from error
+        raise SourceNotAllowed("PH-0218 is no URL of a source", want="a folder or s3://bucket/prefix") from error

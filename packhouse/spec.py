@@ -149,26 +149,30 @@ class Spec(Frozen):
             names = [tensor.name for tensor in tensors]
             for position, name in enumerate(names):
                 if name in names[:position]:
-                    raise Misplaced(f"{name!r} is declared {names.count(name)} times", kind, position, "name")
+                    raise Misplaced(f"PH-0235 {name!r} is declared {names.count(name)} times", kind, position, "name")
         for position, tensor in enumerate(self.inputs):
             for axis in tensor.axes:
                 if axis not in self.axes:
-                    reason = f"axis {axis!r} is used but [axes.{axis}] does not say its min and max"
+                    reason = f"PH-0234 axis {axis!r} is used but [axes.{axis}] does not say its min and max"
                     raise Misplaced(reason, "inputs", position, "shape")
         self._check_idle_axes()
         for position, output in enumerate(self.outputs):
             if output.kind is not Kind.VALUE and len(output.shape) < (2 if self.batch else 1):
-                reason = "scores need a last axis of classes" if output.scores else "an embedding needs a last axis"
+                reason = (
+                    "PH-0232 scores need a last axis of classes"
+                    if output.scores
+                    else "PH-0233 an embedding needs a last axis"
+                )
                 raise Misplaced(reason, "outputs", position, "shape")
         if SPEC_FILE in (self.weights.file, self.samples.file):
             raise Misplaced(
-                f"{SPEC_FILE} is this file", "samples" if self.samples.file == SPEC_FILE else "weights", "file"
+                f"PH-0229 {SPEC_FILE} is this file", "samples" if self.samples.file == SPEC_FILE else "weights", "file"
             )
         if self.weights.file == self.samples.file:
-            raise Misplaced("weights and samples name the same file", "samples", "file")
+            raise Misplaced("PH-0230 weights and samples name the same file", "samples", "file")
         self._check_program()
         if self.image and self.formats.onnx is Want.OFF:
-            raise Misplaced("an image serves onnx, which is off", "image", "repository")
+            raise Misplaced("PH-0231 an image serves onnx, which is off", "image", "repository")
         self._check_preprocessing()
         if self.schema_version != 1:
             self._check_schema_2()
@@ -179,17 +183,19 @@ class Spec(Frozen):
         if self.schema_version != 1:
             used, words = used | {axis for output in self.outputs for axis in output.axes}, "no input or output has it"
         if idle := sorted(set(self.axes) - used):
-            raise Misplaced(f"axis {idle[0]!r} is declared but {words}", "axes", idle[0])
+            raise Misplaced(f"PH-0228 axis {idle[0]!r} is declared but {words}", "axes", idle[0])
 
     def _check_program(self) -> None:
         if self.architecture.name != PROGRAM:
             return
         if self.architecture.arguments:
-            raise Misplaced("a program is what it is and takes no arguments", "architecture", "arguments")
+            raise Misplaced("PH-0225 a program is what it is and takes no arguments", "architecture", "arguments")
         if not self.weights.file.endswith(".pt2"):
-            raise Misplaced("the architecture `program` is a .pt2 of torch.export", "weights", "file")
+            raise Misplaced("PH-0226 the architecture `program` is a .pt2 of torch.export", "weights", "file")
         if self.gates.cuda is Want.REQUIRED:
-            raise Misplaced("a program itself is not run on a GPU, so nothing could pass there", "gates", "cuda")
+            raise Misplaced(
+                "PH-0227 a program itself is not run on a GPU, so nothing could pass there", "gates", "cuda"
+            )
 
     def _check_preprocessing(self) -> None:
         try:
@@ -200,14 +206,14 @@ class Spec(Frozen):
     def _check_schema_2(self) -> None:
         for position, tensor in enumerate(self.inputs):
             if tensor.lengths_of and tensor.lengths_of not in self.input_axes:
-                reason = f"no input has the axis {tensor.lengths_of!r}"
+                reason = f"PH-0223 no input has the axis {tensor.lengths_of!r}"
                 raise Misplaced(reason, "inputs", position, "lengths_of")
             named = any(getattr(step, "columns", ()) for step in self.preprocessing if step_of(step, tensor.name))
             if tensor.columns and named:
-                raise Misplaced("a step of the preprocessing names them already", "inputs", position, "columns")
+                raise Misplaced("PH-0224 a step of the preprocessing names them already", "inputs", position, "columns")
         if self.gates.int8_speed is not None:
             instead = "int8_worth says by which part INT8 must be smaller or faster, and 0 asks for neither"
-            raise Misplaced(f"is a key of schema 1: in schema 2, {instead}", "gates", "int8_speed")
+            raise Misplaced(f"PH-0222 is a key of schema 1: in schema 2, {instead}", "gates", "int8_speed")
 
 
 def step_of(step: Step, name: str) -> bool:
@@ -224,7 +230,7 @@ def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
         return found
     line = line_of(found.path, text)
     raise SpecInvalid(
-        f"{key_of(found.path)}: {found.what}".removeprefix(": "),
+        found.coded(f"{key_of(found.path)}: {found.what}".removeprefix(": ")),
         where=f"{where}:{line}" if line else where,
         got=found.got,
         want=found.want,
@@ -253,7 +259,7 @@ def _check_version(document: dict[str, Any], where: str) -> None:
     if document.get("schema") != SCHEMA or not isinstance(needs, str) or not re.fullmatch(VERSION, needs):
         return
     if _numbers(needs) > max(_numbers(NEEDS), _numbers(__version__)):
-        raise SpecInvalid(f"needs packhouse {needs} or later, and this is packhouse {__version__}", where=where)
+        raise SpecInvalid(f"PH-0241 needs packhouse {needs} or later, and this is packhouse {__version__}", where=where)
 
 
 def _numbers(version: str) -> list[int]:
@@ -263,23 +269,25 @@ def _numbers(version: str) -> list[int]:
 def read(data: bytes, *, where: str = SPEC_FILE) -> dict[str, Any]:
     """The TOML document, whatever it says. Raises SpecInvalid: it is none, or one that keeps a parser busy for good."""
     if len(data) > MAX_SPEC_BYTES:
-        raise SpecInvalid("too large", where=where, got=f"{len(data):,} bytes", want=f"at most {MAX_SPEC_BYTES:,}")
+        raise SpecInvalid(
+            "PH-0236 too large", where=where, got=f"{len(data):,} bytes", want=f"at most {MAX_SPEC_BYTES:,}"
+        )
     try:
         text = data.decode("utf-8")
         if deep := DEEP_KEY.search(text):
             place = f"{where}:{text.count(chr(10), 0, deep.start()) + 1}"
-            raise SpecInvalid("nested too deep", where=place, want=f"keys of at most {MAX_KEY_PARTS} parts")
+            raise SpecInvalid("PH-0237 nested too deep", where=place, want=f"keys of at most {MAX_KEY_PARTS} parts")
         return tomllib.loads(text)
     except UnicodeDecodeError as error:
-        raise SpecInvalid("not UTF-8", where=f"{where} byte {error.start}") from error
+        raise SpecInvalid("PH-0238 not UTF-8", where=f"{where} byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
         line = (at[1] or str(text.count("\n") + 1)) if at else ""
-        raise SpecInvalid(f"not TOML: {error}", where=f"{where}:{line}".rstrip(":")) from error
+        raise SpecInvalid(f"PH-0239 not TOML: {error}", where=f"{where}:{line}".rstrip(":")) from error
     except RecursionError as error:
-        raise SpecInvalid("nested too deep", where=where) from error
+        raise SpecInvalid("PH-0237 nested too deep", where=where) from error
     except ValueError as error:  # a number of more digits than Python reads
-        raise SpecInvalid(f"not TOML that can be read: {error}", where=where) from error
+        raise SpecInvalid(f"PH-0240 not TOML that can be read: {error}", where=where) from error
 
 
 def render(spec: Spec) -> bytes:

@@ -77,7 +77,7 @@ class _Gates(Frozen):
     @model_validator(mode="after")
     def _both_tolerances(self) -> Self:
         if (self.atol is None) != (self.rtol is None):
-            raise Misplaced("set both atol and rtol, or neither", "rtol" if self.atol is None else "atol")
+            raise Misplaced("PH-0242 set both atol and rtol, or neither", "rtol" if self.atol is None else "atol")
         return self
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from packhouse.errors import coded
 from packhouse.keys import Misplaced
 from packhouse.steps import KINDS
 
@@ -36,6 +37,11 @@ class Finding:
     got: str = ""
     want: str = ""
     others: int = 0
+    code: str = ""
+
+    def coded(self, text: str) -> str:
+        """The text, with the finding's code in front if it has one."""
+        return f"{self.code} {text}" if self.code else text
 
     @property
     def next(self) -> str:
@@ -54,21 +60,27 @@ def finding(error: ValidationError, *, one_step: bool) -> Finding:
     if one_step and path[:1] == ("preprocessing",):
         path = (path[0], *path[2:])
     what = first["msg"].removeprefix("Value error, ")
-    what = {"Extra inputs are not permitted": "unknown key", "Field required": "missing"}.get(what, what)
+    what = {"Extra inputs are not permitted": "PH-0607 unknown key", "Field required": "PH-0608 missing"}.get(
+        what, what
+    )
     if path[2:3] == ("shape",) and len(path) == 4:
-        what = "neither a size nor the name of an axis"
+        what = "PH-0609 neither a size nor the name of an axis"
     if no_kind:
-        what = "no such step"
+        what = "PH-0610 no such step"
     if not cause and isinstance(path[-1], int) and {"categories", "values"} & set(path):
-        what = "integers alone, or text alone"
+        what = "PH-0611 integers alone, or text alone"
     got = first["ctx"]["tag"] if first["type"] == "union_tag_invalid" else first["input"]
+    if what.startswith("String should match"):
+        what = "PH-0612 has another form"
+    code, what = coded(what)
     pattern = str(first.get("ctx", {}).get("pattern", ""))
     return Finding(
         path,
-        "has another form" if what.startswith("String should match") else what,
+        what,
         got="" if first["type"] in ("missing", "extra_forbidden") or cause else shown(got),
         want=", ".join(KINDS) if no_kind else _FORMS.get(pattern, pattern),
         others=_places(_written(each["loc"]) for each in findings) - 1,
+        code=code,
     )
 
 

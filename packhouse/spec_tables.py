@@ -105,11 +105,11 @@ class Axis(Frozen):
         given = {"min", "max"} & self.model_fields_set
         if self.sizes is None:
             if "max" not in given:
-                raise Misplaced("missing", "max")
+                raise Misplaced("PH-0252 missing", "max")
         elif given and (self.min, self.max) != (min(self.sizes), max(self.sizes)):
-            raise Misplaced("sizes stand instead of min and max", min(given))
+            raise Misplaced("PH-0253 sizes stand instead of min and max", min(given))
         elif list(self.sizes) != sorted(set(self.sizes)):
-            raise Misplaced("must go up", "sizes")
+            raise Misplaced("PH-0254 must go up", "sizes")
         else:
             # The model is frozen, and these are no keys that somebody wrote: `render` leaves them out.
             self.__dict__.update(min=min(self.sizes), max=max(self.sizes))
@@ -129,7 +129,7 @@ class Axis(Frozen):
 
 def check_ordered(least: int, most: int) -> None:
     if least > most:
-        raise Misplaced(f"min {least} is above max {most}", "min")
+        raise Misplaced(f"PH-0260 min {least} is above max {most}", "min")
 
 
 class Tensor(Frozen):
@@ -166,17 +166,17 @@ class Input(Tensor):
         check_range(self.range)
         for key in ("nan", "inf"):
             if getattr(self, key) and not self.dtype.floating:
-                raise Misplaced(f"{self.dtype} has no such value", key)
+                raise Misplaced(f"PH-0250 {self.dtype} has no such value", key)
         for key in ("lengths_of", "index_of"):
             if getattr(self, key) is not None and not self.dtype.integer:
-                raise Misplaced(f"an integer input has it, and {self.name!r} is {self.dtype}", key)
+                raise Misplaced(f"PH-0251 an integer input has it, and {self.name!r} is {self.dtype}", key)
         _check_columns(self, self.columns)
         return self
 
 
 def check_range(limits: tuple[float, float] | None) -> None:
     if limits and limits[0] > limits[1]:
-        raise Misplaced(f"{limits[0]:g} is above {limits[1]:g}", "range")
+        raise Misplaced(f"PH-0259 {limits[0]:g} is above {limits[1]:g}", "range")
 
 
 class Kind(StrEnum):
@@ -203,13 +203,13 @@ class Output(Tensor):
     @classmethod
     def _replaced(cls, given: Any) -> Any:
         if isinstance(given, dict) and "scores" in given:
-            raise Misplaced('is a key of schema 1: in schema 2, write kind = "scores" for true', "scores")
+            raise Misplaced('PH-0249 is a key of schema 1: in schema 2, write kind = "scores" for true', "scores")
         return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.kind is Kind.EMBEDDING and not self.dtype.floating:
-            raise Misplaced(f"an embedding is floating, and {self.name!r} is {self.dtype}", "kind")
+            raise Misplaced(f"PH-0248 an embedding is floating, and {self.name!r} is {self.dtype}", "kind")
         _check_columns(self, self.columns)
         return self
 
@@ -219,7 +219,9 @@ def _check_columns(tensor: Tensor, columns: tuple[str, ...]) -> None:
         return
     last = tensor.shape[-1] if tensor.shape else None
     if last != len(columns):
-        raise Misplaced(f"{len(columns)} names, so the last axis of {tensor.name!r} must have that size", "columns")
+        raise Misplaced(
+            f"PH-0258 {len(columns)} names, so the last axis of {tensor.name!r} must have that size", "columns"
+        )
     _check_once(columns, "columns")
 
 
@@ -227,7 +229,7 @@ def _check_once(names: Iterable[str], key: str) -> None:
     seen: set[str] = set()
     for position, name in enumerate(names):
         if name in seen:
-            raise Misplaced(f"{name[:80]!r} stands there twice", key, position)
+            raise Misplaced(f"PH-0257 {name[:80]!r} stands there twice", key, position)
         seen.add(name)
 
 
@@ -235,7 +237,7 @@ def _check_plain(value: Any, key: str) -> None:
     try:
         canonical_json(value)
     except ValueError as error:
-        raise Misplaced("NaN and infinity are not plain values", key) from error
+        raise Misplaced("PH-0256 NaN and infinity are not plain values", key) from error
 
 
 class File(Frozen):
@@ -268,7 +270,9 @@ class Labels(StrEnum):
 
 def _labels(given: Any) -> Any:
     if isinstance(given, bool):
-        raise Misplaced('is true or false in schema 1: in schema 2, write "class" for true, and nothing for false')
+        raise Misplaced(
+            'PH-0255 is true or false in schema 1: in schema 2, write "class" for true, and nothing for false'
+        )
     return given
 
 
@@ -343,14 +347,14 @@ class BuiltIn(Frozen):
         if self.onnxruntime is None:
             return self
         if self.onnxruntime not in RUNTIMES:
-            reason = f"{shown(self.onnxruntime)} is none of {ORDER[0]} to {ORDER[-1]}, written as major.minor"
+            reason = f"PH-0245 {shown(self.onnxruntime)} is none of {ORDER[0]} to {ORDER[-1]}, written as major.minor"
             raise Misplaced(reason, "onnxruntime")
         newest = RUNTIMES[self.onnxruntime].opset
         if self.onnx_opset > newest:
-            reason = f"{self.onnx_opset} is above what onnxruntime {self.onnxruntime} reads, which is {newest}"
+            reason = f"PH-0246 {self.onnx_opset} is above what onnxruntime {self.onnxruntime} reads, which is {newest}"
             raise Misplaced(reason, "opset")
         if self.int8_weights and lacks(self.onnxruntime, blocks(self.int8_weights)):
-            reason = f"onnxruntime {self.onnxruntime} has no {blocks(self.int8_weights)}"
+            reason = f"PH-0247 onnxruntime {self.onnxruntime} has no {blocks(self.int8_weights)}"
             raise Misplaced(reason, "int8_weights")
         return self
 
@@ -360,7 +364,7 @@ class BuiltIn(Frozen):
             if self.want(format.base) is Want.OFF:
                 written = _field(format) in self.model_fields_set
                 raise Misplaced(
-                    f'{format} is measured against {format.base}, which is off: set {format} = "off" too',
+                    f'PH-0244 {format} is measured against {format.base}, which is off: set {format} = "off" too',
                     format.value if written else format.base.value,
                 )
         if not self.wanted and all(asked.want is Want.OFF for asked in self.others.values()):
@@ -391,7 +395,7 @@ class Formats(BuiltIn):
     @classmethod
     def _as_table(cls, given: Any) -> Any:
         if isinstance(given, dict) and "options" in given:
-            raise Misplaced("a format that is built in has no options", "options")
+            raise Misplaced("PH-0243 a format that is built in has no options", "options")
         return given["want"] if isinstance(given, dict) and set(given) == {"want"} else given
 
 
@@ -432,7 +436,7 @@ class Gates(Frozen):
     @model_validator(mode="after")
     def _both_tolerances(self) -> Self:
         if (self.atol is None) != (self.rtol is None):
-            raise Misplaced("set both atol and rtol, or neither", "rtol" if self.atol is None else "atol")
+            raise Misplaced("PH-0242 set both atol and rtol, or neither", "rtol" if self.atol is None else "atol")
         return self
 
 

@@ -171,7 +171,7 @@ def _check_names(inputs: Iterable[str], outputs: Iterable[str], **given: Iterabl
     for argument, names in given.items():
         legal = known.get(argument, [*inputs, *outputs])
         if unknown := [name for name in names or () if name not in legal]:
-            what = "is neither an input nor an output" if argument not in known else "is not there"
+            what = "PH-0281 is neither an input nor an output" if argument not in known else "PH-0127 is not there"
             raise SpecInvalid(what, where=f"{argument}: {unknown[0]}", want=", ".join(legal))
 
 
@@ -185,16 +185,16 @@ def _limits(
     for argument, given in (("ranges", ranges), ("sizes", sizes)):
         for axis, numbers in given.items():
             if not numbers or not all(isinstance(number, int) for number in numbers):
-                raise SpecInvalid("are whole numbers", where=f"{argument}: {axis}", got=str(numbers))
+                raise SpecInvalid("PH-0279 are whole numbers", where=f"{argument}: {axis}", got=str(numbers))
     for axis, limit in ranges.items():
         if len(limit) != 2:
             raise SpecInvalid(
-                "a range is two sizes", where=f"ranges: {axis}", got=str(limit), want="(smallest, largest)"
+                "PH-0277 a range is two sizes", where=f"ranges: {axis}", got=str(limit), want="(smallest, largest)"
             )
         limits[axis] = {"min": limit[0], "max": limit[1]}
     for axis, legal in sizes.items():
         if axis in limits:
-            raise SpecInvalid("has a range too", where=f"sizes: {axis}", next="say one of the two")
+            raise SpecInvalid("PH-0278 has a range too", where=f"sizes: {axis}", next="say one of the two")
         limits[axis] = {"sizes": list(legal)}
     for key, shape in named.items():
         for name in shape:
@@ -202,7 +202,9 @@ def _limits(
                 limits.setdefault(name, dict(zip(("min", "max"), DEFAULT_BATCH, strict=True)))
             elif isinstance(name, str) and name not in limits:
                 next = f'ranges={{"{name}": (1, 16)}}, or whatever it may have'
-                raise SpecInvalid(f"axis {name!r} has no smallest and largest size", where=f"axes: {key}", next=next)
+                raise SpecInvalid(
+                    f"PH-0280 axis {name!r} has no smallest and largest size", where=f"axes: {key}", next=next
+                )
     return limits
 
 
@@ -239,7 +241,9 @@ def _argument(path: Keys, document: Mapping[str, Any]) -> str:
 
 
 def _told(path: Keys, document: Mapping[str, Any], found: Finding) -> SpecInvalid:
-    return SpecInvalid(found.what, where=_argument(path, document), got=found.got, want=found.want, next=found.next)
+    return SpecInvalid(
+        found.coded(found.what), where=_argument(path, document), got=found.got, want=found.want, next=found.next
+    )
 
 
 def stage_folder(
@@ -292,7 +296,7 @@ def _filled(
     for section, default in (("weights", WEIGHTS_FILE), ("samples", SAMPLES_FILE)):
         given = document.get(section, {})
         if not isinstance(given, Mapping):
-            raise SpecInvalid(f"[{section}] is not a table", where=SPEC_FILE, got=repr(given)[:80])
+            raise SpecInvalid(f"PH-0276 [{section}] is not a table", where=SPEC_FILE, got=repr(given)[:80])
         entry = {"file": default, **given}
         path = program if program and section == "weights" else folder / Path(str(entry["file"])).name
         filled[section] = {**_named(path, section), **entry}
@@ -309,20 +313,22 @@ def _as_read(document: dict[str, Any]) -> dict[str, Any]:
     try:
         written = tomli_w.dumps(document).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise SpecInvalid(f"not to be written as TOML: {error}", where=SPEC_FILE, want="plain values") from error
+        raise SpecInvalid(
+            f"PH-0275 not to be written as TOML: {error}", where=SPEC_FILE, want="plain values"
+        ) from error
     return read(written)
 
 
 def _in_file(found: Finding, text: str) -> SpecInvalid:
     line = line_of(found.path, text)
-    what = f"{key_of(found.path)}: {found.what}".removeprefix(": ")
+    what = found.coded(f"{key_of(found.path)}: {found.what}".removeprefix(": "))
     where = f"{SPEC_FILE}:{line}" if line else SPEC_FILE
     return SpecInvalid(what, where=where, got=found.got, want=found.want, next=found.next)
 
 
 def _named(path: Path, section: str) -> dict[str, Any]:
     if not path.is_file():
-        raise SpecInvalid(f"[{section}] names a file that is not there", where=str(path))
+        raise SpecInvalid(f"PH-0274 [{section}] names a file that is not there", where=str(path))
     return {"sha256": digest_file(path).removeprefix("sha256:"), "size": path.stat().st_size}
 
 
@@ -330,9 +336,9 @@ def _array(value: ArrayLike, where: str) -> Array:
     try:
         array = value.numpy(force=True) if hasattr(value, "numpy") else np.asarray(value)
     except (TypeError, ValueError) as error:  # bfloat16, rows of different length
-        raise SamplesInvalid(f"not an array: {error}", where=where) from error
+        raise SamplesInvalid(f"PH-0273 not an array: {error}", where=where) from error
     if not np.ndim(array):
-        raise SamplesInvalid("one value is no stack of samples", where=where, want="(n, ...)")
+        raise SamplesInvalid("PH-0272 one value is no stack of samples", where=where, want="(n, ...)")
     return np.ascontiguousarray(array)
 
 
@@ -350,7 +356,7 @@ def _as_table(step: Step) -> dict[str, Any]:
 
 def _check_steps(steps: Sequence[Step], samples: Mapping[str, Array], named: Mapping[str, Sequence[str | int]]) -> None:
     if unknown := sorted(str(array.dtype) for array in samples.values() if str(array.dtype) not in set(DType)):
-        raise SpecInvalid("no input has this dtype", where="inputs", got=unknown[0], want=", ".join(DType))
+        raise SpecInvalid("PH-0271 no input has this dtype", where="inputs", got=unknown[0], want=", ".join(DType))
     try:
         prepared(steps, {key: Value(DType(str(a.dtype)), tuple(named[key])) for key, a in samples.items()})
     except Misplaced as error:
@@ -365,7 +371,7 @@ def _sample(steps: Sequence[Step], key: str, value: ArrayLike) -> Array:
     if array.dtype.kind in "OUS":
         if step is None or not step.text:
             raise SamplesInvalid(
-                "text needs a step that lists it", where=where, next="one-hot or vocabulary, in preprocessing"
+                "PH-0270 text needs a step that lists it", where=where, next="one-hot or vocabulary, in preprocessing"
             )
         array = codes(array, step.text)
     return array[:, None] if isinstance(step, OneHot) and array.ndim == 1 else array
@@ -374,7 +380,7 @@ def _sample(steps: Sequence[Step], key: str, value: ArrayLike) -> Array:
 def _classes(labels: ArrayLike) -> Array:
     array = _array(labels, "labels")
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
-        raise SamplesInvalid("labels are whole numbers", where="labels", got=str(array.dtype))
+        raise SamplesInvalid("PH-0269 labels are whole numbers", where="labels", got=str(array.dtype))
     return array.astype(np.int64)
 
 
@@ -385,7 +391,7 @@ def _split(samples: Mapping[str, Array], labels: Array | None, calibration: floa
     total = min(counts.values(), default=0)
     if len(set(counts.values())) != 1 or total < 2 or not 0 < calibration < 1:
         raise SamplesInvalid(
-            "two samples at least, as many of each input, are split in two",
+            "PH-0268 two samples at least, as many of each input, are split in two",
             where="stage",
             got=f"{counts}, {calibration}",
         )
@@ -404,7 +410,9 @@ def _written(
 
     if isinstance(model, torch.export.ExportedProgram) is not (architecture == PROGRAM):
         want = f'architecture="{PROGRAM}" with a model of torch.export.export, and a module with any other'
-        raise SpecInvalid("model and architecture do not fit", where="stage", got=type(model).__name__, want=want)
+        raise SpecInvalid(
+            "PH-0267 model and architecture do not fit", where="stage", got=type(model).__name__, want=want
+        )
     if isinstance(model, torch.export.ExportedProgram):
         programs.save(model, root / PROGRAM_FILE)
         module = programs.load(root / PROGRAM_FILE)
@@ -428,7 +436,7 @@ def _write_weights(model: torch.nn.Module, path: Path) -> None:
     }
     state = {key: tensor for key, tensor in model.state_dict().items() if key not in tied}
     if not state:
-        raise WeightsInvalid("the model has no parameters", where="stage")
+        raise WeightsInvalid("PH-0266 the model has no parameters", where="stage")
     write_torch(path, state)
 
 
@@ -450,7 +458,10 @@ def _outputs(
     runs = [_run(model, {key: _first(array, size) for key, array in samples.items()}, steps) for size in sizes]
     if len(runs[0]) != len(names):
         raise SpecInvalid(
-            "the model has another number of outputs", where="outputs", got=str(len(runs[0])), want=str(list(names))
+            "PH-0265 the model has another number of outputs",
+            where="outputs",
+            got=str(len(runs[0])),
+            want=str(list(names)),
         )
     return [
         {
@@ -479,7 +490,9 @@ def _given(name: str, shape: Sequence[str | int], answer: Array) -> list[str | i
         isinstance(size, str) or size == got for size, got in zip(shape, answer.shape, strict=False)
     )
     if not fits:
-        raise SpecInvalid("are not those of the answer", where=f"axes: {name}", got=str(answer.shape), want=str(shape))
+        raise SpecInvalid(
+            "PH-0264 are not those of the answer", where=f"axes: {name}", got=str(answer.shape), want=str(shape)
+        )
     return list(shape)
 
 
@@ -495,14 +508,17 @@ def _run(model: torch.nn.Module, inputs: dict[str, Array], steps: Sequence[Step]
         return list(torch_runner(model, [])(inputs).values())
     except Exception as error:  # the model's own code: whatever it raises is about these samples
         given = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in inputs.items())
-        raise SamplesInvalid(f"the model fails on them: {error}", where="inputs", got=given) from error
+        raise SamplesInvalid(f"PH-0263 the model fails on them: {error}", where="inputs", got=given) from error
 
 
 def _check_device(model: torch.nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.device.type != "cpu":
             raise SpecInvalid(
-                "the model is on another device", where=name, got=str(tensor.device), want="cpu: model.to('cpu')"
+                "PH-0262 the model is on another device",
+                where=name,
+                got=str(tensor.device),
+                want="cpu: model.to('cpu')",
             )
 
 
@@ -568,7 +584,7 @@ def _check_architecture(model: torch.nn.Module, spec: Spec, told: Sequence[Case]
     trained = {key: tuple(tensor.shape) for key, tensor in state.items()}
     if different := sorted(key for key in built.keys() | trained.keys() if built.get(key) != trained.get(key)):
         raise WeightsInvalid(
-            f"architecture {name!r} with these arguments is not what was trained",
+            f"PH-0261 architecture {name!r} with these arguments is not what was trained",
             where=different[0],
             got=str(trained.get(different[0], "nothing")),
             want=str(built.get(different[0], "nothing")),

@@ -41,7 +41,7 @@ Values = dict[str, Value]
 
 def _found(name: str, values: Values, key: str = "input", *position: int) -> Value:
     if name not in values:
-        raise Misplaced(f"{name!r} is not among the inputs, {', '.join(values)}", key, *position)
+        raise Misplaced(f"PH-0296 {name!r} is not among the inputs, {', '.join(values)}", key, *position)
     return values[name]
 
 
@@ -49,7 +49,7 @@ def _features(name: str, values: Values, count: int, key: str) -> Value:
     value = _found(name, values)
     if value.dtype is not DType.FLOAT32 or not value.shape or value.shape[-1] != count:
         numbers = {"mean": "means", "data_min": "minima"}[key]
-        what = f"{count} {numbers}, so input {name!r} must be float32 with a last axis of that size"
+        what = f"PH-0295 {count} {numbers}, so input {name!r} must be float32 with a last axis of that size"
         raise Misplaced(what, key)
     return value
 
@@ -57,9 +57,9 @@ def _features(name: str, values: Values, count: int, key: str) -> Value:
 def _coded(name: str, values: Values, text: bool) -> Value:
     value = _found(name, values)
     if text and value.dtype is not DType.INT64:
-        raise Misplaced(f"text has int64 codes, and {name!r} is {value.dtype}", "input")
+        raise Misplaced(f"PH-0293 text has int64 codes, and {name!r} is {value.dtype}", "input")
     if value.dtype.floating:
-        raise Misplaced(f"{name!r} is {value.dtype}, and only integers are looked up", "input")
+        raise Misplaced(f"PH-0294 {name!r} is {value.dtype}, and only integers are looked up", "input")
     return value
 
 
@@ -75,9 +75,11 @@ class Standard(Frozen):
     @model_validator(mode="after")
     def _same_length(self) -> Self:
         if len(self.mean) != len(self.scale) or (self.columns and len(self.columns) != len(self.mean)):
-            raise Misplaced("columns, mean and scale must have one entry per feature", "scale")
+            raise Misplaced("PH-0289 columns, mean and scale must have one entry per feature", "scale")
         if any(np.float32(value) == 0 for value in self.scale):
-            raise Misplaced("a scale of 0 in float32 would divide by zero: use 1 for a constant column", "scale")
+            raise Misplaced(
+                "PH-0290 a scale of 0 in float32 would divide by zero: use 1 for a constant column", "scale"
+            )
         _check_float32(self.mean, "mean")
         _check_float32(self.scale, "scale")
         return self
@@ -100,11 +102,11 @@ class MinMax(Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.data_min) != len(self.data_max) or (self.columns and len(self.columns) != len(self.data_min)):
-            raise Misplaced("columns, data_min and data_max must have one entry per feature", "data_max")
+            raise Misplaced("PH-0287 columns, data_min and data_max must have one entry per feature", "data_max")
         if any(low > high for low, high in zip(self.data_min, self.data_max, strict=True)):
-            raise Misplaced("a data_max is below its data_min", "data_max")
+            raise Misplaced("PH-0288 a data_max is below its data_min", "data_max")
         if self.feature_range[0] >= self.feature_range[1]:
-            raise Misplaced("must go up", "feature_range")
+            raise Misplaced("PH-0254 must go up", "feature_range")
         _check_float32(self.data_min, "data_min")
         _check_float32(self.factors, "data_max")
         return self
@@ -124,7 +126,7 @@ def _check_float32(values: Iterable[float], key: str) -> None:
     """Raises Misplaced: a value, or what the graph computes with, is beyond float32."""
     with np.errstate(over="ignore"):
         if not all(np.isfinite(np.float32(value)) for value in values):
-            raise Misplaced("holds a number that float32 can not compute with", key)
+            raise Misplaced("PH-0292 holds a number that float32 can not compute with", key)
 
 
 class OneHot(Frozen):
@@ -154,7 +156,7 @@ class OneHot(Frozen):
     def after(self, values: Values) -> Values:
         shape = _coded(self.input, values, bool(self.text)).shape
         if not shape or not isinstance(shape[-1], int):
-            what = f"{self.input!r} is {list(shape)}, and needs a last axis of columns: 1 for one column"
+            what = f"PH-0286 {self.input!r} is {list(shape)}, and needs a last axis of columns: 1 for one column"
             raise Misplaced(what, "input")
         return {**values, self.input: Value(DType.FLOAT32, (*shape[:-1], shape[-1] * len(self.categories)))}
 
@@ -173,9 +175,9 @@ class Vocabulary(Frozen):
     def _fits(self) -> Self:
         _check_distinct(self.values, "values")
         if self.indices and len(self.indices) != len(self.values):
-            raise Misplaced(f"{len(self.indices)} indices of {len(self.values)} values", "indices")
+            raise Misplaced(f"PH-0284 {len(self.indices)} indices of {len(self.values)} values", "indices")
         if max(self.codes) - min(self.codes) >= MAX_SPAN:
-            raise Misplaced(f"lie too far apart: from smallest to largest at most {MAX_SPAN:,}", "values")
+            raise Misplaced(f"PH-0285 lie too far apart: from smallest to largest at most {MAX_SPAN:,}", "values")
         return self
 
     @property
@@ -215,13 +217,15 @@ class Concatenate(Frozen):
         for position, (name, value) in enumerate(zip(self.inputs, parts, strict=True)):
             size = value.shape[-1] if value.shape else None
             if name in self.inputs[:position]:
-                raise Misplaced(f"{name!r} stands there twice", "inputs", position)
+                raise Misplaced(f"PH-0257 {name!r} stands there twice", "inputs", position)
             if value.dtype is not DType.FLOAT32 or not isinstance(size, int):
                 what = f"{name!r} is {value.dtype} {list(value.shape)} here"
-                raise Misplaced(f"{what}, and must be float32 with a last axis of a fixed size", "inputs", position)
+                raise Misplaced(
+                    f"PH-0282 {what}, and must be float32 with a last axis of a fixed size", "inputs", position
+                )
             if value.shape[:-1] != parts[0].shape[:-1]:
                 axes = f"{list(value.shape[:-1])} and {self.inputs[0]!r} {list(parts[0].shape[:-1])}"
-                raise Misplaced(f"{name!r} has the axes {axes} before the last", "inputs", position)
+                raise Misplaced(f"PH-0283 {name!r} has the axes {axes} before the last", "inputs", position)
             width += size
         joined = {**values, self.inputs[0]: Value(DType.FLOAT32, (*parts[0].shape[:-1], width))}
         return {name: value for name, value in joined.items() if name not in self.inputs[1:]}
@@ -267,7 +271,7 @@ def _check_text(position: int, steps: Sequence[Step]) -> None:
     step = steps[position]
     if isinstance(step, (OneHot, Vocabulary)) and step.text and any(step.input in _read(e) for e in steps[:position]):
         key = "categories" if isinstance(step, OneHot) else "values"
-        raise Misplaced(f"text comes in, so this must be the first step of {step.input!r}", key)
+        raise Misplaced(f"PH-0291 text comes in, so this must be the first step of {step.input!r}", key)
 
 
 def _read(step: Step) -> tuple[str, ...]:
@@ -278,7 +282,7 @@ def _check_distinct(values: Sequence[int | str], key: str) -> None:
     seen: set[int | str] = set()
     for position, value in enumerate(values):
         if value in seen:
-            raise Misplaced(f"{value!r} stands there twice", key, position)
+            raise Misplaced(f"PH-0257 {value!r} stands there twice", key, position)
         seen.add(value)
 
 

@@ -26,7 +26,7 @@ def check_supported(spec: Spec, *, where: str = SPEC_FILE) -> None:
 def not_yet(told: str) -> str:
     from packhouse import __version__  # the package imports this module
 
-    return f"{told[: 4 * MAX_SHOWN]}: packhouse {__version__} reads this and does not act on it yet"
+    return f"PH-0606 {told[: 4 * MAX_SHOWN]}: packhouse {__version__} reads this and does not act on it yet"
 
 
 def unsupported(spec: Spec) -> Iterator[tuple[Path, str]]:

@@ -135,7 +135,9 @@ def read_numpy(path: Path, *, limits: TensorLimits = LIMITS) -> dict[str, Array]
 def _array(mapped: Mapped, name: str, where: str) -> Array:
     info = mapped.header.tensors[name]
     if info.dtype not in NUMPY_DTYPES:
-        raise WeightsInvalid("numpy has no such dtype", where=f"{where}: {name}", got=info.dtype, next="use read_torch")
+        raise WeightsInvalid(
+            "PH-0338 numpy has no such dtype", where=f"{where}: {name}", got=info.dtype, next="use read_torch"
+        )
     count, start = (info.end - info.begin) // ITEM_BYTES[info.dtype], mapped.header.data_start + info.begin
     array = np.frombuffer(mapped.memory, NUMPY_DTYPES[info.dtype], count, start) if count else _nothing(info.dtype)
     array = array.reshape(info.shape)
@@ -153,12 +155,16 @@ def regular_file(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound("no such file", where=path.name) from error
+        raise NotFound("PH-0336 no such file", where=path.name) from error
     except OSError as error:
-        raise UnsafeWeights("not a regular file", where=path.name, got=error.strerror or "", next=_RESAVE) from error
+        raise UnsafeWeights(
+            "PH-0337 not a regular file", where=path.name, got=error.strerror or "", next=_RESAVE
+        ) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnsafeWeights("not a regular file", where=path.name, got="a folder, pipe or device", next=_RESAVE)
+            raise UnsafeWeights(
+                "PH-0337 not a regular file", where=path.name, got="a folder, pipe or device", next=_RESAVE
+            )
         yield descriptor
     finally:
         os.close(descriptor)
@@ -364,9 +370,11 @@ def _order(item_bytes: Mapping[str, int]) -> list[str]:
 
 def _item_bytes(name: str, raw: Raw) -> int:
     if problem := name_problem(name):
-        raise WeightsInvalid(f"name of a tensor {problem}", where=_brief(name))
+        raise WeightsInvalid(f"PH-0335 name of a tensor {problem}", where=_brief(name))
     if raw.dtype not in ITEM_BYTES:
-        raise WeightsInvalid("no such dtype in safetensors", where=name, got=raw.dtype, want=" ".join(ITEM_BYTES))
+        raise WeightsInvalid(
+            "PH-0333 no such dtype in safetensors", where=name, got=raw.dtype, want=" ".join(ITEM_BYTES)
+        )
     return ITEM_BYTES[raw.dtype]
 
 
@@ -395,7 +403,7 @@ def _pieces(name: str, raw: Raw) -> Iterator[memoryview]:
     view = data.cast("B") if data.nbytes else memoryview(b"")
     if view.nbytes != _size_bytes(raw):
         got, want = f"{view.nbytes} bytes", str(_size_bytes(raw))
-        raise WeightsInvalid("data does not fit dtype and shape", where=name, got=got, want=want)
+        raise WeightsInvalid("PH-0334 data does not fit dtype and shape", where=name, got=got, want=want)
     for start in range(0, view.nbytes, CHUNK):
         yield view[start : start + CHUNK]
 
@@ -410,7 +418,7 @@ def _raw(name: str, array: Array) -> Raw:
     for dtype, code in NUMPY_DTYPES.items():
         if np.dtype(code) == wanted:
             return Raw(dtype, array.shape, lambda: _bytes(array, wanted))
-    raise WeightsInvalid("no such dtype in safetensors", where=name, got=str(array.dtype))
+    raise WeightsInvalid("PH-0333 no such dtype in safetensors", where=name, got=str(array.dtype))
 
 
 def _bytes(array: Array, dtype: np.dtype[Any]) -> Buffer:

@@ -52,7 +52,7 @@ def write_torch(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mappi
 def dtype_name(dtype: torch.dtype) -> str:
     """The dtype as safetensors names it. Raises WeightsInvalid where it has no name for it."""
     if dtype not in NAMES:
-        raise WeightsInvalid("no such dtype in safetensors", got=str(dtype), want=" ".join(NAMES.values()))
+        raise WeightsInvalid("PH-0333 no such dtype in safetensors", got=str(dtype), want=" ".join(NAMES.values()))
     return NAMES[dtype]
 
 
@@ -71,7 +71,7 @@ def _tensor(mapped: Mapped, info: TensorInfo) -> torch.Tensor:
 def _raw(name: str, tensor: torch.Tensor) -> Raw:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
         kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else str(tensor.layout)
-        raise WeightsInvalid("not a plain tensor", where=name, got=kind, want="dense values in memory")
+        raise WeightsInvalid("PH-0339 not a plain tensor", where=name, got=kind, want="dense values in memory")
     return Raw(dtype_name(tensor.dtype), tuple(tensor.shape), lambda: _bytes(tensor))
 
 

@@ -87,7 +87,10 @@ def manifest_bytes(found: Found, record: Record) -> bytes:
     data = found.document(MANIFEST)
     if digest_bytes(data) != record.manifest or len(data) != record.manifest_size:
         raise DigestMismatch(
-            "is not what the record names", where=MANIFEST, got=short(digest_bytes(data)), want=short(record.manifest)
+            "PH-0348 is not what the record names",
+            where=MANIFEST,
+            got=short(digest_bytes(data)),
+            want=short(record.manifest),
         )
     return data
 
@@ -107,11 +110,11 @@ def parsed_manifest(data: bytes, found: Found, record: Record) -> Manifest:
     manifest = load(Manifest, data, where=MANIFEST)
     if (manifest.model, manifest.release) != (record.model, record.release):
         raise ReleaseInvalid(
-            "is of another release than the record", where=MANIFEST, got=manifest.model, want=record.model
+            "PH-0346 is of another release than the record", where=MANIFEST, got=manifest.model, want=record.model
         )
     _check_place(found, record)
     if manifest.artifact(SPEC_FILE).digest != manifest.inputs.spec:
-        raise ReleaseInvalid("is not the spec that the release was made from", where=SPEC_FILE)
+        raise ReleaseInvalid("PH-0347 is not the spec that the release was made from", where=SPEC_FILE)
     manifest.artifact(GOLDEN)
     return manifest
 
@@ -120,7 +123,7 @@ def _check_place(found: Found, record: Record) -> None:
     """A release that was copied under another model's name or id is not that model's."""
     if found.prefix and found.prefix != release_key(record.model, record.release):
         raise ReleaseInvalid(
-            "stands in another release's place", where=found.prefix, got=f"{record.model}/{record.release}"
+            "PH-0345 stands in another release's place", where=found.prefix, got=f"{record.model}/{record.release}"
         )
 
 
@@ -129,9 +132,11 @@ def _check_names(found: Found, manifest: Manifest) -> None:
     known = {artifact.name for artifact in manifest.artifacts} | UNDIGESTED
     there = {stat.key.removeprefix(found.prefix) for stat in found.store.list(found.prefix)}
     if missing := sorted(known - UNDIGESTED - there):
-        raise ReleaseInvalid("is in the manifest but not in the release", where=missing[0])
+        raise ReleaseInvalid("PH-0343 is in the manifest but not in the release", where=missing[0])
     if extra := sorted(there - known):
-        raise ReleaseInvalid("is in the release but not in its manifest", where=extra[0], next="somebody put it there")
+        raise ReleaseInvalid(
+            "PH-0344 is in the release but not in its manifest", where=extra[0], next="somebody put it there"
+        )
 
 
 def _check_runtimes(manifest: Manifest) -> None:
@@ -139,7 +144,7 @@ def _check_runtimes(manifest: Manifest) -> None:
     needed = {RUNTIMES[made.format] for made in manifest.formats if made.format}
     missing = sorted(name for name in needed if find_spec(name) is None)
     if missing:
-        raise Unavailable(f"{' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")
+        raise Unavailable(f"PH-0342 {' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")
 
 
 def _replayed(folder: Path, where: str) -> dict[str, str]:
@@ -157,8 +162,10 @@ def _replayed(folder: Path, where: str) -> dict[str, str]:
             env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | FIXED | {"HOME": str(folder)},
         )
     except subprocess.TimeoutExpired as error:
-        raise LimitExceeded("its formats do not come to an end", where=where, want=f"{REPLAY_TIMEOUT_S} s") from error
+        raise LimitExceeded(
+            "PH-0341 its formats do not come to an end", where=where, want=f"{REPLAY_TIMEOUT_S} s"
+        ) from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ReleaseInvalid(f"its formats can not be run here: {last}", where=where)
+        raise ReleaseInvalid(f"PH-0340 its formats can not be run here: {last}", where=where)
     return {str(name): str(refusal) for name, refusal in json.loads(done.stdout).items()}

@@ -85,5 +85,7 @@ def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ..
                 require=settings.require,
             )
     if refusal := compare(cases, answered.answers, made.tolerance).refusal:
-        raise ImageInvalid(f"the image answers something else: {refusal}", where=f"{made.name} over the protocol")
+        raise ImageInvalid(
+            f"PH-0535 the image answers something else: {refusal}", where=f"{made.name} over the protocol"
+        )
     return answered.measures

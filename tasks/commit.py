@@ -36,11 +36,13 @@ def commit(proven: Proven) -> Record:
             there, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
             first = load(Record, there, where=key)
             if _agreed(first) != _agreed(record):
-                raise ReleaseConflict("was committed with other bytes", where=key, got=short(digest_bytes(there)))
+                raise ReleaseConflict(
+                    "PH-0537 was committed with other bytes", where=key, got=short(digest_bytes(there))
+                )
             if not _may_be_anybodys(Found(store, key.removesuffix(RECORD), there), record):
                 record = first
             elif not store.swap(key, data, expected=version):
-                raise Contention("another run commits this release", where=key, next="run it again")
+                raise Contention("PH-0538 another run commits this release", where=key, next="run it again")
         line.note(f"record {short(digest_bytes(dump(record)))}")
     return record
 
@@ -101,7 +103,7 @@ def approve(model: str, release: str, channel: str, source: str, by: str = "") -
     Raises what `promote` raises, and NotFound: there is no such release."""
     found = find(workshop().store, f"{model}/{release}")
     if workshop().settings.signs and not is_signed(found):
-        raise Refused("is not signed by anybody who is known here", where=found.name)
+        raise Refused("PH-0536 is not signed by anybody who is known here", where=found.name)
     record = found.record
     return promote(record, channel, source=source, by=by)
 

@@ -27,7 +27,7 @@ def decide(planned: Planned, add: Callable[[Decisions], Decisions]) -> Decisions
         now = add(before)
         if now == before or workshop().store.swap(_key(planned), dump(now), expected=version):
             return now
-    raise Contention("others keep deciding", where=_key(planned), next="run it again")
+    raise Contention("PH-0539 others keep deciding", where=_key(planned), next="run it again")
 
 
 def _read(planned: Planned) -> tuple[Decisions, str | None]:

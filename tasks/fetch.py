@@ -20,7 +20,7 @@ def fetch(planned: Planned) -> Fetched:
     with one_line(planned.model, "fetch source") as line:
         text, _ = source.get(SPEC_FILE, limit=MAX_SPEC_BYTES)
         if digest_bytes(text) != planned.inputs.spec:
-            raise DigestMismatch("changed since it was planned", where=SPEC_FILE, next="run it again")
+            raise DigestMismatch("PH-0541 changed since it was planned", where=SPEC_FILE, next="run it again")
         fetched = Fetched(
             planned=planned,
             spec_file=workshop().cache.write(text, name=SPEC_FILE, media_type="application/toml"),
@@ -35,7 +35,7 @@ def _download(source: Store, file: File) -> Artifact:
     allowed = workshop().settings.fetch_bytes
     if file.size > allowed:
         raise LimitExceeded(
-            "is larger than this worker fetches", where=file.file, got=f"{file.size:,}", want=f"{allowed:,}"
+            "PH-0540 is larger than this worker fetches", where=file.file, got=f"{file.size:,}", want=f"{allowed:,}"
         )
     artifact = Artifact(name=file.file, digest=file.digest, size=file.size, media_type="application/octet-stream")
     download(source, file.file, artifact)

@@ -37,7 +37,7 @@ def tagged(model: str, channel: str) -> tuple[str, ...]:
         moved += [f"tag {name}" for name in (pointed.release, channel) if _tag(image.reference, model, name)]
         if read_channel(store, model, channel).serial == pointed.serial:
             return tuple(moved)
-    raise Contention("others keep moving this channel", where=f"{model}@{channel}", next="run it again")
+    raise Contention("PH-0111 others keep moving this channel", where=f"{model}@{channel}", next="run it again")
 
 
 def _tag(reference: str, model: str, name: str) -> bool:

@@ -72,7 +72,9 @@ def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[J
         if not format.int8:
             kept.append(entry)
         elif format.base not in size:
-            dropped.append(left_out(format, "pays", Outcome.NOT_RUN, f"there is no {format.base} to compare with"))
+            dropped.append(
+                left_out(format, "pays", Outcome.NOT_RUN, f"there is no {format.base} to compare with (PH-0614)")
+            )
         elif reason := shortfall(spec, format, size[format] / size[format.base], clock):
             dropped.append(left_out(format, "pays", Outcome.REFUSED, reason, made=entry.candidate))
         else:
@@ -99,13 +101,13 @@ def shortfall(spec: Spec, format: Format, part: float, clock: Clock) -> str:
     if not asks_a_clock(spec):
         return ""
     if spec.schema_version == 1 and part >= 1:
-        return f"is not smaller than {format.base}"
+        return f"is not smaller than {format.base} (PH-0615)"
     if clock.slower[format]:
-        return f"is slower than {format.base} on this processor"
+        return f"is slower than {format.base} on this processor (PH-0616)"
     worth = spec.gates.int8_worth
     if spec.schema_version == 1 or part <= 1 - worth or clock.faster.get(format, False):
         return ""
-    return f"is neither {100 * worth:g} % smaller than {format.base} nor {100 * worth:g} % faster on this processor"
+    return f"is neither {100 * worth:g} % smaller than {format.base} nor {100 * worth:g} % faster on this processor (PH-0617)"
 
 
 def _clock(gated: Gated, measured: Measured) -> Clock:

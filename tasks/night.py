@@ -74,7 +74,9 @@ def night(roots: Sequence[str], channel: str) -> Night:
     Raises SpecInvalid: there is no root. SourceNotAllowed: a root is not below the worker's own. And the store's
     errors, where a root can not be listed; a single bad source is in the answer."""
     if not roots:
-        raise SpecInvalid("no roots", where="nightly", next="set PACKHOUSE_SOURCES on the worker, or give roots")
+        raise SpecInvalid(
+            "PH-0579 no roots", where="nightly", next="set PACKHOUSE_SOURCES on the worker, or give roots"
+        )
     allowed = workshop().settings.sources
     with one_line("nightly", "plan") as line:
         planned = plan_night([checked_source(root, allowed) for root in roots], channel)
@@ -148,7 +150,9 @@ def _attempt(source: str, function: Any, *arguments: Any) -> Any:
 def _read(store: Store, source: str, key: str, modified: float) -> _Read:
     if len(source) > MAX_SOURCE_CHARACTERS:
         want = f"at most {MAX_SOURCE_CHARACTERS:,} characters"
-        raise SourceNotAllowed("its URL is too long", where=f"{source[:80]}...", got=f"{len(source):,}", want=want)
+        raise SourceNotAllowed(
+            "PH-0578 its URL is too long", where=f"{source[:80]}...", got=f"{len(source):,}", want=want
+        )
     data, _ = store.get(key, limit=MAX_SPEC_BYTES)
     spec = parse(data, where=f"{source}/{SPEC_FILE}")
     check_supported(spec, where=f"{source}/{SPEC_FILE}")

@@ -37,7 +37,7 @@ def pack(
     insist(planned, left_out)
     if not judged:
         raise ParityRefused(
-            f"no format is left: {left_out[0].format}: {left_out[0].verdict.reason}", where=planned.model
+            f"PH-0580 no format is left: {left_out[0].format}: {left_out[0].verdict.reason}", where=planned.model
         )
     with one_line(planned.model, "package") as line:
         _, (golden,) = workshop().run(

@@ -68,7 +68,7 @@ def insist_cuda(planned: Planned, verdicts: Sequence[Verdict]) -> None:
             if verdict.outcome is outcome:
                 raise error(f"{verdict.check} {outcome}: {verdict.reason}", where=f"{planned.model}: {verdict.subject}")
     if not verdicts:
-        raise GpuUnavailable("was not checked on a GPU", where=planned.model, want='cuda = "required"')
+        raise GpuUnavailable("PH-0581 was not checked on a GPU", where=planned.model, want='cuda = "required"')
 
 
 def in_short(verdicts: Sequence[Verdict]) -> str:

@@ -34,7 +34,7 @@ def plan(source: str) -> Planned:
         data, _ = Retrying(open_store(source)).get(SPEC_FILE, limit=MAX_SPEC_BYTES)
     except NotFound as error:
         raise NotFound(
-            f"no {SPEC_FILE} here", where=source, next="a training job writes it last: has it ended?"
+            f"PH-0582 no {SPEC_FILE} here", where=source, next="a training job writes it last: has it ended?"
         ) from error
     spec = parse(data, where=f"{source}/{SPEC_FILE}")
     check_supported(spec, where=f"{source}/{SPEC_FILE}")
@@ -58,5 +58,5 @@ def _record(prefix: str) -> Record | None:
         return None
     record = found.record
     if release_key(record.model, record.release) != prefix:
-        raise ReleaseInvalid("is of another release", where=f"{prefix}{RECORD}", got=found.name)
+        raise ReleaseInvalid("PH-0126 is of another release", where=f"{prefix}{RECORD}", got=found.name)
     return None if workshop().settings.signs and not is_signed(found) else record

@@ -97,7 +97,7 @@ def _first_manifest(packed: Packed, key: str) -> bytes:
     earlier = load(Manifest, there, where=key)
     if more := _not_covered(packed.manifest, earlier):
         raise ReleaseConflict(
-            "an earlier run, which was ended before its record, says something else",
+            "PH-0584 an earlier run, which was ended before its record, says something else",
             where=key,
             got=more,
             next="run it again where that can be made too, or delete the release's folder, which has no record",
@@ -136,7 +136,7 @@ def _put_body(key: str, body: Path, digest: str, size: int) -> None:
         return
     there = store.stat(key)
     raise ReleaseConflict(
-        "another file stands here",
+        "PH-0583 another file stands here",
         where=key,
         got=f"{there.size if there else 0:,} bytes",
         want=f"{size:,} bytes of {short(digest)}",

@@ -11,7 +11,7 @@ from tasks.states import Candidate, Gated, Judged, LeftOut
 def quantise(gated: Gated, format: Format, base: Judged | LeftOut) -> Candidate | LeftOut:
     """base: the fp32 format that it is made from (ONNX) and measured against."""
     if isinstance(base, LeftOut):
-        return left_out(format, "made", Outcome.NOT_RUN, f"there is no {base.format} to quantise")
+        return left_out(format, "made", Outcome.NOT_RUN, f"there is no {base.format} to quantise (PH-0613)")
     if format is Format.ONNX_INT8:
         return make(gated, format, {"spec": gated.spec_file, "samples": gated.samples, "model": base.candidate.whole})
     return make(gated, format, gated.trained)

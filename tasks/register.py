@@ -43,7 +43,9 @@ def check_asked(spec: Spec) -> None:
     if (spec.mlflow or here.mlflow_register) and not here.mlflow_uri:
         asks = "the spec's [mlflow]" if spec.mlflow else "PACKHOUSE_MLFLOW_REGISTER"
         next = "set PACKHOUSE_MLFLOW_URI on the worker"
-        raise SpecInvalid(f"{asks} asks for MLflow, and this worker knows none", where=spec.model.name, next=next)
+        raise SpecInvalid(
+            f"PH-0587 {asks} asks for MLflow, and this worker knows none", where=spec.model.name, next=next
+        )
 
 
 @stage("register in MLflow")
@@ -80,7 +82,9 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
                 break
         else:
             if moves:
-                raise Contention("others keep moving this channel", where=f"{model}@{channel}", next="run it again")
+                raise Contention(
+                    "PH-0111 others keep moving this channel", where=f"{model}@{channel}", next="run it again"
+                )
         if not moves or pointed.release != release:
             _version(models, name, model, release, source, done)
         line.note(", ".join(done) or "stands")
@@ -102,7 +106,9 @@ def _version(models: Models, name: str, model: str, release: str, source: str, d
         done.append(_new(models, name, model, release, source))
         there = models.versions_of(name, f"{model}/{release}")
         if not there:
-            raise Contention("somebody deletes what was registered", where=f"{name} in MLflow", next="run it again")
+            raise Contention(
+                "PH-0586 somebody deletes what was registered", where=f"{name} in MLflow", next="run it again"
+            )
     version, *others = there
     if others:
         models.claim(name, model)
@@ -153,7 +159,7 @@ def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 
     release.mkdir()
     served = [made for made in manifest.formats if made.format in SERVED]
     if Format.ONNX not in {made.format for made in served}:
-        raise SpecInvalid("has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
+        raise SpecInvalid("PH-0585 has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
     names = [SPEC_FILE, GOLDEN, *(name for made in served for name in made.files)]
     for name in names:
         _put(found, manifest.artifact(name), release)

@@ -35,7 +35,7 @@ def restored(record: Record) -> tuple[str, ...]:
             appender.push(_again(record, record.image, image), known=image.digest)
             if left := appender.missing(image):
                 raise ImageInvalid(
-                    "the registry took it, and still lacks a part", where=image.name, got=", ".join(left)
+                    "PH-0589 the registry took it, and still lacks a part", where=image.name, got=", ".join(left)
                 )
         except Refused as error:
             raise _lost(record, lost, error) from error
@@ -61,7 +61,7 @@ def _again(record: Record, released: ReleasedImage, image: Reference) -> images.
 def _lost(record: Record, lost: str, error: Refused) -> ImageLost:
     where = f"{error.where}: " if error.where else ""
     return ImageLost(
-        f"the registry lost {lost} of its image, which can not be pushed again: {where}{error.what}",
+        f"PH-0588 the registry lost {lost} of its image, which can not be pushed again: {where}{error.what}",
         where=f"{record.model}/{record.release}",
         got=error.got,
         want=error.want,

@@ -51,7 +51,7 @@ def call(deployment: str, parameters: dict[str, Any], *, within_s: float) -> tup
     """
     words = canonical_json(parameters)
     if len(words) > MAX_PARAMETER_BYTES:
-        raise SpecInvalid("too many parameters for one run", where=deployment, got=f"{len(words):,} bytes")
+        raise SpecInvalid("PH-0592 too many parameters for one run", where=deployment, got=f"{len(words):,} bytes")
     try:
         run = start(deployment, parameters, once=f"{flow_run.id}-{flow_run.run_count}-{digest_bytes(words)[7:39]}")
     except SpecInvalid as error:
@@ -60,7 +60,7 @@ def call(deployment: str, parameters: dict[str, Any], *, within_s: float) -> tup
         state = ended(run, within_s=within_s)
     except RunLost as error:
         return str(run.id), error
-    return str(run.id), RunLost(f"ended as {state.name}: {state.message}", where=run.name)
+    return str(run.id), RunLost(f"PH-0593 ended as {state.name}: {state.message}", where=run.name)
 
 
 def start(
@@ -86,7 +86,7 @@ def start(
         )
     except ObjectNotFound as error:
         next_step = "`make deploy` creates it"
-        raise SpecInvalid("there is no such deployment", where=deployment, next=next_step) from error
+        raise SpecInvalid("PH-0591 there is no such deployment", where=deployment, next=next_step) from error
     return cast(FlowRun, started)  # no coroutine: a task runs on a thread without a loop
 
 
@@ -103,7 +103,7 @@ def ended(run: FlowRun, *, within_s: float, hopeless: Callable[[], str] = lambda
             return state
         reason = ""
         if time.monotonic() > give_up:
-            reason = f"did not end within {within_s:,g} s"
+            reason = f"PH-0590 did not end within {within_s:,g} s"
         elif time.monotonic() > look:
             look = time.monotonic() + LOOK_AGAIN_S
             reason = hopeless() if state and (state.is_scheduled() or state.is_pending()) else ""

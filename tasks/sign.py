@@ -50,7 +50,9 @@ def sign(record: Record) -> None:
 def insist(found: Found, record: str) -> None:
     """Raises Contention: the record that stands there has another digest."""
     if (got := digest_bytes(found.record_bytes)) != record:
-        raise Contention("another record stands here by now", where=found.name, got=short(got), want=short(record))
+        raise Contention(
+            "PH-0595 another record stands here by now", where=found.name, got=short(got), want=short(record)
+        )
 
 
 def sign_release(found: Found) -> str:
@@ -94,7 +96,7 @@ def _signed(by: Signer, whole: Path, found: Found, manifest: Manifest) -> bytes:
     named = unchecked_files(bundle)
     told = named.pop(PROVENANCE, "")
     if named != files(found.record_bytes, manifest) or told != digest_bytes((whole / PROVENANCE).read_bytes()):
-        raise SignerUnavailable("signed something else than it was given", where=manifest.model)
+        raise SignerUnavailable("PH-0594 signed something else than it was given", where=manifest.model)
     return bundle
 
 

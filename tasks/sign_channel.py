@@ -76,7 +76,7 @@ def judged(model: str, channel: str, there: Channel | None) -> Channel | None:
     next = f"if `packhouse history {name}` is as you meant it, `packhouse sign {name}`"
     if least:
         next += f"; else `packhouse promote RELEASE {channel} --after {least}` starts it anew"
-    raise Refused("can not be moved on from", where=name, got=got, want=f"#{least}" if least else "", next=next)
+    raise Refused("PH-0599 can not be moved on from", where=name, got=got, want=f"#{least}" if least else "", next=next)
 
 
 def settled(model: str, channel: str, release: str) -> bool:
@@ -107,11 +107,11 @@ def channel_signed(model: str, channel: str, release: str, *, written: str = "")
         here = read_channel(store, model, channel)  # after what was signed of it, which no later move can be behind
         if here.release != release or (written and digest_bytes(dump(here)) != written):
             got, next = f"#{here.serial} {here.release}", "whoever moved it signs it"
-            raise Contention("was moved on", where=f"{model}@{channel}", got=got, want=release, next=next)
+            raise Contention("PH-0598 was moved on", where=f"{model}@{channel}", got=got, want=release, next=next)
         pointer = _next(model, channel, here, before, least, asked=not written)
         if _swapped(by, pointer, version):
             return f"#{pointer.serial} until {pointer.expires:%Y-%m-%d %H:%M} UTC"
-    raise Contention("others keep signing this channel", where=f"{model}@{channel}", next="run it again")
+    raise Contention("PH-0597 others keep signing this channel", where=f"{model}@{channel}", next="run it again")
 
 
 def _next(
@@ -137,7 +137,7 @@ def _swapped(by: Signer, pointer: Pointer, version: str | None) -> bool:
     found = find(store, f"{pointer.model}/{pointer.release}")
     if not is_signed(found):
         next = f"`packhouse sign {found.name}` if you know whose it is, then its channel"
-        raise Refused("is not signed by anybody who is known here", where=found.name, next=next)
+        raise Refused("PH-0536 is not signed by anybody who is known here", where=found.name, next=next)
     bundle = by.sign_statement(statement(pointer, found.record_bytes))
     done = store.swap(signature_key(pointer.model, pointer.channel), bundle, expected=version)
     if done:
@@ -216,7 +216,7 @@ def _renewed(model: str, channel: str) -> tuple[Channel, Pointer | None, bool]:
         return read_channel(store, model, channel), None, False
     if pointer is None or pointer.serial < least:
         got = f"#{pointer.serial}" if pointer else "nothing"
-        what = "what was signed last is gone: somebody shows an old channel and its old signature"
+        what = "PH-0596 what was signed last is gone: somebody shows an old channel and its old signature"
         raise Refused(what, where=name, got=got, want=f"#{least}", next=f"`packhouse history {name}` first")
     _remember(pointer)
     try:

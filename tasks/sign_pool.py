@@ -22,5 +22,5 @@ def sent(references: Sequence[str], *, renew: bool = False, done: Callable[[], b
     state = ended(run, within_s=settings.sign_wait_s, hopeless=lambda: nobody_in(settings.sign_pool))
     if not done() or not state.is_completed():
         got = f"flow run {run.id}: {state.name}: {state.message}"
-        raise SignerUnavailable("was not signed", where=", ".join(references[:3]) or "channels", got=got)
+        raise SignerUnavailable("PH-0600 was not signed", where=", ".join(references[:3]) or "channels", got=got)
     return f"by flow run {run.id}"

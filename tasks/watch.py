@@ -105,7 +105,7 @@ def started_release(run: TrainingRun) -> UUID:
         data, _ = open_store(source).get(SPEC_FILE, limit=MAX_SPEC_BYTES)
     except NotFound as error:
         next = "stage the source before the run ends; to be asked again, delete this tag"
-        raise NotFound(f"no {SPEC_FILE} here", where=source, next=next) from error
+        raise NotFound(f"PH-0582 no {SPEC_FILE} here", where=source, next=next) from error
     name = f"release of MLflow run {printable(run.name)[:NAME]}"
     return _run(source, name, identity(source, digest_bytes(data)), run.id)
 
@@ -115,10 +115,12 @@ def _run(source: str, name: str, key: UUID, mlflow_run: str) -> UUID:
         tags = [f"mlflow:{mlflow_run}"]
         return start(RELEASE, {"sources": [source]}, once=str(key), name=name, tags=tags, outlives=True).id
     except SpecInvalid as error:  # it may be made until the next watch
-        raise Unavailable(error.what, where=error.where, next=error.next) from error
+        raise Unavailable(error.coded, where=error.where, next=error.next) from error
     except PrefectHTTPStatusError as error:
         if error.response.status_code in (409, 422):
-            raise SpecInvalid(f"the deployment does not take it: {error.response.text[:300]}", where=source) from error
+            raise SpecInvalid(
+                f"PH-0602 the deployment does not take it: {error.response.text[:300]}", where=source
+            ) from error
         raise _away(error) from error
     except httpx.HTTPError as error:
         raise _away(error) from error
@@ -126,7 +128,9 @@ def _run(source: str, name: str, key: UUID, mlflow_run: str) -> UUID:
 
 def _away(error: Exception) -> PackhouseError:
     got = f"{type(error).__name__}: {squeezed(error, 200)}"
-    return Unavailable("Prefect's API did not start it", where=RELEASE, got=got, next="the next watch asks again")
+    return Unavailable(
+        "PH-0601 Prefect's API did not start it", where=RELEASE, got=got, next="the next watch asks again"
+    )
 
 
 @stage("show watch")

@@ -89,9 +89,9 @@ def template(kind: str, pool: str, places: Mapping[str, str]) -> dict[str, Any]:
     if pool == "cuda" and values["cuda_image"]:
         values["image"] = values["cuda_image"]
     if kind != "process" and not values["image"]:
-        raise Refused("needs the worker's image", where=f"pool {pool}", next="give --image, by digest")
+        raise Refused("PH-0370 needs the worker's image", where=f"pool {pool}", next="give --image, by digest")
     if kind == "docker" and not values["store"]:
-        raise Refused("needs the store", where=f"pool {pool}", next="give --store, and --sources as JSON")
+        raise Refused("PH-0371 needs the store", where=f"pool {pool}", next="give --store, and --sources as JSON")
     values["worker_image"] = values["worker_image"] or (values["image"] if "@sha256:" in values["image"] else "")
     filled: dict[str, Any] = _filled(json.loads(path.read_text()), values)
     return filled
@@ -123,7 +123,7 @@ def _document() -> dict[str, Any]:
 def _server() -> Iterator[SyncPrefectClient]:
     where = os.environ.get("PREFECT_API_URL", "")
     if not where:
-        raise Refused("no server is named", where="PREFECT_API_URL", want="such as http://127.0.0.1:4200/api")
+        raise Refused("PH-0367 no server is named", where="PREFECT_API_URL", want="such as http://127.0.0.1:4200/api")
     try:
         with get_client(sync_client=True) as api:
             yield api
@@ -131,11 +131,13 @@ def _server() -> Iterator[SyncPrefectClient]:
         status = error.response.status_code
         if status in (401, 403):
             next_step = "set PREFECT_API_AUTH_STRING to user:password"
-            raise Refused("the server wants another key", where=where, got=str(status), next=next_step) from error
+            raise Refused(
+                "PH-0369 the server wants another key", where=where, got=str(status), next=next_step
+            ) from error
         words = squeezed(error.response.text)
-        raise Unavailable("the server did not do it", where=where, got=f"{status} {words}") from error
+        raise Unavailable("PH-0368 the server did not do it", where=where, got=f"{status} {words}") from error
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: Prefect's own words for a server that is away
-        raise Unavailable("the server does not answer", where=where, got=squeezed(error)) from error
+        raise Unavailable("PH-0358 the server does not answer", where=where, got=squeezed(error)) from error
 
 
 def _pool(api: SyncPrefectClient, name: str, kind: str, places: Mapping[str, str]) -> str:
@@ -147,7 +149,7 @@ def _pool(api: SyncPrefectClient, name: str, kind: str, places: Mapping[str, str
         return f"pool {name}: {kind}, created"
     if here.type != kind:
         raise Refused(
-            "is of another kind",
+            "PH-0366 is of another kind",
             where=f"pool {name}",
             got=here.type,
             want=kind,
@@ -179,7 +181,9 @@ def _deployed(api: SyncPrefectClient, meant: Mapping[str, Any]) -> str:
     found, wanted = _found(api, api.read_deployment_by_name(name)), _wanted(meant)
     for key, value in wanted.items():
         if found[key] != value:
-            raise SpecInvalid(f"{key} is not as the file says", where=name, got=str(found[key]), want=str(value))
+            raise SpecInvalid(
+                f"PH-0365 {key} is not as the file says", where=name, got=str(found[key]), want=str(value)
+            )
     return f"deployment {name}: pool {wanted['pool']}"
 
 

@@ -72,7 +72,7 @@ def _deploy(site: Site) -> None:
     command = [sys.executable, "-m", "infra.deploy.apply", "--kind", "process"]
     done = subprocess.run(command, env=site.worker(), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Unavailable("was not carried out", where="prefect.yaml", got=" ".join(done.stderr.split())[-600:])
+        raise Unavailable("PH-0372 was not carried out", where="prefect.yaml", got=" ".join(done.stderr.split())[-600:])
     for line in done.stdout.splitlines():
         say(line)
 

@@ -55,7 +55,7 @@ class Postgres:
         )
         password.unlink()
         if made.returncode:
-            raise Unavailable("initdb failed", where=str(half), got=" ".join(made.stderr.split())[-300:])
+            raise Unavailable("PH-0374 initdb failed", where=str(half), got=" ".join(made.stderr.split())[-300:])
         half.rename(self.folder / "data")
 
     def command(self) -> list[str]:
@@ -73,7 +73,7 @@ class Postgres:
         reached = subprocess.run([*as_user(), "test", "-w", str(self.folder)], check=False, cwd="/", env=environment())
         if reached.returncode:
             next_step = "set PACKHOUSE_UP to a folder that it can reach, such as /var/tmp/packhouse"
-            raise Refused(f"the user {USER} can not reach it", where=str(self.folder), next=next_step)
+            raise Refused(f"PH-0373 the user {USER} can not reach it", where=str(self.folder), next=next_step)
 
 
 def programs() -> Path:
@@ -81,7 +81,7 @@ def programs() -> Path:
     found = [path for place in PLACES for path in sorted(Path("/").glob(place[1:])) if (path / "initdb").is_file()]
     if not found:
         want = " or ".join(PLACES)
-        raise Refused("PostgreSQL is not installed", want=want, next="apt-get install postgresql")
+        raise Refused("PH-0376 PostgreSQL is not installed", want=want, next="apt-get install postgresql")
     return max(found, key=lambda path: [int(part) for part in path.parent.name.split(".") if part.isdigit()])
 
 
@@ -92,7 +92,9 @@ def as_user() -> list[str]:
     try:
         pwd.getpwnam(USER)
     except KeyError as error:
-        raise Refused(f"there is no user {USER}", next="apt-get install postgresql, or run as another user") from error
+        raise Refused(
+            f"PH-0375 there is no user {USER}", next="apt-get install postgresql, or run as another user"
+        ) from error
     return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--"]
 
 

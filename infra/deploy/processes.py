@@ -78,7 +78,7 @@ class Table:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise Unavailable("another up or down is at work", where=str(self.folder)) from error
+                raise Unavailable("PH-0377 another up or down is at work", where=str(self.folder)) from error
             yield
 
     def log(self, name: str) -> Path:

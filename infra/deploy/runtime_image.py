@@ -29,7 +29,7 @@ DEFAULT_TAG = "latest"
 def build(engine_url: str, target: Reference, base: str, kind: str = "cpu") -> Reference:
     """Raises NotFound: no wheels. ImageInvalid: it can not be built. EngineUnavailable, RegistryUnavailable."""
     if not (ROOT / "wheels" / f"serving-{kind}" / "requirements.lock").is_file():
-        raise NotFound("no wheels", where=f"wheels/serving-{kind}", next=f"make serving-wheels KIND={kind}")
+        raise NotFound("PH-0379 no wheels", where=f"wheels/serving-{kind}", next=f"make serving-wheels KIND={kind}")
     tag = target.tag or DEFAULT_TAG
     with connected(engine_url, building=DOCKERFILE) as engine:
         engine.images.build(
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         if not options.any_base and not DIGEST.search(options.base):
-            raise ImageInvalid("is not by digest", where=options.base, want="...@sha256:DIGEST", next="or --any-base")
+            raise ImageInvalid(
+                "PH-0378 is not by digest", where=options.base, want="...@sha256:DIGEST", next="or --any-base"
+            )
         image = build(options.engine, parse(options.target), options.base, options.kind)
     except PackhouseError as error:
         return exits.said(error, verbose=False)

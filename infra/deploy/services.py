@@ -84,7 +84,7 @@ def registry(site: Site) -> Service:
     """Raises Refused: Debian's registry is not installed."""
     for program, package in (("docker-registry", "docker-registry"), ("htpasswd", "apache2-utils")):
         if not shutil.which(program):
-            raise Refused(f"{program} is not installed", next=f"apt-get install {package}")
+            raise Refused(f"PH-0381 {program} is not installed", next=f"apt-get install {package}")
     home = site.folder / "registry"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     password = site.secrets["registry"]
@@ -144,7 +144,7 @@ def _ask(url: str, login: str = "", body: bytes | None = None) -> object:
             data = answer.read()
             return json.loads(data) if data[:1] in (b"[", b"{") else data
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise Unavailable("does not answer", where=url) from error
+        raise Unavailable("PH-0380 does not answer", where=url) from error
 
 
 def _key(secret: str) -> str:

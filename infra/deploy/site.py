@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise Refused("is no JSON", where=str(path), next="make down, and remove the folder") from error
+        raise Refused("PH-0382 is no JSON", where=str(path), next="make down, and remove the folder") from error
     return found
 
 

@@ -62,7 +62,7 @@ def fetch(kind: Kind, into: Path, packages: Sequence[str] = ()) -> Path:
     """
     for package in packages:
         if package.startswith((".", "/")) and not Path(package).is_dir():
-            raise NotFound("no such folder", where=package)
+            raise NotFound("PH-0385 no such folder", where=package)
     into.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{into.name}-", dir=into.parent) as folder:
         new = Path(folder) / into.name
@@ -132,7 +132,7 @@ def _download(kind: Kind, into: Path, packages: Sequence[str]) -> None:
     if done.returncode:
         errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise Unavailable(
-            "pip could not get the wheels",
+            "PH-0384 pip could not get the wheels",
             where=str(into.name),
             got=" ".join(errors)[:500] or "no words",
             next="PIP_EXTRA_INDEX_URL names a further index, such as PyTorch's of CPU builds"
@@ -146,7 +146,7 @@ def _same(locked: Mapping[str, str], before: Mapping[str, str]) -> None:
         if locked[name] != before[name]:
             got, want = locked[name], before[name]
             next_step = f"remove {LOCK} if you meant to take these"
-            raise DigestMismatch("other bytes than last time", where=name, got=got, want=want, next=next_step)
+            raise DigestMismatch("PH-0383 other bytes than last time", where=name, got=got, want=want, next=next_step)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ def received(answer: requests.Response, where: str) -> Iterator[bytes]:
     try:
         yield from answer.iter_content(MiB)
     except requests.RequestException as error:
-        raise RegistryUnavailable("broke off", where=where, got=type(error).__name__) from error
+        raise RegistryUnavailable("PH-0414 broke off", where=where, got=type(error).__name__) from error
     finally:
         answer.close()
 
@@ -26,19 +26,21 @@ def limited(answer: requests.Response, limit: int, where: str) -> bytes:
     for chunk in received(answer, where):
         data += chunk
         if len(data) > limit:
-            raise ImageInvalid("is too large for a manifest", where=where, want=f"at most {limit:,} bytes")
+            raise ImageInvalid("PH-0413 is too large for a manifest", where=where, want=f"at most {limit:,} bytes")
     return bytes(data)
 
 
 def expect(answer: requests.Response, status: int, where: str) -> None:
     if answer.status_code != status:
-        raise ImageInvalid("the registry does not take it", where=where, got=said(answer))
+        raise ImageInvalid("PH-0412 the registry does not take it", where=where, got=said(answer))
 
 
 def same_digest(answer: requests.Response, digest: str, where: str) -> None:
     told = answer.headers.get("Docker-Content-Digest", digest)
     if told != digest:
-        raise DigestMismatch("the registry stored something else", where=where, got=short(told), want=short(digest))
+        raise DigestMismatch(
+            "PH-0411 the registry stored something else", where=where, got=short(told), want=short(digest)
+        )
 
 
 def said(answer: requests.Response) -> str:

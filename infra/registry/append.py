@@ -62,15 +62,15 @@ def pull_base(client: Client, image: Reference, platform: str) -> Base:
         data, digest = client.manifest(image.repository, entry.digest)
         manifest = documents.read(data, where=where)
         if "layers" not in manifest:
-            raise ImageInvalid("is an index of an index", where=where)
+            raise ImageInvalid("PH-0419 is an index of an index", where=where)
     config = documents.read_json(
         client.small_blob(image.repository, documents.descriptor(manifest["config"], where=where)), where=where
     )
     has = f"{config.get('os')}/{config.get('architecture')}"
     if has != platform:
-        raise ImageInvalid("is for another platform", where=where, got=has, want=platform)
+        raise ImageInvalid("PH-0417 is for another platform", where=where, got=has, want=platform)
     if len(config["rootfs"]["diff_ids"]) != len(manifest["layers"]):
-        raise ImageInvalid("its config and its manifest disagree about layers", where=where)
+        raise ImageInvalid("PH-0418 its config and its manifest disagree about layers", where=where)
     return Base(where=image, digest=digest, manifest=manifest, config=config)
 
 
@@ -102,7 +102,7 @@ def append(
     digest = digest_bytes(manifest)
     if known and digest != known:
         raise DigestMismatch(
-            "what it is made of comes to another image",
+            "PH-0415 what it is made of comes to another image",
             where=where,
             got=short(digest),
             want=short(known),
@@ -123,7 +123,7 @@ def append(
     if not client.has_manifest(repository, digest):
         client.put_manifest(repository, digest, manifest, documents.MANIFEST)
     if (there := client.has_manifest(repository, digest)) != digest:
-        raise DigestMismatch("is not in the registry after the push", where=where, got=there, want=digest)
+        raise DigestMismatch("PH-0416 is not in the registry after the push", where=where, got=there, want=digest)
     return Pushed(
         image=target.at(digest),
         layer=layer.digest,

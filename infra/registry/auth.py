@@ -41,7 +41,7 @@ def authorization(session: requests.Session, header: str, known: Credentials, ho
     if asked.scheme == "bearer" and asked.parts.get("realm"):
         return f"Bearer {_token(session, asked, known, host)}"
     raise RegistryRefusal(
-        "asks for an authentication that packhouse does not have", where=host, got=squeezed(header, 80)
+        "PH-0425 asks for an authentication that packhouse does not have", where=host, got=squeezed(header, 80)
     )
 
 
@@ -66,13 +66,15 @@ def _token(session: requests.Session, asked: Challenge, known: Credentials, host
             answer = session.get(realm, params=params, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
     except requests.RequestException as error:
         raise RegistryUnavailable(
-            "its token server did not answer", where=f"{host} ({urlsplit(realm).netloc})", got=type(error).__name__
+            "PH-0423 its token server did not answer",
+            where=f"{host} ({urlsplit(realm).netloc})",
+            got=type(error).__name__,
         ) from error
     if answer.status_code in (401, 403):
         raise (
             _nobody(host)
             if not known.basic
-            else RegistryRefusal("does not take these credentials", where=host, got=f"{answer.status_code}")
+            else RegistryRefusal("PH-0424 does not take these credentials", where=host, got=f"{answer.status_code}")
         )
     try:
         document = answer.json() if answer.ok else {}
@@ -80,7 +82,7 @@ def _token(session: requests.Session, asked: Challenge, known: Credentials, host
     except (ValueError, AttributeError):
         token = None
     if not isinstance(token, str) or not token:
-        raise RegistryUnavailable("its token server gave no token", where=host, got=str(answer.status_code))
+        raise RegistryUnavailable("PH-0422 its token server gave no token", where=host, got=str(answer.status_code))
     return token
 
 
@@ -89,7 +91,9 @@ def _same_care(realm: str, host: str) -> None:
     parts = urlsplit(realm)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.netloc) and is_loopback(host)):
         return
-    raise RegistryRefusal("names a token server without TLS", where=host, got=f"{parts.scheme}://{parts.netloc}")
+    raise RegistryRefusal(
+        "PH-0421 names a token server without TLS", where=host, got=f"{parts.scheme}://{parts.netloc}"
+    )
 
 
 def is_loopback(netloc: str) -> bool:
@@ -98,4 +102,4 @@ def is_loopback(netloc: str) -> bool:
 
 
 def _nobody(host: str) -> RegistryRefusal:
-    return RegistryRefusal("asks who we are", where=host, next=f"docker login {host}, or set DOCKER_CONFIG")
+    return RegistryRefusal("PH-0420 asks who we are", where=host, next=f"docker login {host}, or set DOCKER_CONFIG")

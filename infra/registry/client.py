@@ -94,11 +94,11 @@ class Client:
             headers = {"Accept": ", ".join(documents.ACCEPTED)}
             answer = self.ask("GET", f"{repository}/manifests/{version}", repository, headers=headers, stream=True)
             if answer.status_code == 404:
-                raise NotFound("no such image", where=where)
+                raise NotFound("PH-0426 no such image", where=where)
             data = limited(answer, documents.MAX_BYTES, where)
             digest = digest_bytes(data)
             if version.startswith("sha256:") and digest != version:
-                raise DigestMismatch("is another image", where=where, got=short(digest), want=short(version))
+                raise DigestMismatch("PH-0427 is another image", where=where, got=short(digest), want=short(version))
             return data, digest
 
         return self._again(ask)
@@ -156,14 +156,14 @@ class Client:
         where = f"{self.host}/{repository}@{short(entry.digest)}"
         answer = self._again(lambda: self.ask("GET", f"{repository}/blobs/{entry.digest}", repository, stream=True))
         if answer.status_code == 404:
-            raise NotFound("no such blob", where=where)
+            raise NotFound("PH-0437 no such blob", where=where)
         return verified(received(answer, where), digest=entry.digest, size=entry.size, where=where)
 
     def small_blob(self, repository: str, entry: Descriptor) -> bytes:
         """Raises ImageInvalid: it is no document of an image, since those are small."""
         if entry.size > documents.MAX_BYTES:
             raise ImageInvalid(
-                "is too large for a config", where=f"{self.host}/{repository}", got=f"{entry.size:,} bytes"
+                "PH-0436 is too large for a config", where=f"{self.host}/{repository}", got=f"{entry.size:,} bytes"
             )
         return self._again(lambda: b"".join(self.blob(repository, entry)))
 
@@ -236,7 +236,7 @@ class Client:
             if answer.status_code != 401 or not self._is_ours(url):
                 break
             if not first:
-                raise RegistryRefusal("does not let us in", where=f"{self.host}/{scope}", got=said(answer))
+                raise RegistryRefusal("PH-0435 does not let us in", where=f"{self.host}/{scope}", got=said(answer))
             self._authorizations[scope] = authorization(
                 self._session, answer.headers.get("WWW-Authenticate", ""), self._known, self.host
             )
@@ -259,25 +259,25 @@ class Client:
             )
         except requests.exceptions.SSLError as error:
             raise RegistryRefusal(
-                "its certificate is not trusted",
+                "PH-0433 its certificate is not trusted",
                 where=self.host,
                 got=squeezed(error, 160),
                 next="PACKHOUSE_REGISTRY_CA names a file with its authority",
             ) from error
         except requests.RequestException as error:
-            raise RegistryUnavailable("did not answer", where=where, got=type(error).__name__) from error
+            raise RegistryUnavailable("PH-0434 did not answer", where=where, got=type(error).__name__) from error
 
     def _raise_for(self, answer: requests.Response, scope: str) -> None:
         where = f"{self.host}/{scope}"
         if answer.status_code in BUSY:
-            busy = Busy("is busy", where=where, got=said(answer))
+            busy = Busy("PH-0430 is busy", where=where, got=said(answer))
             with suppress(KeyError, ValueError):  # a date, which few send, counts as nothing
                 busy.after_s = min(max(0.0, float(answer.headers["Retry-After"])), MAX_WAIT_S)
             raise busy
         if answer.status_code == 403:
-            raise RegistryRefusal("does not allow it", where=where, got=said(answer))
+            raise RegistryRefusal("PH-0431 does not allow it", where=where, got=said(answer))
         if answer.status_code >= 500:
-            raise RegistryUnavailable("failed", where=where, got=said(answer))
+            raise RegistryUnavailable("PH-0432 failed", where=where, got=said(answer))
 
     def _counted(self, stream: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in stream:
@@ -297,7 +297,7 @@ class Client:
                 if answer.status_code != 400:  # what a server that wants TLS says to plain HTTP
                     return base
         self._send("GET", f"{self._bases[-1]}/v2/", {}, None, False)  # says why not
-        raise RegistryUnavailable("did not answer as a registry does", where=self.host)
+        raise RegistryUnavailable("PH-0429 did not answer as a registry does", where=self.host)
 
     def _is_ours(self, url: str) -> bool:
         """Credentials go to the registry and to nobody that it names."""
@@ -310,7 +310,7 @@ class Client:
         if theirs.netloc == ours.netloc and theirs.scheme != ours.scheme:
             place = place.replace(f"{theirs.scheme}://", f"{ours.scheme}://", 1)  # behind a proxy that ends TLS
         elif theirs.scheme != "https" and theirs.netloc != ours.netloc:
-            raise RegistryRefusal("sends uploads to a place without TLS", where=self.host, got=theirs.netloc)
+            raise RegistryRefusal("PH-0428 sends uploads to a place without TLS", where=self.host, got=theirs.netloc)
         return place
 
     def _again(self, act: Callable[[], T]) -> T:

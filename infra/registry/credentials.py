@@ -51,10 +51,10 @@ def credentials(host: str, path: Path | None = None) -> Credentials:
     except FileNotFoundError:
         return Credentials()
     except (OSError, ValueError, AttributeError) as error:
-        raise RegistryRefusal("can not be read", where=str(path), got=type(error).__name__) from error
+        raise RegistryRefusal("PH-0439 can not be read", where=str(path), got=type(error).__name__) from error
     if not found.basic and not found.identity_token and (host in helpers or document.get("credsStore")):
         raise RegistryRefusal(
-            "leaves this registry to a credential helper",
+            "PH-0438 leaves this registry to a credential helper",
             where=f"{path}: {host}",
             next="log in with a config file of its own: DOCKER_CONFIG=FOLDER docker login, without credsStore",
         )

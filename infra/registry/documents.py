@@ -56,7 +56,7 @@ def read(data: bytes, *, where: str) -> dict[str, Any]:
     both = "manifests" in document and ("layers" in document or "config" in document)
     index = kind in (INDEX, DOCKER_INDEX)
     if kind not in ACCEPTED or both or index != ("manifests" in document):
-        raise ImageInvalid("is no image", where=where, got=str(kind), want=" or ".join((MANIFEST, INDEX)))
+        raise ImageInvalid("PH-0444 is no image", where=where, got=str(kind), want=" or ".join((MANIFEST, INDEX)))
     return document
 
 
@@ -64,9 +64,9 @@ def read_json(data: bytes, *, where: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ImageInvalid("is not JSON", where=where) from error
+        raise ImageInvalid("PH-0443 is not JSON", where=where) from error
     if not isinstance(document, dict):
-        raise ImageInvalid("is not a JSON object", where=where)
+        raise ImageInvalid("PH-0442 is not a JSON object", where=where)
     return document
 
 
@@ -75,7 +75,7 @@ def descriptor(entry: Any, *, where: str) -> Descriptor:
     try:
         return Descriptor(mediaType=entry["mediaType"], digest=entry["digest"], size=entry["size"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ImageInvalid("is no descriptor", where=where, got=str(entry)[:120]) from error
+        raise ImageInvalid("PH-0441 is no descriptor", where=where, got=str(entry)[:120]) from error
 
 
 def epoch(created: str) -> int:
@@ -95,7 +95,7 @@ def for_platform(index: Mapping[str, Any], platform: str, *, where: str) -> Desc
         there.append(f"{found.get('os')}/{found.get('architecture')}")
         if (found.get("os"), found.get("architecture")) == (system, architecture):
             return descriptor(entry, where=where)
-    raise ImageInvalid("has no image for this platform", where=where, got=", ".join(there), want=platform)
+    raise ImageInvalid("PH-0440 has no image for this platform", where=where, got=", ".join(there), want=platform)
 
 
 def appended_config(

@@ -112,9 +112,11 @@ def _apply(files: dict[str, bytes], layer: IO[bytes], where: str) -> None:
                     kept += len(data)
                     if kept > MAX_KEPT_BYTES or len(files) + len(held) > MAX_FILES:
                         want = f"at most {MAX_FILES:,} files of {MAX_KEPT_BYTES:,} bytes"
-                        raise ImageInvalid("holds more than lists of packages do", where=where, want=want)
+                        raise ImageInvalid("PH-0446 holds more than lists of packages do", where=where, want=want)
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, zstandard.ZstdError) as error:
-        raise ImageInvalid("is no layer that can be read here", where=where, got=type(error).__name__) from error
+        raise ImageInvalid(
+            "PH-0445 is no layer that can be read here", where=where, got=type(error).__name__
+        ) from error
     files |= held
 
 

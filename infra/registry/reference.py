@@ -44,7 +44,7 @@ def parse(text: str) -> Reference:
     """Raises ImageInvalid: it is none, or has no registry: nothing here is looked up on a public default."""
     found = _REFERENCE.fullmatch(text)
     if not found or not _is_host(found["host"]):
-        raise ImageInvalid("names no image", where=text[:120], want="REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
+        raise ImageInvalid("PH-0447 names no image", where=text[:120], want="REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
     return Reference(found["host"], found["repository"], found["tag"] or "", found["digest"] or "")
 
 

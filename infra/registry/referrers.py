@@ -79,7 +79,9 @@ def read(client: Client, image: Reference, referrer: Referrer) -> bytes:
     data, _ = client.manifest(image.repository, referrer.digest)
     layers = documents.read(data, where=str(image)).get("layers", [])
     if len(layers) != 1:
-        raise ImageInvalid("is not one document", where=f"{image.name}@{referrer.digest}", got=f"{len(layers)} layers")
+        raise ImageInvalid(
+            "PH-0450 is not one document", where=f"{image.name}@{referrer.digest}", got=f"{len(layers)} layers"
+        )
     return client.small_blob(image.repository, documents.descriptor(layers[0], where=str(image)))
 
 
@@ -134,7 +136,7 @@ def _list(client: Client, image: Reference, entries: Sequence[dict[str, Any]]) -
         listed = [*there, *(wanted[digest] for digest in missing)]
         changed = index | {"manifests": sorted(listed, key=lambda entry: str(entry.get("digest")))}
         client.put_manifest(image.repository, fallback_tag(image), documents.compact(changed), index["mediaType"])
-    raise Contention("others keep changing what hangs on this image", where=str(image), next="run it again")
+    raise Contention("PH-0449 others keep changing what hangs on this image", where=str(image), next="run it again")
 
 
 def _by_api(client: Client, image: Reference) -> dict[str, Any]:
@@ -151,5 +153,5 @@ def _by_tag(client: Client, image: Reference) -> dict[str, Any]:
     index = documents.read(data, where=str(image))
     entries = index.get("manifests")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ImageInvalid("is no list of what hangs on an image", where=f"{image.name}:{fallback_tag(image)}")
+        raise ImageInvalid("PH-0448 is no list of what hangs on an image", where=f"{image.name}:{fallback_tag(image)}")
     return index

@@ -92,7 +92,7 @@ class Upload:
     def _accept(self, answer: requests.Response, want: int, where: str) -> None:
         if answer.status_code in LOST:
             self._place = ""
-            raise RegistryUnavailable("lost the upload", where=where, got=said(answer))
+            raise RegistryUnavailable("PH-0451 lost the upload", where=where, got=said(answer))
         expect(answer, want, where)
 
 

@@ -35,7 +35,7 @@ def blobs(manifest: Mapping[str, Any], *, where: str) -> dict[str, Descriptor]:
     """What a manifest names: `config`, `layer 1 of 5`, and so on. Raises ImageInvalid: it is no image's."""
     layers = manifest.get("layers")
     if not isinstance(layers, list):
-        raise ImageInvalid("has no list of layers", where=where)
+        raise ImageInvalid("PH-0452 has no list of layers", where=where)
     named = {f"layer {at} of {len(layers)}": entry for at, entry in enumerate(layers, start=1)}
     every = {"config": manifest.get("config"), **named}
     return {name: documents.descriptor(entry, where=where) for name, entry in every.items()}

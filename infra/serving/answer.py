@@ -31,18 +31,18 @@ def parse(data: bytes | memoryview, limit: int) -> dict[str, Any]:
     RequestRefused."""
     if len(data) > limit:
         got, want = f"{len(data):,} bytes", f"at most {limit:,}"
-        raise RequestRefused("too much JSON", got=got, want=want, next="send tensors as binary data")
+        raise RequestRefused("PH-0456 too much JSON", got=got, want=want, next="send tensors as binary data")
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise RequestRefused(
-            "the body is not JSON", got=f"{error.msg}: line {error.lineno} column {error.colno}"
+            "PH-0458 the body is not JSON", got=f"{error.msg}: line {error.lineno} column {error.colno}"
         ) from error
     if not isinstance(document, dict):
-        raise RequestRefused("the body is not a JSON object")
+        raise RequestRefused("PH-0457 the body is not a JSON object")
     return document
 
 
 def refuse_others(document: Mapping[str, Any], known: frozenset[str], where: str = "") -> None:
     if extra := sorted(document.keys() - known):
-        raise RequestRefused("unknown key", where=where, got=extra[0][:80], want=", ".join(sorted(known)))
+        raise RequestRefused("PH-0455 unknown key", where=where, got=extra[0][:80], want=", ".join(sorted(known)))

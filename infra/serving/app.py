@@ -99,7 +99,7 @@ class Serving:
         async def plain(request: Request) -> Response:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != JSON:
-                raise NotTaken("this route reads JSON", where="header Content-Type", got=kind[:80], want=JSON)
+                raise NotTaken("PH-0459 this route reads JSON", where="header Content-Type", got=kind[:80], want=JSON)
             return await self._answered(request, lambda body: predict(contract, self._run, body, self._most))
 
     def _protocol_routes(self) -> None:

@@ -56,23 +56,23 @@ class Server:
             said = json.loads(body)
             words = str(said.get("reason") or said.get("status"))
             if said.get("status") == "refused":
-                raise ReleaseInvalid(f"the server refuses the release: {words}", where="/ready")
+                raise ReleaseInvalid(f"PH-0464 the server refuses the release: {words}", where="/ready")
             time.sleep(PAUSE_S)
-        raise Unavailable("did not become ready", where="server", got=words, want=f"{seconds:.0f} s")
+        raise Unavailable("PH-0463 did not become ready", where="server", got=words, want=f"{seconds:.0f} s")
 
     def answers(self, manifest: Manifest, cases: Sequence[Case]) -> list[dict[str, Array]]:
         """Raises ReleaseInvalid: it does not answer as the protocol says."""
         model = manifest.model
         status, body, _ = self._ask("GET", f"/v2/models/{model}")
         if status != 200:
-            raise ReleaseInvalid("the server does not know its model", where=model, got=f"{status}")
+            raise ReleaseInvalid("PH-0461 the server does not know its model", where=model, got=f"{status}")
         inputs = {entry["name"]: Datatype(entry["datatype"]) for entry in json.loads(body)["inputs"]}
         try:
             asked = [replace(case, inputs=as_text(case.inputs, manifest.text)) for case in cases]
             return [self._answer(model, case, inputs) for case in asked]
         except (ValueError, LookupError, TypeError) as error:
             raise ReleaseInvalid(
-                "the server's answer is none of the protocol", where=model, got=squeezed(error)
+                "PH-0462 the server's answer is none of the protocol", where=model, got=squeezed(error)
             ) from error
 
     def _answer(self, model: str, case: Case, inputs: Mapping[str, Datatype]) -> dict[str, Array]:
@@ -93,7 +93,7 @@ class Server:
         status, body, headers = self._ask("POST", f"/v2/models/{model}/infer", head + tail, {HEADER: str(len(head))})
         if status != 200:
             raise ReleaseInvalid(
-                "the server does not answer", where=case.name, got=squeezed(body.decode(errors="replace"))
+                "PH-0460 the server does not answer", where=case.name, got=squeezed(body.decode(errors="replace"))
             )
         size = int(headers.get(HEADER, len(body)))
         rest, answer = memoryview(body)[size:], {}

@@ -22,7 +22,9 @@ class Bodies:
     async def read(self, request: Request) -> AsyncIterator[bytes]:
         """The body, which counts as held until the request is answered. Raises RequestRefused."""
         if encoding := request.headers.get("content-encoding"):
-            raise NotTaken("this server reads no encoded bodies", where="header Content-Encoding", got=encoding[:40])
+            raise NotTaken(
+                "PH-0467 this server reads no encoded bodies", where="header Content-Encoding", got=encoding[:40]
+            )
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared[:20]) > self._limit:
             raise self._too_large()
@@ -35,9 +37,9 @@ class Bodies:
                     self._check(len(body))
             yield bytes(body)
         except TimeoutError as error:
-            raise TooSlow("no whole body in time", want=f"{self._seconds:g} s") from error
+            raise TooSlow("PH-0468 no whole body in time", want=f"{self._seconds:g} s") from error
         except ClientDisconnect as error:
-            raise RequestRefused("the client went away before its body was whole") from error
+            raise RequestRefused("PH-0469 the client went away before its body was whole") from error
         finally:
             self._held -= len(body)
 
@@ -45,7 +47,9 @@ class Bodies:
         if size > self._limit:
             raise self._too_large()
         if self._held > TOGETHER * self._limit:
-            raise Busy("bodies of other requests fill the server's memory", want=f"{TOGETHER * self._limit:,} bytes")
+            raise Busy(
+                "PH-0466 bodies of other requests fill the server's memory", want=f"{TOGETHER * self._limit:,} bytes"
+            )
 
     def _too_large(self) -> TooLarge:
-        return TooLarge("the body is too large", want=f"at most {self._limit:,} bytes")
+        return TooLarge("PH-0465 the body is too large", want=f"at most {self._limit:,} bytes")

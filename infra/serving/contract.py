@@ -49,7 +49,9 @@ class Contract:
         for wanted in self.inputs:
             if wanted.name == name:
                 return wanted
-        raise RequestRefused("the model has no such input", where=where, got=str(name)[:80], want=_names(self.inputs))
+        raise RequestRefused(
+            "PH-0476 the model has no such input", where=where, got=str(name)[:80], want=_names(self.inputs)
+        )
 
     def check(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The inputs in the model's order. Raises RequestRefused: the first that does not fit."""
@@ -58,31 +60,31 @@ class Contract:
         sizes: dict[str, int] = {}
         for wanted in self.inputs:
             if wanted.name not in inputs:
-                raise RequestRefused("input is missing", where=wanted.name, want=_names(self.inputs))
+                raise RequestRefused("PH-0475 input is missing", where=wanted.name, want=_names(self.inputs))
             self._check_form(wanted, inputs[wanted.name], sizes)
             _check_values(wanted, inputs[wanted.name])
         return {wanted.name: inputs[wanted.name] for wanted in self.inputs}
 
     def _check_form(self, wanted: Wanted, array: Array, sizes: dict[str, int]) -> None:
         if (datatype := datatype_of(array)) is not wanted.datatype:
-            raise RequestRefused("has another datatype", where=wanted.name, got=datatype, want=wanted.datatype)
+            raise RequestRefused("PH-0472 has another datatype", where=wanted.name, got=datatype, want=wanted.datatype)
         if array.ndim != len(wanted.shape):
             got, want = f"shape {list(array.shape)}", f"shape [{', '.join(map(str, wanted.shape))}]"
-            raise RequestRefused("has another number of axes", where=wanted.name, got=got, want=want)
+            raise RequestRefused("PH-0473 has another number of axes", where=wanted.name, got=got, want=want)
         for place, (size, declared) in enumerate(zip(array.shape, wanted.shape, strict=True)):
             where = f"{wanted.name}: axis {place}"
             if isinstance(declared, str):
                 self._check_axis(declared, size, sizes, where)
             elif size != declared:
-                raise RequestRefused("has another size", where=where, got=str(size), want=str(declared))
+                raise RequestRefused("PH-0474 has another size", where=where, got=str(size), want=str(declared))
 
     def _check_axis(self, name: str, size: int, sizes: dict[str, int], where: str) -> None:
         axis = self.axes[name]
         if not axis.min <= size <= axis.max:
             want = f"{axis.min} to {axis.max}"
-            raise RequestRefused("is outside of its axis", where=f"{where}, {name!r}", got=str(size), want=want)
+            raise RequestRefused("PH-0470 is outside of its axis", where=f"{where}, {name!r}", got=str(size), want=want)
         if sizes.setdefault(name, size) != size:
-            what = "differs from the same axis of an input before"
+            what = "PH-0471 differs from the same axis of an input before"
             raise RequestRefused(what, where=f"{where}, {name!r}", got=str(size), want=str(sizes[name]))
 
 
@@ -116,12 +118,14 @@ def _check_values(wanted: Wanted, array: Array) -> None:
     if wanted.datatype is Datatype.BYTES:
         return
     if wanted.datatype.floating and not np.isfinite(array).all():
-        raise RequestRefused("holds NaN, infinity or what its datatype can not hold", where=wanted.name)
+        raise RequestRefused("PH-0477 holds NaN, infinity or what its datatype can not hold", where=wanted.name)
     if wanted.range and array.size:
         low, high = array.min(), array.max()
         if low < wanted.range[0] or high > wanted.range[1]:
             want = f"{wanted.range[0]:g} to {wanted.range[1]:g}"
-            raise RequestRefused("is outside of its range", where=wanted.name, got=f"{low:g} to {high:g}", want=want)
+            raise RequestRefused(
+                "PH-0478 is outside of its range", where=wanted.name, got=f"{low:g} to {high:g}", want=want
+            )
 
 
 def _names(tensors: tuple[Wanted, ...]) -> str:

@@ -32,7 +32,7 @@ class Desk:
         """Raises NotReady, Busy, and what the work raises."""
         self._readiness.check()
         if self.inside >= self._threads + self._queue:
-            raise Busy("as many requests as this server takes are waiting", want=f"at most {self._queue}")
+            raise Busy("PH-0479 as many requests as this server takes are waiting", want=f"at most {self._queue}")
         with self._lock:
             self.inside += 1
         future = self._pool.submit(work)

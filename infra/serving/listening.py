@@ -22,7 +22,9 @@ def tcp(host: str, port: int) -> socket.socket:
         found.bind(address)
         _listen(found)
     except OSError as error:
-        raise Unavailable("can not listen there", where=f"{host}:{port}", got=error.strerror or str(error)) from error
+        raise Unavailable(
+            "PH-0482 can not listen there", where=f"{host}:{port}", got=error.strerror or str(error)
+        ) from error
     return found
 
 
@@ -35,7 +37,7 @@ def unix(path: Path) -> socket.socket:
         found.bind(str(path))
         _listen(found)
     except OSError as error:
-        raise Unavailable("can not listen there", where=str(path), got=error.strerror or str(error)) from error
+        raise Unavailable("PH-0482 can not listen there", where=str(path), got=error.strerror or str(error)) from error
     return found
 
 
@@ -44,10 +46,10 @@ def inherited(descriptor: int) -> socket.socket:
     try:
         found = socket.socket(fileno=descriptor)
         if found.type != socket.SOCK_STREAM:
-            raise Refused("is no stream socket", where=f"descriptor {descriptor}")
+            raise Refused("PH-0480 is no stream socket", where=f"descriptor {descriptor}")
         _listen(found)
     except OSError as error:
-        raise Refused("is no socket", where=f"descriptor {descriptor}", got=error.strerror or "") from error
+        raise Refused("PH-0481 is no socket", where=f"descriptor {descriptor}", got=error.strerror or "") from error
     return found
 
 

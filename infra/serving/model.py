@@ -46,7 +46,7 @@ class Model:
         self.outputs: tuple[str, ...] = tuple(outputs)
         declared = {wanted.name for wanted in self.contract.inputs}, {wanted.name for wanted in self.contract.outputs}
         if extra := sorted((self._taken - declared[0]) | (set(self.outputs) ^ declared[1])):
-            raise ReleaseInvalid("package.toml and the model differ", where=f"{served.made.file}: {extra[0]}")
+            raise ReleaseInvalid("PH-0484 package.toml and the model differ", where=f"{served.made.file}: {extra[0]}")
 
     @property
     def providers(self) -> Sequence[str]:
@@ -59,7 +59,7 @@ class Model:
         try:
             return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
         except InvalidArgument as error:  # such as an index outside of a table, where the spec declares no range
-            raise RequestRefused("the model does not take these values", got=squeezed(error)) from error
+            raise RequestRefused("PH-0483 the model does not take these values", got=squeezed(error)) from error
 
     def refusal(self) -> str:
         """What the golden cases have against it, in one line; empty where it answers as the trained model did."""
@@ -84,11 +84,11 @@ def _session(file: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSessi
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=[*providers, CPU])
     except Exception as error:  # the runtime's own errors have no class of their own
-        raise ReleaseInvalid(f"does not load: {squeezed(error)}", where=file.name) from error
+        raise ReleaseInvalid(f"PH-0197 does not load: {squeezed(error)}", where=file.name) from error
 
 
 def _datatypes(nodes: Sequence[Any]) -> dict[str, Datatype]:
     for node in nodes:
         if node.type not in BY_ONNX:
-            raise ReleaseInvalid("has a type that can not be served", where=node.name, got=node.type)
+            raise ReleaseInvalid("PH-0485 has a type that can not be served", where=node.name, got=node.type)
     return {node.name: BY_ONNX[node.type] for node in nodes}

@@ -22,7 +22,7 @@ def predict(contract: Contract, run: Run, body: bytes, max_json: int) -> Answer:
     document = parse(body, max_json)
     refuse_others(document, _KEYS)
     if len(document) != 1:
-        raise RequestRefused("holds neither or both", want="inputs, or rows")
+        raise RequestRefused("PH-0492 holds neither or both", want="inputs, or rows")
     inputs = _inputs(contract, document["inputs"]) if "inputs" in document else _rows(contract, document["rows"])
     found = run(contract.check(inputs))
     outputs = {wanted.name: to_json(found[wanted.name]) for wanted in contract.outputs}
@@ -31,16 +31,18 @@ def predict(contract: Contract, run: Run, body: bytes, max_json: int) -> Answer:
 
 def _inputs(contract: Contract, found: Any) -> dict[str, Array]:
     if not isinstance(found, dict):
-        raise RequestRefused("is not an object of tensors by name", where="inputs")
+        raise RequestRefused("PH-0491 is not an object of tensors by name", where="inputs")
     return {name: from_json(data, contract.input(name, "inputs").datatype, name) for name, data in found.items()}
 
 
 def _rows(contract: Contract, rows: Any) -> dict[str, Array]:
     """Rows are lists (of the only input), or objects: by input, or by column where the release names columns."""
     if contract.batch is None:
-        raise RequestRefused("the model has no batch axis: rows can not be stacked", where="rows", next="send inputs")
+        raise RequestRefused(
+            "PH-0489 the model has no batch axis: rows can not be stacked", where="rows", next="send inputs"
+        )
     if not isinstance(rows, list) or not rows:
-        raise RequestRefused("is not a list of rows", where="rows")
+        raise RequestRefused("PH-0490 is not a list of rows", where="rows")
     if not isinstance(rows[0], dict):
         return {_only(contract): from_json(rows, contract.inputs[0].datatype, "rows")}
     names = tuple(wanted.name for wanted in contract.inputs)
@@ -60,14 +62,14 @@ def _rows(contract: Contract, rows: Any) -> dict[str, Array]:
 def _only(contract: Contract) -> str:
     if len(contract.inputs) != 1:
         want = ", ".join(wanted.name for wanted in contract.inputs)
-        raise RequestRefused("rows of a model with several inputs are objects", where="rows[0]", want=want)
+        raise RequestRefused("PH-0488 rows of a model with several inputs are objects", where="rows[0]", want=want)
     return contract.inputs[0].name
 
 
 def _values(row: Any, names: Sequence[str], where: str) -> list[Any]:
     if not isinstance(row, dict):
-        raise RequestRefused("is not an object, as the first row is", where=where)
+        raise RequestRefused("PH-0486 is not an object, as the first row is", where=where)
     refuse_others(row, frozenset(names), where)
     if missing := next((name for name in names if name not in row), None):
-        raise RequestRefused("has no value", where=f"{where}: {missing}")
+        raise RequestRefused("PH-0487 has no value", where=f"{where}: {missing}")
     return [row[name] for name in names]

@@ -29,4 +29,4 @@ class Readiness:
     def check(self) -> None:
         """Raises NotReady."""
         if self.phase is not Phase.READY:
-            raise NotReady(f"the server is not ready: {self.phase}", got=self.reason)
+            raise NotReady(f"PH-0510 the server is not ready: {self.phase}", got=self.reason)

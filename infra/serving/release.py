@@ -68,12 +68,12 @@ def open_release(
     version does not know the format that was asked for."""
     there = _names(folder)
     if MANIFEST not in there:
-        raise NotFound("no release here: there is no manifest", where=str(folder), next="set MODEL_DIR")
+        raise NotFound("PH-0519 no release here: there is no manifest", where=str(folder), next="set MODEL_DIR")
     data = _document(folder / MANIFEST, MAX_DOCUMENT_BYTES)
     digest = digest_bytes(data)
     if expected and digest != expected:
         raise DigestMismatch(
-            "is not the manifest that PACKHOUSE_MANIFEST_DIGEST names",
+            "PH-0520 is not the manifest that PACKHOUSE_MANIFEST_DIGEST names",
             where=MANIFEST,
             got=short(digest),
             want=short(expected),
@@ -88,7 +88,7 @@ def open_release(
     for name in (SPEC_FILE, *made.files, *((GOLDEN,) if golden else ())):
         manifest.artifact(name)
         if name not in there:
-            raise ReleaseInvalid("is in the manifest but not in the folder", where=name, next="fetch it too")
+            raise ReleaseInvalid("PH-0521 is in the manifest but not in the folder", where=name, next="fetch it too")
     return Served(folder, manifest, digest, _spec(folder / SPEC_FILE, manifest), made)
 
 
@@ -105,11 +105,11 @@ def chosen(manifest: Manifest, choice: Choice | str, *, vnni: bool, cuda: bool, 
     if choice in by_name and by_name[choice].format is None:
         raise by_name[choice].not_run(manifest.model)
     if choice == Choice.ONNX_INT8 and int8 is not None and not fits:
-        what = "its answers were judged on processors with VNNI, which this one has not"
+        what = "PH-0516 its answers were judged on processors with VNNI, which this one has not"
         raise ReleaseInvalid(what, where=int8.file, next="set PACKHOUSE_FORMAT to auto or onnx")
     if choice not in by_name or choice not in set(Choice):
         have = ", ".join(sorted(by_name))
-        what = "can not be served" if choice in by_name else "the release has no such format"
+        what = "PH-0517 can not be served" if choice in by_name else "PH-0518 the release has no such format"
         raise ReleaseInvalid(what, where=str(choice), got=have, next="set PACKHOUSE_FORMAT")
     return by_name[choice]
 
@@ -117,23 +117,27 @@ def chosen(manifest: Manifest, choice: Choice | str, *, vnni: bool, cuda: bool, 
 def _names(folder: Path) -> set[str]:
     """Of the plain files there. Raises ReleaseInvalid: something else lies there, such as a link out of the folder."""
     if not folder.is_dir():
-        raise NotFound("no such folder", where=str(folder), next="set MODEL_DIR")
+        raise NotFound("PH-0385 no such folder", where=str(folder), next="set MODEL_DIR")
     for path in sorted(folder.iterdir()):
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise ReleaseInvalid("is no plain file", where=path.name, next="a release is a folder of plain files")
+            raise ReleaseInvalid(
+                "PH-0515 is no plain file", where=path.name, next="a release is a folder of plain files"
+            )
     return {path.name for path in folder.iterdir()}
 
 
 def _document(path: Path, limit: int) -> bytes:
     if (size := path.stat().st_size) > limit:
-        raise ReleaseInvalid("too large", where=path.name, got=f"{size:,} bytes", want=f"at most {limit:,}")
+        raise ReleaseInvalid("PH-0514 too large", where=path.name, got=f"{size:,} bytes", want=f"at most {limit:,}")
     return path.read_bytes()
 
 
 def _check_files(folder: Path, there: set[str], manifest: Manifest) -> None:
     known = {artifact.name: artifact for artifact in manifest.artifacts}
     if extra := sorted(there - known.keys() - UNDIGESTED):
-        raise ReleaseInvalid("is in the folder but not in the manifest", where=extra[0], next="somebody put it there")
+        raise ReleaseInvalid(
+            "PH-0513 is in the folder but not in the manifest", where=extra[0], next="somebody put it there"
+        )
     for name in sorted(there & known.keys()):
         _check(folder / name, known[name])
 
@@ -141,10 +145,10 @@ def _check_files(folder: Path, there: set[str], manifest: Manifest) -> None:
 def _check(path: Path, artifact: Artifact) -> None:
     if (size := path.stat().st_size) != artifact.size:
         got, want = f"{size:,} bytes", f"{artifact.size:,}"
-        raise DigestMismatch("size differs", where=path.name, got=got, want=want, next=_AGAIN)
+        raise DigestMismatch("PH-0128 size differs", where=path.name, got=got, want=want, next=_AGAIN)
     if (got := digest_file(path)) != artifact.digest:
         raise DigestMismatch(
-            "sha256 differs", where=path.name, got=short(got), want=short(artifact.digest), next=_AGAIN
+            "PH-0129 sha256 differs", where=path.name, got=short(got), want=short(artifact.digest), next=_AGAIN
         )
 
 
@@ -152,13 +156,15 @@ def _check_record(path: Path, manifest: Manifest, digest: str) -> None:
     record = load(Record, _document(path, MAX_DOCUMENT_BYTES), where=RECORD)
     if (record.model, record.release, record.manifest) != (manifest.model, manifest.release, digest):
         raise DigestMismatch(
-            "is not what the record names", where=MANIFEST, got=short(digest), want=short(record.manifest)
+            "PH-0348 is not what the record names", where=MANIFEST, got=short(digest), want=short(record.manifest)
         )
 
 
 def _check_signature(folder: Path, there: set[str], manifest: Manifest, trusted: Trusted) -> None:
     if missing := sorted({RECORD, SIGNATURE} - there):
-        raise SignatureInvalid("is not there, and a signature is asked for", where=missing[0], next="fetch it too")
+        raise SignatureInvalid(
+            "PH-0512 is not there, and a signature is asked for", where=missing[0], next="fetch it too"
+        )
     provenance = _document(folder / PROVENANCE, MAX_DOCUMENT_BYTES) if PROVENANCE in there else None
     bundle, record = (_document(folder / name, MAX_DOCUMENT_BYTES) for name in (SIGNATURE, RECORD))
     check_bytes(bundle, record, manifest, trusted, provenance=provenance)
@@ -168,10 +174,10 @@ def _spec(path: Path, manifest: Manifest) -> Spec:
     """The bytes that are parsed are hashed once more: they are these, and not those of another reading."""
     data = _document(path, MAX_SPEC_BYTES)
     if digest_bytes(data) != manifest.inputs.spec:
-        raise ReleaseInvalid("is not the spec that the release was made from", where=SPEC_FILE)
+        raise ReleaseInvalid("PH-0347 is not the spec that the release was made from", where=SPEC_FILE)
     spec = parse(data)
     if spec.model.name != manifest.model:
         raise ReleaseInvalid(
-            "is of another model than the manifest", where=SPEC_FILE, got=spec.model.name, want=manifest.model
+            "PH-0511 is of another model than the manifest", where=SPEC_FILE, got=spec.model.name, want=manifest.model
         )
     return spec

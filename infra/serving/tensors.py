@@ -31,10 +31,10 @@ def from_json(data: Any, datatype: Datatype, where: str) -> Array:
         if kinds == {list}:
             sizes = set(map(len, level))
         if len(sizes) != 1:
-            raise RequestRefused("its lists are not of one length and depth", where=where)
+            raise RequestRefused("PH-0528 its lists are not of one length and depth", where=where)
         shape.append(sizes.pop())
         if len(shape) > MAX_RANK:
-            raise RequestRefused("nested too deep", where=where, want=f"at most {MAX_RANK} lists in each other")
+            raise RequestRefused("PH-0529 nested too deep", where=where, want=f"at most {MAX_RANK} lists in each other")
         level = list(chain.from_iterable(level))
     return _array(level, datatype, where).reshape(shape)
 
@@ -43,14 +43,14 @@ def _array(items: list[Any], datatype: Datatype, where: str) -> Array:
     found = set(map(type, items))
     if wrong := found - _taken(datatype):
         got = " and ".join(sorted(_WORDS.get(kind, "null") for kind in wrong))
-        raise RequestRefused(f"holds what {datatype} has not", where=where, got=got, want=_wanted(datatype))
+        raise RequestRefused(f"PH-0526 holds what {datatype} has not", where=where, got=got, want=_wanted(datatype))
     try:
         with np.errstate(over="ignore"):  # what becomes infinite is refused as such
             return np.array(items, datatype.dtype)
     except OverflowError as error:
         info = np.iinfo(datatype.dtype.name)
         want = f"{info.min:,} to {info.max:,}"
-        raise RequestRefused(f"holds integers that {datatype} has not", where=where, want=want) from error
+        raise RequestRefused(f"PH-0527 holds integers that {datatype} has not", where=where, want=want) from error
 
 
 def _taken(datatype: Datatype) -> set[type]:
@@ -76,7 +76,7 @@ def from_binary(data: memoryview, datatype: Datatype, shape: tuple[int, ...], wh
     if len(data) != prod(shape) * datatype.dtype.itemsize:
         raise _misfit(where, f"{len(data):,} bytes", shape)
     if datatype is Datatype.BOOL and bytes(data).strip(b"\0\1"):
-        raise RequestRefused("holds bytes that are no BOOL", where=where, want="0 and 1")
+        raise RequestRefused("PH-0525 holds bytes that are no BOOL", where=where, want="0 and 1")
     found = np.frombuffer(data, datatype.dtype.newbyteorder("<")).reshape(shape)
     return np.require(found, requirements="A")  # the JSON before it may have any length
 
@@ -87,17 +87,19 @@ def _texts(data: memoryview, where: str) -> list[str]:
         start = place + _LENGTH.size
         size = _LENGTH.unpack(data[place:start])[0] if start <= len(data) else len(data)
         if start + size > len(data):
-            raise RequestRefused("a text ends after the data", where=where, want="4 bytes of length before each text")
+            raise RequestRefused(
+                "PH-0523 a text ends after the data", where=where, want="4 bytes of length before each text"
+            )
         try:
             texts.append(str(data[start : start + size], "utf-8"))
         except UnicodeDecodeError as error:
-            raise RequestRefused("a text is not UTF-8", where=where) from error
+            raise RequestRefused("PH-0524 a text is not UTF-8", where=where) from error
         place = start + size
     return texts
 
 
 def _misfit(where: str, got: str, shape: tuple[int, ...]) -> RequestRefused:
-    return RequestRefused("data does not fit the shape", where=where, got=got, want=f"shape {list(shape)}")
+    return RequestRefused("PH-0522 data does not fit the shape", where=where, got=got, want=f"shape {list(shape)}")
 
 
 def shaped(array: Array, shape: tuple[int, ...], where: str) -> Array:

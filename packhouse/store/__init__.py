@@ -44,17 +44,19 @@ def open_store(url_or_path: str) -> Adapter:
 
         return S3Store(parse(url_or_path))
     # Only the scheme is repeated: the rest may hold a password.
-    raise Refused("no such kind of store", where=f"{scheme}://…", want="file:///path, a path, or s3://bucket/prefix")
+    raise Refused(
+        "PH-0299 no such kind of store", where=f"{scheme}://…", want="file:///path, a path, or s3://bucket/prefix"
+    )
 
 
 def _path_of(url: str) -> str:
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
-        raise Refused("a file store's URL has a path only", where="file://…", want="file:///abs/path")
+        raise Refused("PH-0298 a file store's URL has a path only", where="file://…", want="file:///abs/path")
     return unquote(parts.path)
 
 
 def _folder(path: str, *, given: str) -> FileStore:
     if not path or "\0" in path:
-        raise Refused("no path of a store", where=given, want="file:///path, a path, or s3://bucket/prefix")
+        raise Refused("PH-0297 no path of a store", where=given, want="file:///path, a path, or s3://bucket/prefix")
     return FileStore(Path(path))

@@ -78,7 +78,7 @@ def _take(descriptor: int, key: str) -> None:
             if error.errno not in {errno.EAGAIN, errno.EACCES}:
                 raise
         if time.monotonic() > deadline:
-            raise Contention(f"another writer has held the lock for {LOCK_WAIT_S:.0f} s", where=key)
+            raise Contention(f"PH-0300 another writer has held the lock for {LOCK_WAIT_S:.0f} s", where=key)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
 

@@ -37,6 +37,6 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError as error:
-        raise NotFound("no such file to store", where=str(path)) from error
+        raise NotFound("PH-0301 no such file to store", where=str(path)) from error
     except OSError as error:
-        raise Unavailable(f"the file to store cannot be read ({error.strerror})", where=str(path)) from error
+        raise Unavailable(f"PH-0302 the file to store cannot be read ({error.strerror})", where=str(path)) from error

@@ -32,7 +32,7 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         if self._root.exists() and not self._root.is_dir():
-            raise Refused("a store is a folder, this is a file", where=str(self._root))
+            raise Refused("PH-0306 a store is a folder, this is a file", where=str(self._root))
         self._swept = False
 
     @property
@@ -55,7 +55,9 @@ class FileStore:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             file.close()
-            raise DigestMismatch("size differs", where=self._where(key), got=f"{found:,} bytes", want=f"{size:,}")
+            raise DigestMismatch(
+                "PH-0128 size differs", where=self._where(key), got=f"{found:,} bytes", want=f"{size:,}"
+            )
         return verified(self._chunks(file, key), digest=digest, size=size, where=self._where(key))
 
     def get(self, key: str, *, limit: int) -> tuple[bytes, str]:
@@ -64,7 +66,9 @@ class FileStore:
         found = stat_of(key, os.fstat(file.fileno()))
         if found.size > limit:
             file.close()
-            raise LimitExceeded("document is too large", where=where, got=f"{found.size:,} bytes", want=f"{limit:,}")
+            raise LimitExceeded(
+                "PH-0305 document is too large", where=where, got=f"{found.size:,} bytes", want=f"{limit:,}"
+            )
         return b"".join(self._chunks(file, key)), found.version
 
     def put(self, key: str, body: bytes | Path, *, digest: str) -> None:
@@ -128,7 +132,7 @@ class FileStore:
                 with folder(self._root, parts, create=False) as parent:
                     return open_object(name, parent)
             except (FileNotFoundError, NotADirectoryError) as error:
-                raise NotFound("no such object", where=self._where(key)) from error
+                raise NotFound("PH-0304 no such object", where=self._where(key)) from error
 
     def _chunks(self, file: io.FileIO, key: str) -> Iterator[bytes]:
         with file:
@@ -177,7 +181,7 @@ class FileStore:
             except FileNotFoundError:  # a delete has just removed the folder, which was empty: make it again
                 continue
         raise StoreUnavailable(
-            "the folder or the temporary file vanishes as fast as it is made", where=self._where(key)
+            "PH-0303 the folder or the temporary file vanishes as fast as it is made", where=self._where(key)
         )
 
     def _prune(self, parts: Sequence[str]) -> None:

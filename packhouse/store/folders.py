@@ -112,7 +112,9 @@ def _named(error: OSError, where: str) -> PackhouseError:
     if error.errno in _REFUSED:
         return StoreRefusal(said, where=where, next="let this user read and write the store's folder")
     if error.errno in {errno.ENOTDIR, errno.EISDIR}:
-        return Refused("in a file store no key can be both an object and the beginning of another key", where=where)
+        return Refused(
+            "PH-0307 in a file store no key can be both an object and the beginning of another key", where=where
+        )
     if error.errno == errno.ELOOP:
-        return Refused("a symbolic link inside the store", where=where, next="put the file itself there")
+        return Refused("PH-0308 a symbolic link inside the store", where=where, next="put the file itself there")
     return StoreUnavailable(said, where=where)

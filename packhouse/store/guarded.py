@@ -56,7 +56,7 @@ class Guarded:
 
     def swap(self, key: str, body: bytes, *, expected: str | None) -> bool:
         if not self._found.swap:
-            raise Refused("this store cannot compare-and-swap", where=f"{self.url} {key}", next=NO_SWAP)
+            raise Refused("PH-0309 this store cannot compare-and-swap", where=f"{self.url} {key}", next=NO_SWAP)
         return self._store.swap(key, body, expected=expected)
 
     def copy(self, source: str, target: str) -> None:

@@ -56,7 +56,9 @@ class S3Store:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._name(key))
         if (found := answer["ContentLength"]) != size:
             answer["Body"].close()
-            raise DigestMismatch("size differs", where=self._where(key), got=f"{found:,} bytes", want=f"{size:,}")
+            raise DigestMismatch(
+                "PH-0128 size differs", where=self._where(key), got=f"{found:,} bytes", want=f"{size:,}"
+            )
         return verified(self._chunks(answer["Body"], key), digest=digest, size=size, where=self._where(key))
 
     def get(self, key: str, *, limit: int) -> tuple[bytes, str]:
@@ -65,7 +67,7 @@ class S3Store:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._name(key))
         if (found := answer["ContentLength"]) > limit:
             answer["Body"].close()
-            raise LimitExceeded("document is too large", where=where, got=f"{found:,} bytes", want=f"{limit:,}")
+            raise LimitExceeded("PH-0305 document is too large", where=where, got=f"{found:,} bytes", want=f"{limit:,}")
         return b"".join(self._chunks(answer["Body"], key)), answer["ETag"]
 
     def put(self, key: str, body: bytes | Path, *, digest: str) -> None:
@@ -162,17 +164,17 @@ class S3Store:
             except UploadGoneError as gone:
                 if holds_bytes(self, key, digest=digest, size=source.size):
                     return True
-                raise StoreUnavailable("the upload was thrown away", where=self._where(key)) from gone
+                raise StoreUnavailable("PH-0312 the upload was thrown away", where=self._where(key)) from gone
             except BusyError:
                 time.sleep(random.uniform(0, longest_wait_s))  # noqa: S311
             else:
                 return True
-        raise Contention("the store kept saying that the object is being written", where=self._where(key))
+        raise Contention("PH-0311 the store kept saying that the object is being written", where=self._where(key))
 
     def _require(self, key: str) -> Stat:
         if found := self.stat(key):
             return found
-        raise NotFound("no such object", where=self._where(key))
+        raise NotFound("PH-0304 no such object", where=self._where(key))
 
     def _require_bucket(self) -> None:
         """Raises NotFound where the bucket is missing: HEAD says 404 for that and for a missing object alike."""
@@ -183,7 +185,7 @@ class S3Store:
                 self._s3.head_bucket(Bucket=self._bucket)
         except NotFound as error:
             next_step = "make the bucket, or correct the store's URL"
-            raise NotFound("no such bucket", where=self._bucket, next=next_step) from error
+            raise NotFound("PH-0310 no such bucket", where=self._bucket, next=next_step) from error
         self._bucket_seen = True
 
     def _chunks(self, body: StreamingBody, key: str) -> Iterator[bytes]:
@@ -213,5 +215,5 @@ class S3Store:
 
 def _checked(body: bytes | Path, digest: str, where: str) -> bytes | Path:
     if isinstance(body, bytes) and (got := digest_bytes(body)) != digest:
-        raise DigestMismatch("sha256 differs", where=where, got=short(got), want=short(digest))
+        raise DigestMismatch("PH-0129 sha256 differs", where=where, got=short(got), want=short(digest))
     return body

@@ -48,14 +48,18 @@ def parse(url: str) -> S3Address:
     """Raises Refused where the URL is not one, or holds credentials; its text never repeats them."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        raise Refused("credentials in a store's URL", where="s3://…@…", next=f"they come from {CREDENTIALS_COME_FROM}")
+        raise Refused(
+            "PH-0318 credentials in a store's URL", where="s3://…@…", next=f"they come from {CREDENTIALS_COME_FROM}"
+        )
     options = _options(parts.query)
     where = f"s3://{parts.netloc}{parts.path}"
     prefix = parts.path.strip("/")
     if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc):
-        raise Refused("not the name of a bucket", where=where, want="s3://bucket/prefix")
+        raise Refused("PH-0319 not the name of a bucket", where=where, want="s3://bucket/prefix")
     if parts.fragment or (prefix and not is_key(prefix)):
-        raise Refused("a store's prefix is made like a key", where=where, want="[A-Za-z0-9._@=+-] between slashes")
+        raise Refused(
+            "PH-0320 a store's prefix is made like a key", where=where, want="[A-Za-z0-9._@=+-] between slashes"
+        )
     address = S3Address(parts.netloc, prefix, **options)
     _check(address, where)
     return address
@@ -67,17 +71,19 @@ def _options(query: str) -> dict[str, str]:
     options = dict(pairs)
     if len(options) != len(pairs) or not options.keys() <= set(_OPTIONS):
         unknown = ", ".join(sorted(options.keys() - set(_OPTIONS))) or "one twice"
-        raise Refused("unknown option in a store's URL", where="s3://…?…", got=unknown, want=", ".join(_OPTIONS))
+        raise Refused(
+            "PH-0317 unknown option in a store's URL", where="s3://…?…", got=unknown, want=", ".join(_OPTIONS)
+        )
     return options
 
 
 def _check(address: S3Address, where: str) -> None:
     if address.addressing and address.addressing not in ADDRESSING:
-        raise Refused("unknown addressing", where=where, want=", ".join(ADDRESSING))
+        raise Refused("PH-0313 unknown addressing", where=where, want=", ".join(ADDRESSING))
     if address.region and not _REGION.fullmatch(address.region):
-        raise Refused("not the name of a region", where=where)
+        raise Refused("PH-0314 not the name of a region", where=where)
     end = urlsplit(address.endpoint)
     if "@" in end.netloc:
-        raise Refused("credentials in an endpoint", where=where, next=f"they come from {CREDENTIALS_COME_FROM}")
+        raise Refused("PH-0315 credentials in an endpoint", where=where, next=f"they come from {CREDENTIALS_COME_FROM}")
     if address.endpoint and (end.scheme not in {"http", "https"} or not end.hostname or end.query or end.fragment):
-        raise Refused("not an endpoint", where=where, want="endpoint=http://host:port or https://host")
+        raise Refused("PH-0316 not an endpoint", where=where, want="endpoint=http://host:port or https://host")

@@ -50,7 +50,7 @@ def connect(address: S3Address, limits: S3Limits) -> S3Client:
         import boto3.session
         from botocore.config import Config
     except ImportError as error:
-        raise Refused("s3:// needs boto3", where=address.url, next="pip install 'packhouse[s3]'") from error
+        raise Refused("PH-0321 s3:// needs boto3", where=address.url, next="pip install 'packhouse[s3]'") from error
     config = Config(
         # Without these two, newer clients send trailers that some servers store inside the object or refuse.
         request_checksum_calculation="when_required",

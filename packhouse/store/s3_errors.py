@@ -74,7 +74,7 @@ def s3_errors(where: str, *, bucket: str) -> Iterator[None]:
         with s3_answers(where, bucket=bucket):
             yield
     except (ConditionFailedError, BusyError, UploadGoneError) as error:
-        raise StoreUnavailable("another write came in between", where=where) from error
+        raise StoreUnavailable("PH-0332 another write came in between", where=where) from error
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def s3_answers(where: str, *, bucket: str) -> Iterator[None]:
     except BotoCoreError as error:
         raise _unanswered(error, where) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise StoreUnavailable(f"the connection broke ({type(error).__name__})", where=where) from error
+        raise StoreUnavailable(f"PH-0331 the connection broke ({type(error).__name__})", where=where) from error
 
 
 def _answered(error: ClientError, where: str, bucket: str) -> Exception:
@@ -109,32 +109,32 @@ def _answered(error: ClientError, where: str, bucket: str) -> Exception:
 def _named(code: str, status: int, where: str, bucket: str) -> PackhouseError:
     got = f"{code} ({status})"
     if code == "NoSuchBucket":
-        return NotFound("no such bucket", where=bucket, next="make the bucket, or correct the store's URL")
+        return NotFound("PH-0310 no such bucket", where=bucket, next="make the bucket, or correct the store's URL")
     if code in _ABSENT:
-        return NotFound("no such object", where=where)
+        return NotFound("PH-0304 no such object", where=where)
     if code in _DENIED or (status in {401, 403} and code not in _FULL):
         hint = f"credentials come from {CREDENTIALS_COME_FROM}"
         if code == "RequestTimeTooSkewed":
             hint = "set this machine's clock"
-        return StoreRefusal("the store refuses us", where=where, got=got, next=hint)
+        return StoreRefusal("PH-0326 the store refuses us", where=where, got=got, next=hint)
     if code in _FULL or status == 507:
-        return StoreFull("the store is full", where=where, got=got)
+        return StoreFull("PH-0327 the store is full", where=where, got=got)
     if code in _OTHER_BYTES:
-        return DigestMismatch("the store received other bytes than declared", where=where, got=got)
+        return DigestMismatch("PH-0328 the store received other bytes than declared", where=where, got=got)
     if code == "NotImplemented" or status == 501:
-        return Refused("the store cannot do this", where=where, got=got, next="see docs/stores.md")
+        return Refused("PH-0329 the store cannot do this", where=where, got=got, next="see docs/stores.md")
     if status >= 500 or code in _BROKEN_OFF or status == 429:
-        return StoreUnavailable("the store is not able to answer now", where=where, got=got)
-    return StoreRefusal("the store does not take this request", where=where, got=got)
+        return StoreUnavailable("PH-0330 the store is not able to answer now", where=where, got=got)
+    return StoreRefusal("PH-0325 the store does not take this request", where=where, got=got)
 
 
 def _unanswered(error: BotoCoreError, where: str) -> PackhouseError:
     name = type(error).__name__
     if name in _CREDENTIAL_ERRORS:
         next_step = f"credentials come from {CREDENTIALS_COME_FROM}"
-        return StoreRefusal("no credentials for the store", where=where, got=name, next=next_step)
+        return StoreRefusal("PH-0323 no credentials for the store", where=where, got=name, next=next_step)
     if name in _CALLER_ERRORS:
-        return Refused("not a request that S3 knows", where=where, got=name)
+        return Refused("PH-0324 not a request that S3 knows", where=where, got=name)
     address = urlsplit(str(error.kwargs.get("endpoint_url", "")))
     at = f" at {address.hostname}:{address.port or address.scheme}" if address.hostname else ""
-    return StoreUnavailable("the store does not answer", where=where, got=f"{name}{at}")
+    return StoreUnavailable("PH-0322 the store does not answer", where=where, got=f"{name}{at}")

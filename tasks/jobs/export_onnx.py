@@ -121,13 +121,13 @@ def _by_script(module: torch.nn.Module, spec: Spec, example: dict[str, Any], out
             lacking = first if isinstance(first, ExportFailed) else None
             next = "rewrite the branch with torch.where or torch.cond, or make forward scriptable"
             raise ExportFailed(
-                f"torch.export: {lacking.what if lacking else first_line(first)}; script: {first_line(error)}",
+                f"PH-0546 torch.export: {lacking.what if lacking else first_line(first)}; script: {first_line(error)}",
                 where="onnx",
                 next=lacking.next if lacking else next,
             ) from error
     if raw.stat().st_size > INLINE_BYTES:
         raise ExportFailed(
-            "is larger than one protobuf message may be", where="onnx", want=f"{INLINE_BYTES // MiB} MiB"
+            "PH-0545 is larger than one protobuf message may be", where="onnx", want=f"{INLINE_BYTES // MiB} MiB"
         )
     model = onnx.load(raw)
     take_text(model, spec.text)
@@ -145,15 +145,15 @@ def check(path: Path, spec: Spec) -> None:
     opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if opset != spec.formats.onnx_opset:
         raise ExportFailed(
-            "the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.onnx_opset)
+            "PH-0542 the exporter gave another opset", where="onnx", got=str(opset), want=str(spec.formats.onnx_opset)
         )
     declared = {tensor.name: tensor.shape for tensor in spec.inputs}
     for value in graph.graph.input:
         if (value.type.tensor_type.elem_type == onnx.TensorProto.STRING) != (value.name in spec.text):
-            raise ExportFailed(f"input {value.name!r} is not what it must be, text or numbers", where="onnx")
+            raise ExportFailed(f"PH-0543 input {value.name!r} is not what it must be, text or numbers", where="onnx")
         dimensions = value.type.tensor_type.shape.dim
         for size, dimension in zip(declared.get(value.name, ()), dimensions, strict=False):
             if isinstance(size, str) and spec.axes[size].min != spec.axes[size].max and dimension.HasField("dim_value"):
                 raise ExportFailed(
-                    f"axis {size!r} of input {value.name!r} is fixed to {dimension.dim_value}", where="onnx"
+                    f"PH-0544 axis {size!r} of input {value.name!r} is fixed to {dimension.dim_value}", where="onnx"
                 )

@@ -56,4 +56,4 @@ def _trace(module: torch.nn.Module, example: tuple[torch.Tensor, ...], notes: li
     try:
         return torch.jit.trace(module, example, check_trace=False, strict=False)  # type: ignore[no-any-return,no-untyped-call]
     except Exception as error:  # exporters' errors have no common class
-        raise ExportFailed(f"{notes[0]}; trace: {first_line(error)}", where="torchscript") from error
+        raise ExportFailed(f"PH-0547 {notes[0]}; trace: {first_line(error)}", where="torchscript") from error

@@ -40,7 +40,7 @@ def fitted(
 
 def _check_names(where: str, tensors: Tensors, expected: Mapping[str, Expected], aliases: Mapping[str, str]) -> None:
     if not tensors:
-        raise WeightsInvalid("no tensors at all", where=where, want=f"{len(expected)} tensors", next=SAVE)
+        raise WeightsInvalid("PH-0555 no tensors at all", where=where, want=f"{len(expected)} tensors", next=SAVE)
     present = tensors.keys() | {alias for alias, target in aliases.items() if target in tensors}
     present |= {target for alias, target in aliases.items() if alias in tensors}
     missing, extra = sorted(expected.keys() - present), sorted(tensors.keys() - expected.keys())
@@ -48,7 +48,10 @@ def _check_names(where: str, tensors: Tensors, expected: Mapping[str, Expected],
         return
     parts = [f"{word}: {few(names)}" for word, names in (("missing", missing), ("not expected", extra)) if names]
     raise WeightsInvalid(
-        "names differ from the architecture's", where=where, got="; ".join(parts), next=_naming(tensors, expected)
+        "PH-0554 names differ from the architecture's",
+        where=where,
+        got="; ".join(parts),
+        next=_naming(tensors, expected),
     )
 
 
@@ -73,7 +76,7 @@ def _check_dtypes(where: str, tensors: Tensors, expected: Mapping[str, Expected]
         got, want = dtype_name(tensor.dtype), _dtype(expected[name]["dtype"])
         if got != want:
             raise WeightsInvalid(
-                "dtype differs from the architecture's", where=f"{where}: {name}", got=got, want=want,
+                "PH-0553 dtype differs from the architecture's", where=f"{where}: {name}", got=got, want=want,
                 next="save the weights as they were trained, or convert them: model.to(...) before state_dict()",
             )  # fmt: skip
 
@@ -88,7 +91,7 @@ def _check_shapes(where: str, tensors: Tensors, expected: Mapping[str, Expected]
         got, want = list(tensor.shape), list(expected[name]["shape"])
         if got != want:
             raise WeightsInvalid(
-                "shape differs from the architecture's", where=f"{where}: {name}", got=str(got), want=str(want),
+                "PH-0552 shape differs from the architecture's", where=f"{where}: {name}", got=str(got), want=str(want),
                 next="build the architecture with the arguments of the training run",
             )  # fmt: skip
 
@@ -100,7 +103,7 @@ def _untie(where: str, tensors: Tensors, aliases: Mapping[str, str]) -> tuple[Te
         tensor = kept.pop(alias, None)
         if tensor is not None and not _equal(kept.setdefault(target, tensor), tensor):
             raise WeightsInvalid(
-                "tied tensors differ", where=f"{where}: {alias}", want=f"the values of {target}",
+                "PH-0551 tied tensors differ", where=f"{where}: {alias}", want=f"the values of {target}",
                 next="save the model after its weights were tied",
             )  # fmt: skip
     return dict(sorted(kept.items())), dict(aliases)
@@ -127,13 +130,14 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _check_values(where: str, name: str, tensor: torch.Tensor) -> None:
     at = f"{where}: {name}"
     if tensor.dtype is torch.bool and any((part.view(torch.uint8) > 1).any() for part in _chunks(tensor)):
-        raise UnsafeWeights("bool tensor holds bytes that are neither 0 nor 1", where=at, next=SAVE)
+        raise UnsafeWeights("PH-0549 bool tensor holds bytes that are neither 0 nor 1", where=at, next=SAVE)
     if not tensor.is_floating_point() and not tensor.is_complex():
         return
     _check_finite(at, tensor)
     if name.rpartition(".")[2] == "running_var" and any((part < 0).any() for part in _chunks(tensor)):
         raise WeightsInvalid(
-            "variance of a batch norm is negative", where=at, got=f"{tensor.min().item():.4g}", want="0 or more",
+            "PH-0550 variance of a batch norm is negative", where=at, got=f"{tensor.min().item():.4g}",
+            want="0 or more",
             next="the training run or the file is broken: train or save again",
         )  # fmt: skip
 
@@ -149,7 +153,7 @@ def _check_finite(at: str, tensor: torch.Tensor) -> None:
             first = first if first >= 0 else number * CHUNK + int(bad.nonzero()[0])
     if first >= 0:
         raise WeightsInvalid(
-            "values are not finite",
+            "PH-0548 values are not finite",
             where=at,
             got=f"{nan:,} NaN and {infinite:,} infinite of {tensor.numel():,}, first at {_index(first, tensor.shape)}",
             next="the training run diverged: publish an earlier checkpoint",

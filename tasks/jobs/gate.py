@@ -89,7 +89,7 @@ def _take_program(path: Path, program: Path, out: Path) -> Checked:
     That its prefix is trusted was asked before. Raises UnsafeWeights, WeightsInvalid."""
     look = describe(path)
     if look.kind is not Kind.EXPORTED:
-        what = "content is not what the extension says"
+        what = "PH-0565 content is not what the extension says"
         raise UnsafeWeights(what, where=path.name, got=look.kind, want=Kind.EXPORTED, next="torch.export.save")
     programs.taken(path, program)
     module = programs.load(program)
@@ -139,7 +139,7 @@ def _kind(path: Path) -> Kind:
     named = SUFFIXES.get(path.suffix)
     if named is None:
         raise UnsafeWeights(
-            "extension is not one of a weights file",
+            "PH-0564 extension is not one of a weights file",
             where=path.name,
             got=path.suffix or "none",
             want=" ".join(SUFFIXES),
@@ -147,7 +147,7 @@ def _kind(path: Path) -> Kind:
     # A broken safetensors file may look like nothing at all; its own reader has the better words.
     if look.kind is not named and not (look.kind is Kind.UNKNOWN and named is Kind.SAFETENSORS):
         raise UnsafeWeights(
-            "content is not what the extension says", where=path.name, got=look.kind, want=named, next=SAVE
+            "PH-0565 content is not what the extension says", where=path.name, got=look.kind, want=named, next=SAVE
         )
     return named
 
@@ -170,7 +170,7 @@ def _load_zip(path: Path, notes: list[str]) -> Tensors:
     except Exception as error:
         # Whatever a foreign parser raises on foreign bytes, it is the file's fault; and there is no second try.
         raise UnsafeWeights(
-            "torch.load refuses it", where=path.name, got=f"{type(error).__name__}: {error}", next=SAVE
+            "PH-0563 torch.load refuses it", where=path.name, got=f"{type(error).__name__}: {error}", next=SAVE
         ) from error
     _same_reading(path.name, stored, tensors)
     if key is not None:
@@ -186,15 +186,15 @@ def _state_dict(where: str, checkpoint: Any) -> tuple[str | None, Mapping[str, S
     if _is_state_dict(checkpoint):
         return None, checkpoint
     if not isinstance(checkpoint, dict):
-        raise WeightsInvalid("not a dict of tensors", where=where, got=kind_of(checkpoint), next=SAVE)
+        raise WeightsInvalid("PH-0559 not a dict of tensors", where=where, got=kind_of(checkpoint), next=SAVE)
     found = [key for key, value in checkpoint.items() if _is_state_dict(value)]
     if len(found) != 1:
-        what = "checkpoint holds several state dicts" if found else "checkpoint holds no state dict"
+        what = "PH-0560 checkpoint holds several state dicts" if found else "PH-0561 checkpoint holds no state dict"
         raise WeightsInvalid(what, where=where, got=few([ascii(key) for key in found or checkpoint]), next=SAVE)
     if found[0] not in NESTED:
         want = " or ".join(NESTED)
         raise WeightsInvalid(
-            "state dict is nested under a strange key", where=where, got=ascii(found[0]), want=want, next=SAVE
+            "PH-0562 state dict is nested under a strange key", where=where, got=ascii(found[0]), want=want, next=SAVE
         )
     return found[0], checkpoint[found[0]]
 
@@ -210,15 +210,17 @@ def _is_state_dict(value: Any) -> bool:
 def _same_reading(where: str, stored: Mapping[str, StoredTensor], tensors: Any) -> None:
     """Two readers, one meaning."""
     if not isinstance(tensors, dict) or tensors.keys() != stored.keys():
-        raise UnsafeWeights("torch reads other names than the archive holds", where=where, next=SAVE)
+        raise UnsafeWeights("PH-0556 torch reads other names than the archive holds", where=where, next=SAVE)
     for name, want in stored.items():
         tensor = tensors[name]
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-            raise UnsafeWeights("not a plain tensor", where=f"{where}: {name}", got=type(tensor).__name__, next=SAVE)
+            raise UnsafeWeights(
+                "PH-0557 not a plain tensor", where=f"{where}: {name}", got=type(tensor).__name__, next=SAVE
+            )
         got = (dtype_name(tensor.dtype), tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
         if got != (want.dtype, want.shape, want.stride, want.offset):
             raise UnsafeWeights(
-                "torch reads another tensor than the archive holds", where=f"{where}: {name}", next=SAVE
+                "PH-0558 torch reads another tensor than the archive holds", where=f"{where}: {name}", next=SAVE
             )
 
 

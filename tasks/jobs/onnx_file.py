@@ -86,7 +86,7 @@ def _write_apart(path: Path, model: onnx.ModelProto, payloads: Sequence[Payload]
     text = whole.SerializeToString(deterministic=True)
     if len(text) > INLINE_BYTES:
         got, want = f"{len(text):,} bytes", f"{INLINE_BYTES:,}"
-        raise ExportFailed("is larger than one protobuf message may be", where="onnx", got=got, want=want)
+        raise ExportFailed("PH-0545 is larger than one protobuf message may be", where="onnx", got=got, want=want)
     path.write_bytes(text)
 
 
@@ -101,7 +101,7 @@ def _bytes(payload: Payload) -> bytes:
     data = payload.data()
     if len(data) != payload.size:
         raise ExportFailed(
-            f"tensor {payload.name!r} has {len(data)} bytes, its shape says {payload.size}", where="onnx"
+            f"PH-0566 tensor {payload.name!r} has {len(data)} bytes, its shape says {payload.size}", where="onnx"
         )
     return data
 

@@ -175,7 +175,9 @@ def _apart(path: Path, tensor: onnx.TensorProto) -> Payload | None:
         return None
     place = {entry.key: entry.value for entry in tensor.external_data}
     if place.get("location") != path.name + DATA:
-        raise ExportFailed("names another file than its own for data", where=path.name, got=str(place.get("location")))
+        raise ExportFailed(
+            "PH-0567 names another file than its own for data", where=path.name, got=str(place.get("location"))
+        )
     size = int(place["length"])
     data = _reader(path.with_name(path.name + DATA), int(place["offset"]), size)
     return Payload(tensor.name, tensor.data_type, tuple(tensor.dims), data, size)

@@ -101,7 +101,9 @@ def _without_count(node: onnx.NodeProto, shapes: Mapping[str, onnx.TensorShapePr
 
 
 def _can_not(what: str) -> ExportFailed:
-    return ExportFailed(f"opset {OLDEST} does not have {what}", where="onnx", next=f"ask for opset {NEWEST} or later")
+    return ExportFailed(
+        f"PH-0568 opset {OLDEST} does not have {what}", where="onnx", next=f"ask for opset {NEWEST} or later"
+    )
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> Any:

@@ -39,10 +39,10 @@ def _check(version: str, *, opset: int, ml: int, ir: int, operators: list[str], 
     reads = RUNTIMES[version]
     for name, got, want in (("opset", opset, reads.opset), ("ai.onnx.ml", ml, reads.ml), ("IR version", ir, reads.ir)):
         if got > want:
-            what = f"has an {name} that onnxruntime {version} does not read"
+            what = f"PH-0570 has an {name} that onnxruntime {version} does not read"
             raise ExportFailed(what, where=where, got=str(got), want=f"at most {want}")
     if missing := [name for name in operators if lacks(version, name)]:
-        raise ExportFailed(f"has an operator that onnxruntime {version} lacks", where=where, got=missing[0])
+        raise ExportFailed(f"PH-0569 has an operator that onnxruntime {version} lacks", where=where, got=missing[0])
 
 
 def _named(node: onnx.NodeProto, opset: int) -> str:

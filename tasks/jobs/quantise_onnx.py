@@ -38,11 +38,11 @@ def run(*, spec: str, samples: str, model: str, out: str) -> dict[str, Any]:
         tried = list(recipes(graph, parsed.formats))
         if not tried:
             got = ", ".join(sorted({node.op_type for node in graph.nodes}))
-            raise ExportFailed("has no operator that INT8 takes", where="onnx-int8", got=got)
+            raise ExportFailed("PH-0571 has no operator that INT8 takes", where="onnx-int8", got=got)
         kept, others = Search(parsed, arrays, graph, Path(model), Path(name)).best(tried)
         if kept.file.with_name(kept.file.name + DATA).exists():
             raise ExportFailed(
-                "is larger than one protobuf message may be", where="onnx-int8", want=f"{INLINE_BYTES:,}"
+                "PH-0545 is larger than one protobuf message may be", where="onnx-int8", want=f"{INLINE_BYTES:,}"
             )
         kept.file.replace(out)
     counts = Counter(node.op_type for node in quantisable(graph, kept.recipe) if key(node) not in kept.left)

@@ -24,10 +24,10 @@ def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -
     module = models.load(parsed, weights, program)
     layers = sum(isinstance(layer, LAYERS) for layer in module.modules())
     if not layers:
-        raise ExportFailed("has no Linear, LSTM or GRU layer to quantise", where="torchscript-int8")
+        raise ExportFailed("PH-0572 has no Linear, LSTM or GRU layer to quantise", where="torchscript-int8")
     quantize_dynamic = getattr(torch.ao.quantization, "quantize_dynamic", None)
     if quantize_dynamic is None:
-        raise ExportFailed(f"torch {torch.__version__} has no dynamic quantisation", where="torchscript-int8")
+        raise ExportFailed(f"PH-0573 torch {torch.__version__} has no dynamic quantisation", where="torchscript-int8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantised = quantize_dynamic(module, set(LAYERS), dtype=torch.qint8, inplace=True)

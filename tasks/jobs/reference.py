@@ -89,7 +89,7 @@ class Evaluated:
 def _insist(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.severity is Severity.REFUSED:
-            raise ParityRefused(f"{finding.what}: {finding.proof}", where=finding.where, next=finding.next)
+            raise ParityRefused(f"PH-0577 {finding.what}: {finding.proof}", where=finding.where, next=finding.next)
 
 
 def _probed(
@@ -122,7 +122,7 @@ def _ask(runner: Runner, probe: Probe, findings: Sequence[Finding] = ()) -> tupl
         return {}, "the model fails on it"
     if broken := _not_finite(answer):
         if probe.real:
-            raise ParityRefused(f"the trained model answers {probe.name!r} with NaN or infinity", where=broken)
+            raise ParityRefused(f"PH-0576 the trained model answers {probe.name!r} with NaN or infinity", where=broken)
         return {}, "the model answers it with NaN or infinity"
     return answer, ""
 
@@ -196,7 +196,7 @@ def _check_finite(cases: Sequence[Case]) -> None:
     for case in cases:
         if broken := _not_finite(case.exact or {}):
             raise ParityRefused(
-                f"the trained model's float64 run answers {case.name!r} with NaN or infinity", where=broken
+                f"PH-0575 the trained model's float64 run answers {case.name!r} with NaN or infinity", where=broken
             )
 
 
@@ -225,7 +225,10 @@ def _check_declared(spec: Spec, answer: Outputs) -> None:
     declared = [output.name for output in spec.outputs]
     if list(answer) != declared:
         raise SpecInvalid(
-            "the model has another number of outputs", where="outputs", got=str(len(answer)), want=str(len(declared))
+            "PH-0265 the model has another number of outputs",
+            where="outputs",
+            got=str(len(answer)),
+            want=str(len(declared)),
         )
     for output in spec.outputs:
         got = answer[output.name]
@@ -234,7 +237,7 @@ def _check_declared(spec: Spec, answer: Outputs) -> None:
         )
         if not fits or got.dtype != np.dtype(output.dtype.value):
             raise SpecInvalid(
-                "the model answers otherwise than declared",
+                "PH-0574 the model answers otherwise than declared",
                 where=f"outputs.{output.name}",
                 got=f"{got.dtype} {got.shape}",
                 want=f"{output.dtype.value} ({', '.join(map(str, output.shape))})",

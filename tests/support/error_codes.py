@@ -115,14 +115,17 @@ def _name(node: ast.AST | None) -> str:
 
 
 def reasons() -> list[Message]:
-    """Texts of checks that end in their code: the judge's, and why a format is left out."""
+    """Texts with a code that become a part of an error elsewhere: the judge's, a finding about a key, and why a format
+    is left out."""
+    known = {message.code for message in messages()}
     found = []
     for path, tree in trees().items():
         for node in ast.walk(tree):
             text = _text(node) if isinstance(node, ast.Constant | ast.JoinedStr) else ""
-            if ended := re.search(r" \((PH-[0-9]{4})\)$", text):
+            coded = re.search(r"^(PH-[0-9]{4}) | \((PH-[0-9]{4})\)$", text)
+            if coded and (code := coded[1] or coded[2]) not in known:
                 place = f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
-                found.append(Message(ended[1], "reason", text[: ended.start()], place))
+                found.append(Message(code, "reason", text.replace(coded[0], ""), place))
     return found
 
 
