@@ -80,9 +80,9 @@ def _silent(request: Request, end: End, tail: str, log: Path) -> PackhouseError:
     if end.status == -signal.SIGABRT and any(words in tail for words in OUT_OF_MEMORY):
         return LimitExceeded("PH-0360 ran out of its memory", where=request.job, got=last, want=request.limits.memory)
     what = (
-        f"PH-0401 PH-0403 died of {signal.Signals(-end.status).name}"
+        f"PH-0403 died of {signal.Signals(-end.status).name}"
         if end.status < 0
-        else "PH-0402 PH-0404 ended without a JSON answer"
+        else "PH-0404 ended without a JSON answer"
     )
     got = f"exit status {end.status}" if end.status >= 0 else ""
     told = ": ".join(part for part in (got, last) if part)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from packhouse.artifact import Frozen
 from packhouse.errors import SpecInvalid, coded
 from packhouse.keys import PRODUCTION, ChannelName, Number
+from packhouse.spec_errors import PLAIN_WORDS
 from packhouse.store_layout import policy_key as policy_key
 from packhouse.versions import refuse_newer
 
@@ -117,9 +118,7 @@ def _finding(error: ValidationError, where: str) -> SpecInvalid:
     first: Any = findings[0]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")[:80]
     what = first["msg"].removeprefix("Value error, ")
-    what = {"Extra inputs are not permitted": "PH-0607 unknown key", "Field required": "PH-0608 missing"}.get(
-        what, what
-    )
+    what = PLAIN_WORDS.get(what, what)
     code, what = coded(what)
     plain = first["type"] not in ("missing", "extra_forbidden") and not isinstance(first["input"], dict | list)
     return SpecInvalid(

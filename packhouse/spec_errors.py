@@ -25,6 +25,9 @@ PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"
 SHA256 = r"^[0-9a-f]{64}$"
 REPOSITORY = r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
 LICENCE = r"^[A-Za-z0-9][A-Za-z0-9.+:() -]{0,199}$"
+PLAIN_WORDS = {"Extra inputs are not permitted": "PH-0607 unknown key", "Field required": "PH-0608 missing"}
+"""pydantic's text of a finding -> ours."""
+
 VERSION = r"^[0-9]{1,4}(\.[0-9]{1,4}){0,2}$"
 
 
@@ -60,9 +63,7 @@ def finding(error: ValidationError, *, one_step: bool) -> Finding:
     if one_step and path[:1] == ("preprocessing",):
         path = (path[0], *path[2:])
     what = first["msg"].removeprefix("Value error, ")
-    what = {"Extra inputs are not permitted": "PH-0607 unknown key", "Field required": "PH-0608 missing"}.get(
-        what, what
-    )
+    what = PLAIN_WORDS.get(what, what)
     if path[2:3] == ("shape",) and len(path) == 4:
         what = "PH-0609 neither a size nor the name of an axis"
     if no_kind:

@@ -120,8 +120,9 @@ def reasons() -> list[Message]:
     known = {message.code for message in messages()}
     found = []
     for path, tree in trees().items():
+        parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in ast.walk(tree):
-            text = _text(node) if isinstance(node, ast.Constant | ast.JoinedStr) else ""
+            text = _text(node) if isinstance(node, ast.Constant | ast.JoinedStr) and node not in parts else ""
             coded = re.search(r"^(PH-[0-9]{4}) | \((PH-[0-9]{4})\)$", text)
             if coded and (code := coded[1] or coded[2]) not in known:
                 place = f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
