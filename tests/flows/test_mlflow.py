@@ -37,7 +37,7 @@ from tasks.register import registered
 from tests.flows.churn import churn
 from tests.servers.place import free_ports
 from tests.support.encoder import staged_encoder
-from tests.support.released import ONNX_ONLY
+from tests.support.staged import ONNX_ONLY
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flows.promoted import promoted
 
 from flows.audit import audit
 from flows.ends import Status
@@ -36,6 +35,7 @@ from packhouse.store import FileStore, open_store
 from packhouse.verify import read_spec, verify
 from tasks import sign as tasks_sign
 from tasks import sign_channel as tasks_sign_channel
+from tasks.commit_and_promote import promote_again
 from tasks.night import plan_night
 from tasks.sign_channel import channel_signed, renew, renewed, standings
 from tests.flows.cluster import deploy, pool, worker
@@ -122,7 +122,7 @@ def test_a_run_that_was_killed_before_it_signed_is_completed(released, configure
     with monkeypatch.context() as broken:
         broken.setattr(tasks_sign, "sign_release", killed)
         with pytest.raises(Stopping):
-            promoted(found.record, read_spec(found), "latest", made.source, plain=True)
+            promote_again.fn(found.record, read_spec(found), "latest", made.source)
     with pytest.raises(NotFound):
         read_channel(workshop().store, "linear", "latest")
     release([made.source])

@@ -460,6 +460,7 @@ def test_modes_and_times_of_files_outside_stay_as_they_are(run, open_sandbox, tm
 @pytest.mark.parametrize(
     "path",
     ["/etc/shadow", "/proc/1/environ", "/proc/1/cmdline", f"/proc/{os.getpid()}/environ", str(ROOT / "pyproject.toml")],
+    ids=["passwords", "environment of init", "command of init", "environment of this process", "repository"],
 )
 def test_the_hosts_and_the_repositorys_other_files_are_closed(run, path):
     in_force(run, Measure.READS_CONFINED)
