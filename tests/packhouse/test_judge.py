@@ -78,7 +78,7 @@ def test_another_form_is_refused_whatever_the_tolerance(answer, reason, toleranc
 def test_outputs_in_another_order_are_refused():
     one = case(a=values(2, 3), b=values(2, 3))
     answer = {"b": values(2, 3), "a": values(2, 3)}
-    assert judge([one], [answer], Ratio()).refusal == "case 'a': outputs are 'b', 'a', the model has 'a', 'b'"
+    assert judge([one], [answer], Ratio()).refusal == "case 'a': outputs are 'b', 'a', the model has 'a', 'b' (PH-0621)"
 
 
 def test_two_empty_arrays_are_no_proof():
@@ -86,7 +86,7 @@ def test_two_empty_arrays_are_no_proof():
     assert np.allclose(empty, empty)
     for tolerance in (Ratio(), Absolute(1, 1)):
         found = judge([case(y=empty, exact={"y": empty.astype(float)})], [{"y": empty}], tolerance)
-        assert found.refusal == "output 'y' is empty in every case: there is nothing to compare"
+        assert found.refusal == "output 'y' is empty in every case: there is nothing to compare (PH-0620)"
     assert "nothing to compare" in judge_sqnr([case(y=empty)], [{"y": empty}], 0.0).refusal
     assert "nothing to compare" in judge_int8([case(y=empty)], [{"y": empty}], Quality(99, 1, 1, 1), GATE).refusal
 
@@ -141,7 +141,7 @@ def test_integers_and_booleans_are_compared_exactly(dtype, tolerance):
     assert judge([one], [one.expected], tolerance).refusal == ""
     other = np.array([[0, 1], [1, 0]], dtype)
     refusal = judge([one], [{"y": other}], tolerance).refusal
-    assert refusal == "case 'a': output 'y' differs in 1 of 4 values"
+    assert refusal == "case 'a': output 'y' differs in 1 of 4 values (PH-0625)"
 
 
 # Distance
@@ -220,7 +220,7 @@ def test_absolute_tolerance_holds_each_element_by_itself():
     one = case(y=np.array([100.0, 1.0], F32))
     assert judge([one], [{"y": np.array([100.05, 1.0], F32)}], Absolute(atol=0.01, rtol=0.001)).refusal == ""
     refusal = judge([one], [{"y": np.array([100.0, 1.0125], F32)}], Absolute(atol=0.01, rtol=0.001)).refusal
-    assert refusal == "case 'a': output 'y' is off by 0.0125, allowed: 0.01 + 0.001|y|; 1 of 2 values are outside"
+    assert refusal == "case 'a': output 'y' is off by 0.0125, allowed: 0.01 + 0.001|y|; 1 of 2 values are outside (PH-0627)"
 
 
 def test_a_refusal_says_which_case_and_output_by_how_much_and_what_is_allowed():
@@ -533,4 +533,4 @@ def test_golden_answers_are_held_to_their_noise_in_every_case():
     near, far = {"y": np.array([1.0, 2.01], F32)}, {"y": np.array([1.0, 2.1], F32)}
     assert judge_sqnr(cases, [near, near], 40.0).refusal == ""
     refusal = judge_sqnr(cases, [near, far], 40.0).refusal
-    assert refusal == "case 'b': output 'y' has a signal-to-noise ratio of 27.0 dB, needed: 40.0"
+    assert refusal == "case 'b': output 'y' has a signal-to-noise ratio of 27.0 dB, needed: 40.0 (PH-0635)"

@@ -13,6 +13,7 @@ import tomli_w
 from infra.workshop import workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes
+from packhouse.errors import coded
 from packhouse.latency import Timing
 from packhouse.probes import MAX_CASE_ELEMENTS
 from packhouse.spec import SPEC_FILE, Format
@@ -170,7 +171,7 @@ def ends(model, measured: Measured, size: int = 30) -> str:
     """Why INT8 of this size is left out beside 100 bytes of fp32; empty if it is not."""
     judged, left_out = pays(model.gated, [entry(Format.ONNX, 100), entry(Format.ONNX_INT8, size)], measured)
     assert {each.candidate.format for each in judged} == {Format.ONNX, *([] if left_out else [Format.ONNX_INT8])}
-    return left_out[0].verdict.reason if left_out else ""
+    return coded(left_out[0].verdict.reason)[1] if left_out else ""
 
 
 def entry(format: Format, size: int) -> Judged:
