@@ -238,7 +238,7 @@ def test_other_bytes_under_the_same_name_are_never_overwritten(packed, tmp_path)
 
 
 def test_a_committed_record_is_never_replaced_by_one_of_another_manifest(packed):
-    proven = unserved(publish.fn(packed, report(packed), []))
+    proven = unserved(publish.fn(packed, report(packed)))
     first = commit(proven)
     other = proven.model_copy(update={"record": first.model_copy(update={"manifest": digest_bytes(b"another")})})
     with pytest.raises(ReleaseConflict, match="was committed with other bytes"):
