@@ -12,7 +12,7 @@ from typing import ClassVar
 
 ErrorDocument = dict[str, str]
 
-_CODE = re.compile(r"^(PH-[0-9]{4}) | \((PH-[0-9]{4})\)")
+_CODE = re.compile(r"^(PH-[0-9]{4})(?: |$)| \((PH-[0-9]{4})\)")
 """In front of a message as it is written in the code, or in brackets, as in the text of another error."""
 
 
@@ -268,7 +268,7 @@ def without_paths(text: str) -> str:
 def coded(text: str) -> tuple[str, str]:
     """The first code in a message, or nothing, and the message without any."""
     codes = [first or other for first, other in _CODE.findall(text)]
-    return (codes[0] if codes else ""), _CODE.sub("", text)
+    return (codes[0] if codes else ""), _CODE.sub("", text).strip()
 
 
 def squeezed(words: object, most: int = 300) -> str:

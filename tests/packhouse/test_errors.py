@@ -6,13 +6,14 @@ import json
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from packhouse import errors
 from packhouse.errors import PackhouseError, Refused, SpecInvalid, Unavailable, from_document
 
-parts = st.fixed_dictionaries({name: st.text(max_size=60) for name in ("what", "where", "got", "want", "next")})
+PARTS = ("what", "where", "got", "want", "next")
+parts = st.fixed_dictionaries({name: st.text(max_size=60) for name in PARTS})
 LEAVES = sorted(
     (kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PackhouseError)),
     key=lambda kind: kind.__name__,
@@ -25,6 +26,8 @@ def made(kind: type[PackhouseError], given: dict[str, str]) -> PackhouseError:
 
 
 @given(parts, st.sampled_from(LEAVES))
+@example(dict.fromkeys(PARTS, ""), Refused)
+@example(dict.fromkeys(PARTS, "") | {"what": "sha256 differs  (PH-9001)"}, Refused)
 def test_an_error_crosses_a_process_boundary_unchanged(parts, kind):
     error = made(kind, parts)
     document = json.loads(json.dumps(error.document()))
@@ -44,12 +47,12 @@ def test_a_message_is_one_printable_line(parts):
 
 def test_a_message_says_where_what_got_want_next_in_this_order():
     error = SpecInvalid("sha256 differs", where="weights.pt", got="3f9a", want="9a01", next="upload it again")
-    assert str(error) == "weights.pt: sha256 differs; got 3f9a, want 9a01; upload it again"
+    assert str(error) == "weights.pt: sha256 differs; got 3f9a, want 9a01; upload it again (PH-0003)"
 
 
 def test_a_file_name_can_not_write_a_line_or_a_colour_into_a_log():
     error = Refused("bad name", where="a\nrefused: b\x1b[31m\u2028c")
-    assert str(error) == "a refused: b\\x1b[31m\\x2028c: bad name"
+    assert str(error) == "a refused: b\\x1b[31m\\x2028c: bad name (PH-0002)"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LEAVES if kind is not PackhouseError])
