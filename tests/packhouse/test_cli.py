@@ -46,8 +46,8 @@ def test_a_draft_that_keeps_a_parser_busy_is_refused(tmp_path, text):
 
 
 ENDS = [
-    (NotFound("is not there", where="here"), 1, "refused: here: is not there"),
-    (StoreUnavailable("did not answer"), 2, "unavailable: did not answer"),
+    (NotFound("is not there", where="here"), 1, "refused: here: is not there (PH-0020)"),
+    (StoreUnavailable("did not answer"), 2, "unavailable: did not answer (PH-0022)"),
     (OSError(errno.EACCES, "x", "/some/file"), 2, "unavailable: /some/file: Permission denied"),
     (ValueError("not\na key"), 70, "fault of packhouse: ValueError: not a key"),
     (RecursionError("too deep"), 70, "fault of packhouse: RecursionError: too deep"),

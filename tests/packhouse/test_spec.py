@@ -599,7 +599,7 @@ def test_the_line_is_right_behind_an_array_over_lines_in_the_same_table():
     text = GOOD.replace("arguments = { features = 3, classes = 2 }", f'{array}\nnome = "a"')
     with pytest.raises(SpecInvalid) as caught:
         parse(text.encode())
-    assert str(caught.value) == f"package.toml:{line_number(text, 'nome@2')}: architecture.nome: unknown key"
+    assert str(caught.value) == f"package.toml:{line_number(text, 'nome@2')}: architecture.nome: unknown key (PH-0607)"
 
 
 @pytest.mark.parametrize(
@@ -949,7 +949,7 @@ def test_a_key_that_is_not_acted_on_yet_is_read_and_is_refused_by_its_name_where
     with pytest.raises(SpecInvalid) as caught:
         check_supported(spec, where="source")
     does = f"packhouse {packhouse.__version__} reads this and does not act on it yet"
-    assert str(caught.value) == f"source: {words}{does}; remove it, or use a later packhouse"
+    assert str(caught.value) == f"source: {words}{does}; remove it, or use a later packhouse (PH-0606)"
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,8 @@ def test_a_model_that_does_not_give_the_same_answer_twice_is_noted(tmp_path):
 def test_a_model_on_another_device_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(SpecInvalid) as caught:
         staged(tmp_path, architectures.build("test.linear", {}).to("meta"))
-    assert str(caught.value) == "layers.0.weight: the model is on another device; got meta, want cpu: model.to('cpu')"
+    said = "layers.0.weight: the model is on another device; got meta, want cpu: model.to('cpu') (PH-0262)"
+    assert str(caught.value) == said
 
 
 def test_a_model_without_parameters_is_refused(tmp_path):
