@@ -200,7 +200,7 @@ def test_an_end_without_an_answer_is_a_crash(run):
 def test_a_refusal_comes_back_as_itself(run):
     with pytest.raises(ParityRefused) as caught:
         run("refuse")
-    assert str(caught.value) == "model.onnx: outputs differ; got 0.5, want 1e-05; look at the report"
+    assert str(caught.value) == "model.onnx: outputs differ; got 0.5, want 1e-05; look at the report (PH-0010)"
 
 
 def test_another_exception_is_a_crash_with_its_first_line_and_the_rest_in_the_log(run, tmp_path):
