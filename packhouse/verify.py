@@ -67,7 +67,7 @@ def verify(found: Found, trusted: Trusted | None = None) -> Verified:
             found.save(artifact, folder / artifact.name)
         replayed = _replayed(folder, found.name)
         for made in manifest.formats:
-            if made.format and (refusal := replayed.get(made.name, "nobody ran it")):
+            if made.format and (refusal := replayed.get(made.name, "PH-0637 nobody ran it")):
                 raise ReleaseInvalid(refusal, where=f"{found.name}: {made.name}")
     if unknown := [made for made in manifest.formats if made.format is None]:
         raise unknown[0].not_run(found.name)

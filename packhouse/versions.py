@@ -29,10 +29,10 @@ def refuse_newer(
     schema, needs = document.get("schema", default), document.get("needs")
     known = needs if isinstance(needs, str) and re.fullmatch(VERSION, needs) else ""
     if isinstance(schema, int) and not isinstance(schema, bool) and schema > newest:
-        what = f"is of schema {str(schema)[:20]}, and this is packhouse {__version__}"
+        what = f"PH-0636 is of schema {str(schema)[:20]}, and this is packhouse {__version__}"
         raise error(f"{what}: needs {f'packhouse {known} or later' if known else 'a later packhouse'}", where=where)
     if known and _order(known) > max(_order(NEEDS), _order(__version__)):
-        raise error(f"needs packhouse {known} or later, and this is packhouse {__version__}", where=where)
+        raise error(f"PH-0241 needs packhouse {known} or later, and this is packhouse {__version__}", where=where)
 
 
 def _order(version: str) -> tuple[int, ...]:

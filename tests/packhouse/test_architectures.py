@@ -102,7 +102,7 @@ def test_a_builder_may_fail_in_any_way(monkeypatch):
     monkeypatch.setattr(architectures, "find", lambda name: broken)
     with pytest.raises(ArchitectureUnknown) as caught:
         architectures.build("m", {})
-    assert str(caught.value) == "architecture 'm': can not be built: RuntimeError: line one line two"
+    assert str(caught.value) == "architecture 'm': can not be built: RuntimeError: line one line two (PH-0104)"
 
 
 def test_what_is_not_the_builders_own_does_not_release_its_models_anew():

@@ -143,7 +143,7 @@ def test_a_release_that_was_deleted_says_when_by_whom_and_why(store):
     buried(store, "c", IDS[0])
     with pytest.raises(NotFound) as caught:
         find(store, f"c/{IDS[0]}")
-    words = "was deleted 2030-02-03T00:00:00+00:00 by the night: 4th of 3 that are kept"
+    words = "was deleted 2030-02-03T00:00:00+00:00 by the night: 4th of 3 that are kept (PH-0190)"
     assert str(caught.value) == f"c/{IDS[0]}: {words}"
     done = packhouse("verify", f"c/{IDS[0]}", store=store)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"refused: c/{IDS[0]}: {words}\n")

@@ -106,7 +106,7 @@ def test_a_file_that_is_cut_short_or_longer_is_found(small, name):
 def test_a_missing_file_is_found(small, name):
     (small.folder / name).unlink()
     error = refusal(small)
-    assert str(error) == f"{name}: is in the manifest but not in the release"
+    assert str(error) == f"{name}: is in the manifest but not in the release (PH-0343)"
 
 
 def test_a_release_without_its_manifest_or_record_is_none(small):
@@ -159,7 +159,7 @@ def test_a_manifest_of_another_release_is_refused(small, other_release):
 def test_a_record_of_another_model_is_refused(small):
     sign_off(small.folder, (small.folder / MANIFEST).read_bytes(), "another", small.release)
     error = refusal(small)
-    assert str(error) == "manifest.json: is of another release than the record; got linear, want another"
+    assert str(error) == "manifest.json: is of another release than the record; got linear, want another (PH-0346)"
 
 
 def test_a_record_that_names_another_size_is_refused(small):
@@ -212,14 +212,14 @@ def test_a_spec_that_the_release_was_not_made_from_is_refused(small):
     with (small.folder / SPEC_FILE).open("ab") as file:
         file.write(b"\n# more\n")
     reseal(small)
-    assert str(refusal(small)) == "package.toml: is not the spec that the release was made from"
+    assert str(refusal(small)) == "package.toml: is not the spec that the release was made from (PH-0347)"
 
 
 @pytest.mark.parametrize("name", [SPEC_FILE, GOLDEN])
 def test_a_release_without_its_spec_or_its_golden_cases_is_refused(small, name):
     (small.folder / name).unlink()
     reseal(small)
-    assert str(refusal(small)) == f"{name}: is not in the manifest"
+    assert str(refusal(small)) == f"{name}: is not in the manifest (PH-0150)"
 
 
 def test_a_format_of_other_weights_is_refused(small, other_release):
@@ -248,7 +248,7 @@ def test_a_program_that_carries_a_pickle_is_refused_before_it_is_loaded(small):
     torch.export.save(program, str(small.folder / "model.pt2"))
     reseal(small)
     reason = replay(small.folder)["program"]
-    assert reason == "does not run: ReleaseInvalid: model.pt2: data/sample_inputs/model.pt: carries a pickle"
+    assert reason == "does not run: ReleaseInvalid: model.pt2: data/sample_inputs/model.pt: carries a pickle (PH-0195)"
 
 
 def test_golden_cases_that_prove_nothing_are_refused(in_onnx):
@@ -279,7 +279,7 @@ def test_a_model_that_prints_verifies(small):
 
 def test_a_format_that_nobody_ran_is_not_proven(small, monkeypatch):
     monkeypatch.setattr(module, "_replayed", lambda folder, where: {"onnx": ""})
-    assert str(refusal(small)).endswith(": torchscript: nobody ran it")
+    assert str(refusal(small)).endswith(": torchscript: nobody ran it (PH-0637)")
 
 
 def test_formats_that_do_not_come_to_an_end_are_refused(small, monkeypatch):

@@ -133,7 +133,7 @@ def test_a_model_that_opset_17_can_not_say_is_refused_with_the_reason(line):
     with pytest.raises(ExportFailed) as caught:
         export_onnx.run(**made.given, weights="", out=str(made.work / "model.onnx"))
     assert "torch.export: opset 17 does not have the operator BitwiseAnd; script: " in str(caught.value)
-    assert str(caught.value).endswith("; ask for opset 18 or later")
+    assert str(caught.value).endswith("; ask for opset 18 or later (PH-0546)")
 
 
 def graph(kind: str, inputs: dict[str, np.ndarray | None], outputs: int = 1, **attributes: object) -> onnx.ModelProto:
