@@ -105,7 +105,10 @@ def test_a_body_over_the_limit_is_refused_whether_or_not_its_length_is_declared(
     with serve(release.folder, tmp_path / "log", PACKHOUSE_MAX_BODY_BYTES="2000") as server:
         host = server.url.removeprefix("http://")
         reply = server.ask("/predict", b" " * 2001)
-        assert (reply.status, reply.json) == (413, {"error": "the body is too large; want at most 2,000 bytes (PH-0465)"})
+        assert (reply.status, reply.json) == (
+            413,
+            {"error": "the body is too large; want at most 2,000 bytes (PH-0465)"},
+        )
         connection = http.client.HTTPConnection(host, timeout=10)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/predict", iter([b" " * 1000] * 3), headers, encode_chunked=True)
