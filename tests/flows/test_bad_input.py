@@ -115,7 +115,7 @@ BAD: list[tuple[str, Change, str]] = [
     ("another digest in the spec", edit(r'sha256 = "[0-9a-f]{8}', 'sha256 = "00000000'), "sha256 differs"),
     ("unknown key", edit(r"\[model\]", "[model]\ncolour = 1"), "model.colour: unknown key"),
     ("not TOML", edit(r"\[model\]", "[model"), "not TOML"),
-    ("number of 5,000 digits", edit(r"schema = 1", f"schema = {'1' * 5000}"), "not TOML that can be read"),
+    ("number of 5,000 digits", edit(r"schema = 2", f"schema = {'1' * 5000}"), "not TOML that can be read"),
     ("architecture that nobody registers", edit(r"test\.linear", "test.nothing"), "not registered on this machine"),
     ("arguments that the architecture refuses", edit(r"hidden = 32", "width = 32"), "unexpected keyword argument"),
     ("missing key", rewrite("weights.safetensors", missing_key), "layers.0.bias"),

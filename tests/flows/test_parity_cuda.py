@@ -243,7 +243,7 @@ def test_where_the_deployment_is_missing_the_reason_says_so(home, staged, worker
     monkeypatch.setattr(cuda_pool, "DEPLOYMENT", "parity-cuda/other")
     model = held(planned(staged("linear")))
     assert reasons(send([model])[model.release]) == {
-        "parity-cuda/other: there is no such deployment; `make deploy` creates it"
+        "parity-cuda/other: there is no such deployment; `make deploy` creates it (PH-0591)"
     }
 
 
