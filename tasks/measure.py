@@ -107,8 +107,8 @@ def shortfall(spec: Spec, format: Format, part: float, clock: Clock) -> str:
     worth = spec.gates.int8_worth
     if spec.schema_version == 1 or part <= 1 - worth or clock.faster.get(format, False):
         return ""
-    part = f"{100 * worth:g} %"
-    return f"is neither {part} smaller than {format.base} nor {part} faster on this processor (PH-0617)"
+    words = f"{100 * worth:g} %"
+    return f"is neither {words} smaller than {format.base} nor {words} faster on this processor (PH-0617)"
 
 
 def _clock(gated: Gated, measured: Measured) -> Clock:

@@ -32,7 +32,11 @@ from tests.conftest import at_home, stager
 from tests.flows import cluster
 from tests.flows.cluster import client, deploy, start, until
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api"), pytest.mark.timeout(1500)]  # a whole night is one fixture
+pytestmark = [
+    pytest.mark.flow,
+    pytest.mark.usefixtures("api"),
+    pytest.mark.timeout(1500),
+]  # a whole night is one fixture
 
 POOL = "night"
 

@@ -220,7 +220,10 @@ def test_absolute_tolerance_holds_each_element_by_itself():
     one = case(y=np.array([100.0, 1.0], F32))
     assert judge([one], [{"y": np.array([100.05, 1.0], F32)}], Absolute(atol=0.01, rtol=0.001)).refusal == ""
     refusal = judge([one], [{"y": np.array([100.0, 1.0125], F32)}], Absolute(atol=0.01, rtol=0.001)).refusal
-    assert refusal == "case 'a': output 'y' is off by 0.0125, allowed: 0.01 + 0.001|y|; 1 of 2 values are outside (PH-0627)"
+    assert (
+        refusal
+        == "case 'a': output 'y' is off by 0.0125, allowed: 0.01 + 0.001|y|; 1 of 2 values are outside (PH-0627)"
+    )
 
 
 def test_a_refusal_says_which_case_and_output_by_how_much_and_what_is_allowed():
