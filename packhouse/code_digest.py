@@ -10,6 +10,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,10 @@ from packhouse.digest import canonical_json, digest_bytes
 
 _NOT_CODE = frozenset({"ctx", "type_ignores", "kind"})
 """Fields that follow from others, or say how something was written: `x` in `x = 1` is stored, `u"x"` is "x"."""
+
+
+_PARSES = Lock()
+"""Python 3.11 counts the depth of trees for all threads together, and fails where two make one at the same time."""
 
 
 def code_digest(modules: Mapping[str, str]) -> str:
@@ -84,7 +89,8 @@ def _read(source: bytes, package: str) -> tuple[str, frozenset[str]]:
 
 def parsed(source: bytes) -> ast.Module:
     """Type comments count: TorchScript reads them."""
-    return ast.parse(source, type_comments=True)
+    with _PARSES:
+        return ast.parse(source, type_comments=True)
 
 
 def tree_digest(tree: ast.AST) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -165,3 +168,27 @@ def test_a_change_in_a_module_that_is_reached_changes_the_digest_and_the_folder_
 def test_a_start_that_is_not_there_is_an_error(project):
     with pytest.raises(ModuleNotFoundError, match=r"no module ours\.gone"):
         module_digests(project, ["ours.gone"], packages={"ours"})
+
+
+@pytest.fixture
+def crowded():
+    """Threads take turns within a parse too: Python runs a callback at each collection, and collects often."""
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+
+    def busy(*_: object) -> None:
+        sum(range(300))
+
+    gc.callbacks.append(busy)
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
+    yield
+    gc.callbacks.remove(busy)
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*threshold)
+
+
+def test_threads_may_read_code_at_the_same_time(crowded):
+    source = CODE.encode() * 20
+    with ThreadPoolExecutor(8) as pool:
+        trees = list(pool.map(lambda _: tree_digest(parsed(source)), range(200)))
+    assert set(trees) == {digest(CODE * 20)}
