@@ -400,7 +400,9 @@ def test_what_was_decided_by_the_clock_and_by_the_gpu_do_not_wipe_each_other_out
     )
     measured = Measured(timings=(slow,), processor="")
     pays(model.gated, [], measured)
-    assert decisions(model) == Decisions(slower={Format.ONNX_INT8: True}, cuda=passed(model.asked).verdicts)
+    assert decisions(model) == Decisions(
+        slower={Format.ONNX_INT8: True}, faster={Format.ONNX_INT8: False}, cuda=passed(model.asked).verdicts
+    )
 
 
 def test_verdicts_on_other_bytes_do_not_count(home, staged):

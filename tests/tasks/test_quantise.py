@@ -340,8 +340,10 @@ def test_where_samples_have_labels_no_more_answers_may_change_than_accuracy_may_
 
 @pytest.mark.parametrize(("portable", "processors"), [(True, "any"), (False, "vnni")])
 def test_the_manifest_names_the_recipe_and_the_processors(portable, processors):
-    candidate = SimpleNamespace(data=None, format=Format.ONNX_INT8, facts={"recipe": "dynamic", "portable": portable})
+    file = SimpleNamespace(name=Format.ONNX_INT8.file)
+    facts = {"recipe": "dynamic", "portable": portable}
+    candidate = SimpleNamespace(files=(file,), format=Format.ONNX_INT8, facts=facts)
     judged = SimpleNamespace(candidate=candidate, measures={"golden_sqnr_db": 40.0})
     gated = SimpleNamespace(planned=SimpleNamespace(spec=SimpleNamespace(gates=Gates())))
-    made = pack._release(gated, judged)
-    assert (made.recipe, made.processors) == ("dynamic", processors)
+    made = pack._release(gated, judged, "float32")
+    assert (made.recipe, made.processors, made.computed_in) == ("dynamic", processors, "float32")
