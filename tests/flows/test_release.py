@@ -80,7 +80,7 @@ def test_a_branch_that_a_trace_freezes_is_refused(home, staged):
     ends = release([staged("frozen-branch", formats=TORCHSCRIPT_ONLY)])
     line = f"the model branches on data at {branch_of(FrozenBranch)}"
     assert_refused(ends, home, "torchscript: ", "times the rounding of fp32")
-    assert ends[0].reason.endswith(f"; {line}")
+    assert ends[0].reason.endswith(f"; {line} (PH-0626)")
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["no labels", "labels"])

@@ -207,7 +207,7 @@ def test_a_run_that_was_killed_before_it_signed_its_channel_is_completed(
 
     with monkeypatch.context() as broken:
         broken.setattr(tasks_sign_channel, "channel_signed", killed)
-        assert release([source])[0].status is Status.UNAVAILABLE
+        assert release([source])[0].status is Status.CANCELLED
     moved = read_channel(workshop().store, "linear", "latest")
     assert moved.serial == (1 if move == "first" else 2)
     match how:
