@@ -7,9 +7,9 @@ DEMO := .demo
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 ROUNDS ?= 5
-KILLS := tests/faults tests/store/test_trouble.py tests/flows/test_server_away.py tests/flows/test_worker.py
+KILLS := tests/faults tests/packhouse/store/test_trouble.py tests/flows/test_server_away.py tests/flows/test_worker.py
 # Folders of tests that start servers, a child for each test, or programs that take seconds, need not be read at all.
-NOT_CHECKED := tests/flows tests/faults tests/deploy tests/old_releases tests/corpus
+NOT_CHECKED := tests/flows tests/faults tests/infra/deploy tests/old_releases tests/corpus
 # By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
@@ -95,7 +95,7 @@ bench-fetch: $(READY) ## fetching, signing and checking, against moving the byte
 wheels: $(READY) ## what Dockerfile.worker is built from; TORCH=cuda, PACKAGES='../our-models'
 	$(BIN)/python -m infra.deploy.wheels $(or $(TORCH),cpu) $(PACKAGES)
 
-serving-wheels: $(READY) ## what infra/serving/Dockerfile is built from; KIND=cuda
+serving-wheels: $(READY) ## what infra/deploy/serving/Dockerfile is built from; KIND=cuda
 	$(BIN)/python -m infra.deploy.wheels serving-$(or $(KIND),cpu)
 
 runtime-image: $(READY) ## what models' images are built on: BASE=python:3.11-slim@sha256:... TO=registry.example/models/runtime

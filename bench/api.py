@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.prefect_api import IN_BATCHES
+from infra.worker.local_prefect import IN_BATCHES
 
 ROOT = Path(__file__).resolve().parent.parent
 

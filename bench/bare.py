@@ -20,8 +20,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors.torch import load_file
 from torch.export._patches import register_lstm_while_loop_decomposition
 
-from packhouse import architectures
-from packhouse.spec import Want, parse
+from packhouse.architectures import registry
+from packhouse.spec.model import Want, parse
 
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
@@ -29,7 +29,7 @@ logging.disable(logging.WARNING)
 
 def main(source: Path, out: Path) -> None:
     spec = parse((source / "package.toml").read_bytes())
-    model = architectures.build(spec.architecture.name, spec.architecture.arguments)
+    model = registry.build(spec.architecture.name, spec.architecture.arguments)
     model.load_state_dict(load_file(source / spec.weights.file), strict=False)
     samples = load_file(source / spec.samples.file)
     inputs = {tensor.name: samples[f"evaluation.{tensor.name}"][:2] for tensor in spec.inputs}

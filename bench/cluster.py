@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.api import ROOT
 from packhouse.errors import Unavailable
-from packhouse.orchestrator import Orchestrator
+from packhouse.training.prefect_client import Orchestrator
 
 WORKERS, SHARD_MODELS = 2, 1
 PATIENCE_S = 1200.0

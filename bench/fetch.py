@@ -22,18 +22,18 @@ from pathlib import Path
 
 import packhouse
 from infra.settings import Settings
-from infra.signer import signer
+from infra.worker.signer import signer
 from packhouse.digest import digest_file
-from packhouse.dsse import make_keys
-from packhouse.manifest import PROVENANCE, RECORD, SIGNATURE
-from packhouse.provenance import provenance
-from packhouse.releases import find
-from packhouse.signatures import Trusted, check_bytes
+from packhouse.release.lookup import find
+from packhouse.release.manifest import PROVENANCE, RECORD, SIGNATURE
 from packhouse.store import FileStore, Store
+from packhouse.trust.dsse import make_keys
+from packhouse.trust.provenance import provenance
+from packhouse.trust.signatures import Trusted, check_bytes
 from tasks.jobs.measure import processor
-from tests.packhouse.small_release import MODEL, Small, build, reseal
 from tests.servers.moto import moto
-from tests.store.places import BUCKET, S3Place, signed_in
+from tests.support.small_release import MODEL, Small, build, reseal
+from tests.support.store_places import BUCKET, S3Place, signed_in
 
 MB = 1_000_000
 ROUNDS = 3

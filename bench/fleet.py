@@ -116,10 +116,10 @@ class _Counting:
 
 def _night(models: int) -> dict[str, Any]:
     from flows.nightly import nightly
-    from infra.workshop import workshop
+    from infra.worker.context import workshop
     from packhouse.store import Retrying
-    from tasks import night
     from tasks.jobs.measure import processor
+    from tasks.night import plan as night
 
     sources = Path(os.environ["PACKHOUSE_HOME"]) / "sources"
     _stage_many(sources, models)
@@ -137,11 +137,11 @@ def _night(models: int) -> dict[str, Any]:
 def _stage_many(sources: Path, models: int, changed: int = 0) -> None:
     """One trained model under many names, and a channel for each that says it was released; but for `changed` of them,
     whose channel says that another one was."""
-    from infra.toolchain import release_inputs
-    from infra.workshop import workshop
+    from infra.worker.context import workshop
+    from infra.worker.release_inputs import release_inputs
     from packhouse.digest import digest_bytes
-    from packhouse.manifest import Channel, channel_key, dump
-    from packhouse.spec import parse
+    from packhouse.release.manifest import Channel, channel_key, dump
+    from packhouse.spec.model import parse
 
     first = _stage_one(sources.parent / "first")
     text = (first / "package.toml").read_text()
@@ -190,7 +190,7 @@ def _stage_one(folder: Path, name: str = "fleet", seed: int = 0, formats: dict[s
 
 def _cluster(models: int) -> dict[str, Any]:
     from bench import cluster
-    from packhouse.orchestrator import Orchestrator
+    from packhouse.training.prefect_client import Orchestrator
 
     with cluster.cluster() as folder:
         _stage_many(folder / "sources", models, CHANGED)
@@ -208,7 +208,7 @@ def _stage_below(sources: Path, name: str) -> None:
 
 def _released(how: str, models: int) -> dict[str, Any]:
     """Without the formats of PyTorch where there is only one model: it is the smallest size."""
-    from infra.workshop import workshop
+    from infra.worker.context import workshop
 
     home = Path(os.environ["PACKHOUSE_HOME"])
     formats = ONNX_ONLY if models == 1 else None
@@ -235,7 +235,7 @@ def _by_loop(sources: list[str]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from bench.plain_line import plain_line
-    from flows.batches import MODELS
+    from flows.gpu_batches import MODELS
 
     with ThreadPoolExecutor(MODELS) as pool:
         list(pool.map(plain_line, sources))

@@ -30,11 +30,11 @@ import torch
 from torch import nn
 
 import packhouse
-from packhouse.judge import Array
-from packhouse.probes import read_samples
-from packhouse.quality import sqnr_db
-from packhouse.runtime import open_format
-from packhouse.spec import SPEC_FILE, Format
+from packhouse.formats.runtime import open_format
+from packhouse.parity.int8_quality import sqnr_db
+from packhouse.parity.judge import Array
+from packhouse.parity.probes import read_samples
+from packhouse.spec.model import SPEC_FILE, Format
 from tasks.jobs.measure import processor
 
 ROUNDS = 15
@@ -204,7 +204,7 @@ def _staged(name: str, folder: Path) -> Model:
     torch.manual_seed(0)
     model = MODELS[name]()
     model.module.eval()
-    with patch("packhouse.architectures.build", lambda *_: model.module):
+    with patch("packhouse.architectures.registry.build", lambda *_: model.module):
         packhouse.stage(
             model.module,
             to=str(folder),

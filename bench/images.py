@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from bench.append_image import append_image
-from infra.engine import build_and_push
+from infra.images.docker import build_and_push
 from infra.registry.reference import Reference, parse
 from tasks.jobs.measure import processor
 from tests.servers.engine import Engine, as_image, engine

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import packhouse
-from packhouse import architectures
+from packhouse.architectures import registry
 
 HIDDEN = 24_576
 FORMATS = {"torchscript": "off", "torchscript-int8": "off", "program": "off"}
@@ -31,7 +31,7 @@ SMALLEST = 64
 def stage(to: str, hidden: int) -> None:
     arguments = {"features": 16, "classes": 4, "hidden": hidden}
     torch.manual_seed(0)
-    model = architectures.build("examples.tabular", arguments)
+    model = registry.build("examples.tabular", arguments)
     x = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
     packhouse.stage(
         model,

@@ -10,7 +10,7 @@ import sys
 import time
 
 from flows.release import released
-from infra.workshop import workshop
+from infra.worker.context import workshop
 
 if __name__ == "__main__":
     started = time.perf_counter()

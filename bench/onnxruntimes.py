@@ -1,6 +1,6 @@
 """What the onnxruntime of this interpreter reads, in its own words: `python bench/onnxruntimes.py`.
 
-packhouse/onnxruntimes.py holds the answers of its releases. To ask an older one, without touching what is installed:
+packhouse/spec/onnxruntimes.py holds what its releases read. To ask an older one, without changing what is installed:
 
     pip install --no-deps --target old 'onnxruntime==1.17.*'
     pip install --target old 'numpy<2'                           # before 1.19

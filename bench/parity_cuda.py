@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.cuda_batch import CudaCandidate
+    from tasks.cuda.cuda_batch import CudaCandidate
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "examples"))
@@ -36,16 +36,16 @@ def main() -> int:
 
 def measure(folder: Path, device: str, most: int | None) -> int:
     """most: how many of the models."""
-    from infra.workshop import workshop
-    from tasks import on_gpu
-    from tasks.cuda_batch import Cuda
+    from infra.worker.context import workshop
+    from tasks.cuda import run_batch
+    from tasks.cuda.cuda_batch import Cuda
 
-    on_gpu.DEVICE = device
+    run_batch.DEVICE = device
     if device == "cpu":
-        on_gpu.may_have_gpu = lambda: True  # type: ignore[attr-defined]
+        run_batch.may_have_gpu = lambda: True  # type: ignore[attr-defined]
     try:
         with device_in_sight(device):
-            found = on_gpu.look_for_gpu.fn()
+            found = run_batch.look_for_gpu.fn()
         if not isinstance(found, Cuda):
             print(f"NOT RUN: {found}", file=sys.stderr)
             return 3
@@ -59,7 +59,7 @@ def measure(folder: Path, device: str, most: int | None) -> int:
 
 
 def device_in_sight(device: str) -> AbstractContextManager[None]:
-    from infra.gpu import jobs_see_the_gpu
+    from infra.worker.gpu import jobs_see_the_gpu
 
     return jobs_see_the_gpu() if device == "cuda" else nullcontext()
 
@@ -93,7 +93,7 @@ def wide(to: str) -> object:
 
 def checked(name: str, train: Callable[[str], object], folder: Path, device: str) -> Iterator[tuple[str, ...]]:
     """One row a subject. Seconds: wall time of the model's child, which has all its subjects, on a warm server."""
-    from tasks.on_gpu import check_on_gpu
+    from tasks.cuda.run_batch import check_on_gpu
 
     train(str(folder / "sources" / name))
     candidate = made(str(folder / "sources" / name))
@@ -112,14 +112,14 @@ def checked(name: str, train: Callable[[str], object], folder: Path, device: str
 
 def made(source: str) -> CudaCandidate:
     """The source's model as far down the line as the GPU needs it."""
-    from packhouse.spec import Format
-    from tasks.cuda_batch import CudaCandidate
+    from packhouse.spec.model import Format
+    from tasks._support.states import Candidate
+    from tasks.cuda.cuda_batch import CudaCandidate
     from tasks.export import make
     from tasks.fetch import fetch
-    from tasks.gate import gate
     from tasks.plan import plan
-    from tasks.refer import refer
-    from tasks.states import Candidate
+    from tasks.reference_outputs import refer
+    from tasks.validate_weights import gate
 
     gated = gate.fn(fetch.fn(plan.fn(source)))
     files = {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples}

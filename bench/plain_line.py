@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from packhouse.spec import Format
-from tasks.canary import unserved
+from packhouse.spec.model import Format
+from tasks._support.states import Judged, LeftOut, Released
 from tasks.commit_and_promote import commit_and_promote
+from tasks.cuda.parity_cuda import parity_cuda
 from tasks.fetch import fetch
-from tasks.gate import gate
+from tasks.images.canary import unserved
 from tasks.make import make_format
 from tasks.measure import measure_latency
 from tasks.package import package
-from tasks.parity_cuda import parity_cuda
 from tasks.plan import plan
 from tasks.publish import publish
-from tasks.refer import refer
-from tasks.states import Judged, LeftOut, Released
+from tasks.reference_outputs import refer
+from tasks.validate_weights import gate
 
 
 def plain_line(source: str) -> Released:

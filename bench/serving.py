@@ -37,12 +37,12 @@ from torch import nn
 
 import packhouse
 from bench.formats import Recurrent, mlp, resnet
-from infra.serving.settings import from_environment
-from packhouse.judge import Array
-from packhouse.probes import read_samples
-from packhouse.spec import SPEC_FILE, Format
+from packhouse.parity.judge import Array
+from packhouse.parity.probes import read_samples
+from packhouse.serving.settings import from_environment
+from packhouse.spec.model import SPEC_FILE, Format
 from tasks.jobs.measure import processor
-from tests.infra.serving.releases import asked, write
+from tests.support.served_releases import asked, write
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -144,7 +144,7 @@ def _release(name: str, model: Model, folder: Path) -> Path:
     torch.manual_seed(0)
     source, release = folder / "source", folder / "release"
     model.module.eval()
-    with patch("packhouse.architectures.build", lambda *_: model.module):
+    with patch("packhouse.architectures.registry.build", lambda *_: model.module):
         packhouse.stage(
             model.module, to=str(source), name=name, architecture="bench", inputs={"x": model.inputs}, outputs=["y"]
         )
@@ -202,7 +202,7 @@ def _server(release: Path, environment: Mapping[str, str]) -> Iterator[tuple[str
         port = free.getsockname()[1]
     given = {"MODEL_DIR": str(release), "HOST": "127.0.0.1", "PORT": str(port), "PACKHOUSE_LOG": "info"}
     with (release.parent / "log").open("wb") as log:
-        command = [sys.executable, "-m", "infra.serving"]
+        command = [sys.executable, "-m", "packhouse.serving"]
         process = subprocess.Popen(command, env={**os.environ, **given, **environment}, cwd=ROOT, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{port}", process)

@@ -19,7 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 import packhouse
-from packhouse.preprocessing import Concatenate, from_sklearn
+from packhouse.training.preprocessing import Concatenate, from_sklearn
 
 
 def train_tabular(to: str) -> packhouse.Staged:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import TypeAdapter
 
-from infra.prefect_api import IN_BATCHES, PrefectApi
-from packhouse import exits
+from infra.worker.local_prefect import IN_BATCHES, PrefectApi
+from packhouse import exit_status as exits
 from packhouse.errors import squeezed
-from packhouse.manifest import ChannelName
+from packhouse.release.manifest import ChannelName
 
 if TYPE_CHECKING:
-    from flows.ends import End
+    from flows.run_result import End
 
 
 def main(options: argparse.Namespace) -> int:
     api = _prepare(verbose=options.verbose)
-    from flows.ends import exit_status
-    from flows.talk import talk
+    from flows.run_logging import talk
+    from flows.run_result import exit_status
 
     with talk(len(options.sources), everything=options.verbose):
         ends = _release(options.sources, options.channel, api)
@@ -53,8 +53,8 @@ def guarded_main() -> int:
 def _release(sources: list[str], channel: str, api: PrefectApi | None = None) -> list[End]:
     """Planning needs no server: where nothing changed, none is started."""
     from flows.release import released
-    from flows.talk import ENDS
-    from infra.workshop import workshop
+    from flows.run_logging import ENDS
+    from infra.worker.context import workshop
 
     ends = {source: _without_work(source, channel) for source in dict.fromkeys(sources)}
     for end in filter(None, ends.values()):
@@ -79,13 +79,13 @@ def _started(api: PrefectApi) -> None:
 
 def _without_work(source: str, channel: str) -> End | None:
     """The end of a source that is unchanged, or that can not even be planned; None where there is work."""
-    from flows.ends import end_of
+    from flows.run_result import end_of
     from infra.settings import settings
     from packhouse.errors import PackhouseError
     from tasks.commit_and_promote import promote_again
     from tasks.plan import plan
-    from tasks.register import register
-    from tasks.sign_channel import settled
+    from tasks.register_mlflow import register
+    from tasks.signing.sign_channel import settled
 
     try:
         planned = plan.fn(source)

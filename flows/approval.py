@@ -11,11 +11,11 @@ from prefect.input import RunInput
 from prefect.runtime import deployment
 from pydantic import Field
 
-from flows.ends import End, Status, end_of
+from flows.run_result import End, Status, end_of
 from infra.settings import settings
 from packhouse.errors import NotApproved, PackhouseError
 from tasks.commit_and_promote import promote_approved
-from tasks.register import register
+from tasks.register_mlflow import register
 
 
 class Approval(RunInput):

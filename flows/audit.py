@@ -9,15 +9,15 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.cancel import cancellable
-from flows.ends import audit_state
-from flows.talk import talk_to_prefect
+from flows.cancellation import cancellable
+from flows.run_logging import talk_to_prefect
+from flows.run_result import audit_state
 from infra.settings import settings
 from packhouse.errors import squeezed
-from packhouse.spec import ModelName
-from tasks.audit import Audited, audited, pointed_at, show_audit
-from tasks.mend import mend, show_mended
-from tasks.sign_channel import look_at_signatures, show_channels, to_look_after
+from packhouse.spec.model import ModelName
+from tasks.night.audit import Audited, audited, pointed_at, show_audit
+from tasks.night.reconcile import mend, show_mended
+from tasks.signing.sign_channel import look_at_signatures, show_channels, to_look_after
 
 AT_A_TIME = 2
 """Releases that are verified at the same time."""

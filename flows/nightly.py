@@ -11,18 +11,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.cancel import cancellable
-from flows.ends import End, Ends, Status, end_of, run_state
-from flows.talk import talk_to_prefect
+from flows.cancellation import cancellable
+from flows.run_logging import talk_to_prefect
+from flows.run_result import End, Ends, Status, end_of, run_state
 from infra.settings import settings
 from packhouse.errors import from_document
-from packhouse.manifest import ChannelName
-from tasks.mend import mend, show_mended
-from tasks.night import Work, night, shards
-from tasks.runs import call, taken
-from tasks.sign_channel import look_at_signatures, renew, show_channels, to_look_after
-from tasks.sweep import sweep
-from tasks.tonight import show_night
+from packhouse.release.manifest import ChannelName
+from tasks._support.subflows import call, taken
+from tasks.night.cleanup import sweep
+from tasks.night.plan import Work, night, shards
+from tasks.night.reconcile import mend, show_mended
+from tasks.night.report import show_night
+from tasks.signing.sign_channel import look_at_signatures, renew, show_channels, to_look_after
 
 RELEASE = "release/release"
 WAITING = 64

@@ -10,12 +10,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.cancel import cancellable
-from flows.talk import talk_to_prefect
-from infra.gpu import jobs_see_the_gpu
-from tasks.cuda_batch import Cuda, CudaCandidate
-from tasks.cuda_pool import Asked, Reference
-from tasks.on_gpu import check_on_gpu, failed, fetch_for_gpu, leave_answer, look_for_gpu, take_batch, tally
+from flows.cancellation import cancellable
+from flows.run_logging import talk_to_prefect
+from infra.worker.gpu import jobs_see_the_gpu
+from tasks.cuda.cuda_batch import Cuda, CudaCandidate
+from tasks.cuda.cuda_pool import Asked, Reference
+from tasks.cuda.run_batch import check_on_gpu, failed, fetch_for_gpu, leave_answer, look_for_gpu, take_batch, tally
 
 FETCHES = 4
 

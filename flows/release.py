@@ -14,31 +14,31 @@ from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from flows.approval import approved, unasked
-from flows.batches import MODELS, batches, member
-from flows.cancel import cancellable
-from flows.ends import End, Ends, end_in, ends_in, model_state, run_state, short
+from flows.cancellation import cancellable
+from flows.gpu_batches import MODELS, batches, member
 from flows.progress import Progress
-from flows.talk import ENDS, talk_to_prefect
+from flows.run_logging import ENDS, talk_to_prefect
+from flows.run_result import End, Ends, end_in, ends_in, model_state, run_state, short
 from infra.settings import settings
-from infra.workshop import workshop
-from packhouse.manifest import ChannelName
-from packhouse.spec import Format
-from tasks.artifacts import show
-from tasks.canary import canary, unserved
+from infra.worker.context import workshop
+from packhouse.release.manifest import ChannelName
+from packhouse.spec.model import Format
+from tasks._support.states import Judged, LeftOut, Released
+from tasks._support.subflows import leave
+from tasks._support.ui_artifacts import show
 from tasks.commit_and_promote import commit_and_promote, promote_again
+from tasks.cuda.parity_cuda import parity_cuda
 from tasks.fetch import fetch
-from tasks.gate import gate
-from tasks.image import image
+from tasks.images.build_image import image
+from tasks.images.canary import canary, unserved
 from tasks.make import make_format
 from tasks.measure import measure_latency
 from tasks.package import package
-from tasks.parity_cuda import parity_cuda
 from tasks.plan import plan
 from tasks.publish import publish
-from tasks.refer import refer
-from tasks.register import register
-from tasks.runs import leave
-from tasks.states import Judged, LeftOut, Released
+from tasks.reference_outputs import refer
+from tasks.register_mlflow import register
+from tasks.validate_weights import gate
 
 RESULTS = "json"
 """Prefect stores the exception of a failed flow whatever `persist_result` says; never as a pickle."""

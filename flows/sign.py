@@ -13,17 +13,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.cancel import cancellable
-from flows.talk import talk_to_prefect
-from infra.signer import signer
-from infra.workshop import workshop
-from packhouse import exits
+from flows.cancellation import cancellable
+from flows.run_logging import talk_to_prefect
+from infra.worker.context import workshop
+from infra.worker.signer import signer
+from packhouse import exit_status
 from packhouse.errors import NotFound, PackhouseError, Refused
-from packhouse.releases import find, read_channel
-from tasks.sign import insist, sign_release
-from tasks.sign_channel import Standing, channel_signed, renewed, to_look_after
-from tasks.sign_pool import sent
-from tasks.stage import one_line
+from packhouse.release.lookup import find, read_channel
+from tasks._support.pipeline_task import one_line
+from tasks.signing.sign import insist, sign_release
+from tasks.signing.sign_channel import Standing, channel_signed, renewed, to_look_after
+from tasks.signing.sign_pool import sent
 
 NAME = "[a-z0-9][a-z0-9-]{0,62}"
 REFERENCE = rf"^{NAME}(@{NAME})?(/[0-9a-f]{{32}})?(#[0-9a-f]{{64}})?$"
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(
                 f"the channel has moved, and is not signed: do not move it again, `packhouse sign {names}`\n"
             )
-        return exits.said(error, verbose=False)
+        return exit_status.said(error, verbose=False)
 
 
 def _told(found: Sequence[Standing]) -> int:

@@ -10,10 +10,10 @@ from prefect import State, flow
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.cancel import cancellable
-from flows.talk import talk_to_prefect
+from flows.cancellation import cancellable
+from flows.run_logging import talk_to_prefect
 from infra.settings import settings
-from tasks.watch import Outcome, Watched, look, show_watch
+from tasks.night.watch import Outcome, Watched, look, show_watch
 
 Experiment = Annotated[str, Field(min_length=1, max_length=500)]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from infra.lockdown import Measure
+from infra.sandbox.lockdown import Measure
 
 GiB = 1024**3
 

@@ -8,20 +8,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from packhouse.fetching import Fetched, fetch
-    from packhouse.sessions import open_session
-    from packhouse.staging import Staged, Standardise, stage
+    from packhouse.consume.fetch import Fetched, fetch
+    from packhouse.consume.session import open_session
+    from packhouse.training.staging import Staged, Standardise, stage
 
 __all__ = ["Fetched", "Staged", "Standardise", "fetch", "open_session", "stage"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Fetched": "fetching",
-    "Staged": "staging",
-    "Standardise": "staging",
-    "fetch": "fetching",
-    "open_session": "sessions",
-    "stage": "staging",
+    "Fetched": "consume.fetch",
+    "Staged": "training.staging",
+    "Standardise": "training.staging",
+    "fetch": "consume.fetch",
+    "open_session": "consume.session",
+    "stage": "training.staging",
 }
 
 

@@ -1,3 +1,3 @@
-from packhouse.cli import main
+from packhouse.cli.app import main
 
 main()

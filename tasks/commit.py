@@ -6,20 +6,20 @@ from functools import cache
 
 from prefect.runtime import flow_run
 
-from infra.workshop import workshop
-from packhouse import channels
-from packhouse.channels import Answer, Stays
+from infra.worker.context import workshop
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, Refused, ReleaseConflict
-from packhouse.guarding import insist
-from packhouse.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, Why, dump, load, release_key
-from packhouse.releases import Found, find
-from packhouse.spec import SPEC_FILE
+from packhouse.release import channels
+from packhouse.release.channels import Answer, Stays
+from packhouse.release.lookup import Found, find
+from packhouse.release.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Record, Why, dump, load, release_key
+from packhouse.release.promotion import insist
+from packhouse.spec.model import SPEC_FILE
 from packhouse.store import Retrying, open_store
-from tasks.sign import is_signed
-from tasks.sign_channel import judged
-from tasks.stage import one_line
-from tasks.states import Proven, Released
+from tasks._support.pipeline_task import one_line
+from tasks._support.states import Proven, Released
+from tasks.signing.sign import is_signed
+from tasks.signing.sign_channel import judged
 
 
 def commit(proven: Proven) -> Record:

@@ -6,17 +6,17 @@ between does it again. No step is done twice in one run: only the run that has m
 
 from __future__ import annotations
 
-from infra.workshop import workshop
-from packhouse.manifest import ChannelName, Record
-from packhouse.spec import Spec
-from tasks.attach import attached, modelpack
+from infra.worker.context import workshop
+from packhouse.release.manifest import ChannelName, Record
+from packhouse.spec.model import Spec
+from tasks._support.pipeline_task import patient, stage
+from tasks._support.states import Proven, Released
 from tasks.commit import approve, commit, promote
-from tasks.follow import follow
-from tasks.restore import restored
-from tasks.sign import sign
-from tasks.sign_channel import sign_channel
-from tasks.stage import patient, stage
-from tasks.states import Proven, Released
+from tasks.images.attach_referrers import attached, modelpack
+from tasks.images.restore_image import restored
+from tasks.images.tag_image import follow
+from tasks.signing.sign import sign
+from tasks.signing.sign_channel import sign_channel
 
 NAME = "commit and promote"
 

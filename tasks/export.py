@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infra.sandbox import Answer
-from infra.workshop import File, workshop
+from infra.sandbox.client import Answer
+from infra.worker.context import File, workshop
 from packhouse.artifact import BYTES, Artifact, Outcome, Verdict
 from packhouse.errors import Refused, from_document, without_paths
-from packhouse.onnxruntimes import INLINE_BYTES
-from packhouse.spec import Format
-from tasks.stage import one_line
-from tasks.states import Candidate, Gated, LeftOut
+from packhouse.spec.model import Format
+from packhouse.spec.onnxruntimes import INLINE_BYTES
+from tasks._support.pipeline_task import one_line
+from tasks._support.states import Candidate, Gated, LeftOut
 
 JOBS = {
     Format.ONNX: "tasks.jobs.export_onnx:run",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import DigestMismatch, LimitExceeded
-from packhouse.spec import MAX_SPEC_BYTES, SPEC_FILE, File
+from packhouse.spec.model import MAX_SPEC_BYTES, SPEC_FILE, File
 from packhouse.store import Retrying, Store, open_store
-from tasks.stage import one_line, stage
-from tasks.states import Fetched, Planned
+from tasks._support.pipeline_task import one_line, stage
+from tasks._support.states import Fetched, Planned
 
 
 @stage("fetch source")

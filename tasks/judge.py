@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import Refused
-from packhouse.manifest import PARITY
-from packhouse.preflight import FROZEN_BY_A_TRACE, explained
+from packhouse.parity.preflight import FROZEN_BY_A_TRACE, explained
+from packhouse.release.manifest import PARITY
+from tasks._support.pipeline_task import one_line
+from tasks._support.states import Candidate, Gated, Judged, LeftOut, Referenced
 from tasks.export import digested, left_out
-from tasks.stage import one_line
-from tasks.states import Candidate, Gated, Judged, LeftOut, Referenced
 
 
 def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from packhouse.spec import Format
+from packhouse.spec.model import Format
+from tasks._support.pipeline_task import stage
+from tasks._support.states import Gated, Judged, LeftOut, Referenced
 from tasks.export import export
 from tasks.judge import judge
 from tasks.pack import insist
 from tasks.publish import upload
 from tasks.quantise import quantise
-from tasks.stage import stage
-from tasks.states import Gated, Judged, LeftOut, Referenced
 
 
 class Awaited(Protocol):

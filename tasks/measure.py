@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.artifact import Outcome
-from packhouse.latency import Timing, in_order, slowest, smallest, typical
-from packhouse.manifest import Decisions
-from packhouse.spec import DEFAULT_SPEED, Format, Spec
-from tasks.decide import decide
+from packhouse.parity.latency import Timing, in_order, slowest, smallest, typical
+from packhouse.release.manifest import Decisions
+from packhouse.spec.model import DEFAULT_SPEED, Format, Spec
+from tasks._support.pipeline_task import one_line, stage
+from tasks._support.states import Gated, Judged, LeftOut, Measured
+from tasks.decisions import decide
 from tasks.export import left_out
 from tasks.pack import insist
-from tasks.stage import one_line, stage
-from tasks.states import Gated, Judged, LeftOut, Measured
 
 GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRIPT_INT8), (Format.PROGRAM,))
 """Side by side in one child: a base and its INT8, so that both see the same minute of this machine."""

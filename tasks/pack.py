@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from infra.workshop import File, workshop
+from infra.worker.context import File, workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
-from packhouse.manifest import GOLDEN, RUNTIMES, Manifest, Processors, Release, Runtime, Values
-from packhouse.replay import kept_tolerance
-from packhouse.sbom import MEDIA_TYPE, SBOM, release_bill
-from packhouse.spec import Format, Input, Want
-from packhouse.tensors import read_header
-from tasks.stage import one_line
-from tasks.states import Candidate, Gated, Judged, LeftOut, Packed, Planned, Referenced
+from packhouse.parity.replay import kept_tolerance
+from packhouse.release.manifest import GOLDEN, RUNTIMES, Manifest, Processors, Release, Runtime, Values
+from packhouse.release.sbom import MEDIA_TYPE, SBOM, release_bill
+from packhouse.spec.model import Format, Input, Want
+from packhouse.weights.safetensors_codec import read_header
+from tasks._support.pipeline_task import one_line
+from tasks._support.states import Candidate, Gated, Judged, LeftOut, Packed, Planned, Referenced
 
 
 def insist(planned: Planned, left_out: list[LeftOut]) -> None:

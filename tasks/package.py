@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from packhouse.report import Report
-from tasks.cuda_batch import Cuda
+from packhouse.report.model import Report
+from tasks._support.pipeline_task import stage
+from tasks._support.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
+from tasks.cuda.cuda_batch import Cuda
 from tasks.pack import pack
 from tasks.report import report
-from tasks.stage import stage
-from tasks.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
 
 
 @stage("package")

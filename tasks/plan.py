@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from infra import images
-from infra.toolchain import release_inputs
-from infra.workshop import workshop
+from infra.images import builders
+from infra.worker.context import workshop
+from infra.worker.release_inputs import release_inputs
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid
-from packhouse.manifest import RECORD, Record, release_key
-from packhouse.releases import at_prefix
-from packhouse.sources import check_program, checked_source
-from packhouse.spec import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
+from packhouse.release.lookup import at_prefix
+from packhouse.release.manifest import RECORD, Record, release_key
+from packhouse.spec.model import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
+from packhouse.spec.sources import check_program, checked_source
+from packhouse.spec.supported import check_supported
 from packhouse.store import Retrying, open_store
-from packhouse.supported import check_supported
-from tasks.register import check_asked
-from tasks.sign import is_signed
-from tasks.stage import one_line, stage
-from tasks.states import Planned
+from tasks._support.pipeline_task import one_line, stage
+from tasks._support.states import Planned
+from tasks.register_mlflow import check_asked
+from tasks.signing.sign import is_signed
 
 
 @stage("plan")
@@ -44,7 +44,7 @@ def plan(source: str) -> Planned:
         inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
         check_asked(spec)
         if spec.image:
-            images.allowed(spec.image.repository, spec.model.name, workshop().settings)
+            builders.allowed(spec.image.repository, spec.model.name, workshop().settings)
         record = _record(release_key(spec.model.name, inputs.release_id))
         line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
     return Planned(source=source, spec=spec, inputs=inputs, record=record)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.artifact import Artifact, Outcome
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import NotFound, ReleaseConflict
-from packhouse.manifest import (
+from packhouse.release.lookup import find
+from packhouse.release.manifest import (
     MANIFEST,
     MAX_DOCUMENT_BYTES,
     REPORT_HTML,
@@ -20,13 +21,12 @@ from packhouse.manifest import (
     load,
     release_key,
 )
-from packhouse.page import html
-from packhouse.releases import find
-from packhouse.report import Report, markdown
+from packhouse.report.html import html
+from packhouse.report.model import Report, markdown
 from packhouse.store.base import holds_bytes
-from tasks.sign import is_signed
-from tasks.stage import one_line, stage
-from tasks.states import Gated, Judged, Packed, Planned, Published
+from tasks._support.pipeline_task import one_line, stage
+from tasks._support.states import Gated, Judged, Packed, Planned, Published
+from tasks.signing.sign import is_signed
 
 UPLOADS = 4
 

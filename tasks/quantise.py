@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from packhouse.artifact import Outcome
-from packhouse.spec import Format
+from packhouse.spec.model import Format
+from tasks._support.states import Candidate, Gated, Judged, LeftOut
 from tasks.export import left_out, make
-from tasks.states import Candidate, Gated, Judged, LeftOut
 
 
 def quantise(gated: Gated, format: Format, base: Judged | LeftOut) -> Candidate | LeftOut:

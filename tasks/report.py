@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from packhouse.artifact import Outcome
-from packhouse.latency import slowest, smallest
-from packhouse.onnxruntimes import Onnx
-from packhouse.report import Report, Row
-from packhouse.spec import Format
-from tasks.cuda_batch import Cuda
-from tasks.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
+from packhouse.parity.latency import slowest, smallest
+from packhouse.report.model import Report, Row
+from packhouse.spec.model import Format
+from packhouse.spec.onnxruntimes import Onnx
+from tasks._support.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
+from tasks.cuda.cuda_batch import Cuda
 
 
 def report(

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from infra.sandbox import Sandbox
+from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.workshop import Workshop, use
-from tests.flows.imaging import releases_with_images
-from tests.registry.conftest import open_registry
+from infra.worker.context import Workshop, use
+from tests.infra.registry.conftest import open_registry
 from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, moto_server
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
 from tests.support.command import command
 from tests.support.encoder import staged_encoder
+from tests.support.imaging import releases_with_images
 from tests.support.released import released, released_models
 from tests.support.staged import ONNX_ONLY, Stage, stage
 

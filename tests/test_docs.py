@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from packhouse.cli import app
+from packhouse.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

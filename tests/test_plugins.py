@@ -54,7 +54,7 @@ def suite(folder: Path, tests: str, *options: str, **environment: str) -> str:
 
 SERVERS = """
     import pytest
-    from infra.sandbox import Sandbox
+    from infra.sandbox.client import Sandbox
     from tests.servers.place import running
 
     @pytest.fixture

@@ -17,9 +17,9 @@ from bench.peers.install import CanNot
 from bench.peers.judged import feed
 from bench.peers.tools import OLIVE, OPTIMUM
 from bench.peers.with_olive import STATIC
-from packhouse.quality import sqnr_db
-from packhouse.runtime import open_format
-from packhouse.spec import Format
+from packhouse.formats.runtime import open_format
+from packhouse.parity.int8_quality import sqnr_db
+from packhouse.spec.model import Format
 
 Rows = dict[str, np.ndarray]
 HEAD = (

@@ -14,15 +14,15 @@ import packhouse
 from bench.api import ROOT
 from bench.peers.answer import Answer, told
 from bench.peers.given import OUTPUT, Given
-from flows.ends import Status
 from flows.release import released
-from infra.sandbox import Sandbox
+from flows.run_result import Status
+from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.workshop import Workshop, architecture_modules, use, workshop
-from packhouse.releases import find
-from packhouse.spec import Format
+from infra.worker.context import Workshop, architecture_modules, use, workshop
+from packhouse.release.lookup import find
+from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.verify import read_manifest
+from packhouse.trust.verify import read_manifest
 from tasks import export
 
 ALL = "all"

@@ -28,7 +28,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from packhouse import exits
+from packhouse import exit_status
 from packhouse.errors import PackhouseError, Refused, SpecInvalid, Unavailable, squeezed
 
 HERE = Path(__file__).resolve().parent
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lines = apply(options.pop("kind"), options)
     except PackhouseError as error:
-        return exits.said(error, verbose=False)
+        return exit_status.said(error, verbose=False)
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

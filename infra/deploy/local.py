@@ -22,7 +22,7 @@ from infra.deploy import services
 from infra.deploy.postgres import Postgres
 from infra.deploy.processes import Service, Table
 from infra.deploy.site import ROOT, USER, Site, settle, write
-from packhouse import exits
+from packhouse import exit_status
 from packhouse.errors import PackhouseError, Refused, Unavailable
 
 MOTO = "moto is a test server: it keeps everything in memory until `make down`, and takes any password"
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 sys.stdout.write(words(up(table, s3=options.s3, workers=options.workers)))
     except PackhouseError as error:
-        return exits.said(error, verbose=False)
+        return exit_status.said(error, verbose=False)
     return 0
 
 

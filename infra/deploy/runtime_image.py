@@ -13,15 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.engine import connected, pushed_digest
-from infra.images import SERVER_LABEL, server_code
+from infra.images.builders import SERVER_LABEL, server_code
+from infra.images.docker import connected, pushed_digest
 from infra.registry.reference import Reference, parse
-from packhouse import exits
+from packhouse import exit_status
 from packhouse.digest import DIGEST
 from packhouse.errors import ImageInvalid, NotFound, PackhouseError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCKERFILE = "infra/serving/Dockerfile"
+DOCKERFILE = "infra/deploy/serving/Dockerfile"
 SOCKET = "unix:///var/run/docker.sock"
 DEFAULT_TAG = "latest"
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
             )
         image = build(options.engine, parse(options.target), options.base, options.kind)
     except PackhouseError as error:
-        return exits.said(error, verbose=False)
+        return exit_status.said(error, verbose=False)
     sys.stdout.write(f"{image}\n")
     return 0
 

@@ -18,7 +18,7 @@ from infra.deploy.postgres import Postgres
 from infra.deploy.postgres import environment as postgres_environment
 from infra.deploy.processes import Service
 from infra.deploy.site import BUCKET, USER, Site, write
-from infra.prefect_api import IN_BATCHES
+from infra.worker.local_prefect import IN_BATCHES
 from packhouse.errors import Refused, Unavailable
 
 PROMPT_S = 3.0
@@ -105,7 +105,15 @@ def registry(site: Site) -> Service:
 
 
 def webhook(site: Site) -> Service:
-    command = [sys.executable, "-m", "infra.webhook", "--host", "127.0.0.1", "--port", str(site.ports["webhook"])]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.mlflow.webhook",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(site.ports["webhook"]),
+    ]
     environment = site.worker() | {"PACKHOUSE_WEBHOOK_SECRET": site.secrets["webhook"]}
     ready_at, port = f"{site.url('webhook')}/health", site.ports["webhook"]
     return Service("webhook", command, environment, lambda: answers(ready_at), port)

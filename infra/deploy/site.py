@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.prefect_api import PATIENT
+from infra.worker.local_prefect import PATIENT
 from packhouse.errors import Refused
 
 ROOT = Path(__file__).resolve().parent.parent.parent

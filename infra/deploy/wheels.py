@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from packhouse import exits
+from packhouse import exit_status
 from packhouse.digest import digest_file
 from packhouse.errors import DigestMismatch, NotFound, PackhouseError, Unavailable
 
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lock = fetch(options.kind, into, options.packages)
     except PackhouseError as error:
-        return exits.said(error, verbose=False)
+        return exit_status.said(error, verbose=False)
     sys.stdout.write(f"{len(read(lock))} wheels in {into}, locked by {lock.name}\n")
     return 0
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra.registry import documents
+from infra.registry import oci_manifests
 from infra.registry.client import Client
-from infra.registry.documents import Descriptor
 from infra.registry.layer import Layer
+from infra.registry.oci_manifests import Descriptor
 from infra.registry.reference import Reference
 from infra.registry.upload import Body
 from packhouse.digest import digest_bytes, short
@@ -29,12 +29,12 @@ class Base:
 
     @property
     def layers(self) -> list[Descriptor]:
-        return [documents.descriptor(entry, where=str(self.where)) for entry in self.manifest["layers"]]
+        return [oci_manifests.descriptor(entry, where=str(self.where)) for entry in self.manifest["layers"]]
 
     @property
     def epoch(self) -> int:
         """When it was made, in seconds since 1970: the time that files get which are put on it."""
-        return documents.epoch(self.config.get("created", ""))
+        return oci_manifests.epoch(self.config.get("created", ""))
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ def pull_base(client: Client, image: Reference, platform: str) -> Base:
     """Manifest and config, hashed. Raises NotFound; ImageInvalid: it has no image for the platform."""
     where = str(image)
     data, digest = client.manifest(image.repository, image.version)
-    manifest = documents.read(data, where=where)
+    manifest = oci_manifests.read(data, where=where)
     if "manifests" in manifest:
-        entry = documents.for_platform(manifest, platform, where=where)
+        entry = oci_manifests.for_platform(manifest, platform, where=where)
         data, digest = client.manifest(image.repository, entry.digest)
-        manifest = documents.read(data, where=where)
+        manifest = oci_manifests.read(data, where=where)
         if "layers" not in manifest:
             raise ImageInvalid("PH-0419 is an index of an index", where=where)
-    config = documents.read_json(
-        client.small_blob(image.repository, documents.descriptor(manifest["config"], where=where)), where=where
+    config = oci_manifests.read_json(
+        client.small_blob(image.repository, oci_manifests.descriptor(manifest["config"], where=where)), where=where
     )
     has = f"{config.get('os')}/{config.get('architecture')}"
     if has != platform:
@@ -95,10 +95,10 @@ def append(
     """
     started, before = time.monotonic(), client.sent
     where, repository = target.name, target.repository
-    config = documents.appended_config(base.config, layer, labels=labels, environment=environment)
-    config_entry = Descriptor(mediaType=documents.CONFIG, digest=digest_bytes(config), size=len(config))
+    config = oci_manifests.appended_config(base.config, layer, labels=labels, environment=environment)
+    config_entry = Descriptor(mediaType=oci_manifests.CONFIG, digest=digest_bytes(config), size=len(config))
     annotations = {"org.opencontainers.image.base.digest": base.digest} | dict(labels)
-    manifest = documents.appended_manifest(base.manifest, config_entry, layer, annotations=annotations, where=where)
+    manifest = oci_manifests.appended_manifest(base.manifest, config_entry, layer, annotations=annotations, where=where)
     digest = digest_bytes(manifest)
     if known and digest != known:
         raise DigestMismatch(
@@ -121,7 +121,7 @@ def append(
     uploaded += client.ensure(repository, layer.digest, layer.size, layer.stream)
     uploaded += client.ensure_document(repository, config)
     if not client.has_manifest(repository, digest):
-        client.put_manifest(repository, digest, manifest, documents.MANIFEST)
+        client.put_manifest(repository, digest, manifest, oci_manifests.MANIFEST)
     if (there := client.has_manifest(repository, digest)) != digest:
         raise DigestMismatch("PH-0416 is not in the registry after the push", where=where, got=there, want=digest)
     return Pushed(

@@ -15,11 +15,11 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from infra.registry import documents
-from infra.registry.answers import expect, limited, received, said, same_digest
+from infra.registry import oci_manifests
 from infra.registry.auth import authorization, is_loopback
 from infra.registry.credentials import Credentials, credentials
-from infra.registry.documents import Descriptor
+from infra.registry.oci_manifests import Descriptor
+from infra.registry.responses import expect, limited, received, said, same_digest
 from infra.registry.upload import Body, Upload
 from packhouse.digest import digest_bytes, short, verified
 from packhouse.errors import (
@@ -91,11 +91,11 @@ class Client:
         where = f"{self.host}/{repository}:{version}"
 
         def ask() -> tuple[bytes, str]:
-            headers = {"Accept": ", ".join(documents.ACCEPTED)}
+            headers = {"Accept": ", ".join(oci_manifests.ACCEPTED)}
             answer = self.ask("GET", f"{repository}/manifests/{version}", repository, headers=headers, stream=True)
             if answer.status_code == 404:
                 raise NotFound("PH-0426 no such image", where=where)
-            data = limited(answer, documents.MAX_BYTES, where)
+            data = limited(answer, oci_manifests.MAX_BYTES, where)
             digest = digest_bytes(data)
             if version.startswith("sha256:") and digest != version:
                 raise DigestMismatch("PH-0427 is another image", where=where, got=short(digest), want=short(version))
@@ -105,7 +105,7 @@ class Client:
 
     def has_manifest(self, repository: str, version: str) -> str:
         """Its digest, where it is there; else nothing."""
-        headers = {"Accept": ", ".join(documents.ACCEPTED)}
+        headers = {"Accept": ", ".join(oci_manifests.ACCEPTED)}
         answer = self._again(lambda: self.ask("HEAD", f"{repository}/manifests/{version}", repository, headers=headers))
         if answer.status_code == 404:
             return ""
@@ -136,12 +136,12 @@ class Client:
         where = f"{self.host}/{repository}@{short(digest)}"
 
         def ask() -> bytes:
-            headers = {"Accept": documents.INDEX}
+            headers = {"Accept": oci_manifests.INDEX}
             answer = self.ask("GET", f"{repository}/referrers/{digest}", repository, headers=headers, stream=True)
-            if answer.status_code != 200 or documents.INDEX not in answer.headers.get("Content-Type", ""):
+            if answer.status_code != 200 or oci_manifests.INDEX not in answer.headers.get("Content-Type", ""):
                 answer.close()
                 return b""
-            return limited(answer, documents.MAX_BYTES, where)
+            return limited(answer, oci_manifests.MAX_BYTES, where)
 
         return self._again(ask)
 
@@ -161,7 +161,7 @@ class Client:
 
     def small_blob(self, repository: str, entry: Descriptor) -> bytes:
         """Raises ImageInvalid: it is no document of an image, since those are small."""
-        if entry.size > documents.MAX_BYTES:
+        if entry.size > oci_manifests.MAX_BYTES:
             raise ImageInvalid(
                 "PH-0436 is too large for a config", where=f"{self.host}/{repository}", got=f"{entry.size:,} bytes"
             )

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from infra.registry import documents
+from infra.registry import oci_manifests
 from infra.registry.client import Client
-from infra.registry.documents import Descriptor
+from infra.registry.oci_manifests import Descriptor
 from infra.registry.reference import Reference
 from packhouse.artifact import Artifact
 from packhouse.digest import chunks, digest_bytes
-from packhouse.manifest import GOLDEN
+from packhouse.release.manifest import GOLDEN
 
 KIND = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
@@ -52,7 +52,7 @@ class Pack:
 
     def config(self) -> bytes:
         described = {"name": self.model, "version": self.release, "description": self.description}
-        return documents.compact(
+        return oci_manifests.compact(
             {
                 "descriptor": {name: text for name, text in described.items() if text},
                 "config": {"format": "onnx"},
@@ -63,10 +63,10 @@ class Pack:
     def manifest(self) -> bytes:
         config = self.config()
         entry = Descriptor(mediaType=CONFIG, digest=digest_bytes(config), size=len(config))
-        return documents.compact(
+        return oci_manifests.compact(
             {
                 "schemaVersion": 2,
-                "mediaType": documents.MANIFEST,
+                "mediaType": oci_manifests.MANIFEST,
                 "artifactType": KIND,
                 "config": entry.plain(),
                 "layers": self.layers,
@@ -88,7 +88,7 @@ def push(client: Client, target: Reference, pack: Pack) -> Reference:
     for artifact, path in pack.files:
         client.ensure(repository, artifact.digest, artifact.size, partial(_read, path))
     client.ensure_document(repository, config)
-    client.put_manifest(repository, digest_bytes(manifest), manifest, documents.MANIFEST)
+    client.put_manifest(repository, digest_bytes(manifest), manifest, oci_manifests.MANIFEST)
     return target.at(digest_bytes(manifest))
 
 

@@ -21,7 +21,7 @@ from infra.registry.append import Base
 from infra.registry.client import Client
 from packhouse.digest import chunks
 from packhouse.errors import ImageInvalid
-from packhouse.sbom import Component, hashed, library, python_package
+from packhouse.release.sbom import Component, hashed, library, python_package
 
 STATUS = re.compile(r"var/lib/dpkg/(?:status|status\.d/[^/]+)")
 """The second is where images without a package manager keep one file a package."""

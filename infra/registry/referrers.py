@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.registry import documents
+from infra.registry import oci_manifests
 from infra.registry.client import Client
-from infra.registry.documents import Descriptor
+from infra.registry.oci_manifests import Descriptor
 from infra.registry.reference import Reference
 from packhouse.digest import digest_bytes
 from packhouse.errors import Contention, ImageInvalid, NotFound
@@ -65,7 +65,7 @@ def referrers(client: Client, image: Reference) -> list[Referrer]:
     found = []
     for entry in index.get("manifests", []):
         try:
-            described = documents.descriptor(entry, where=str(image))
+            described = oci_manifests.descriptor(entry, where=str(image))
         except ImageInvalid:
             continue
         annotations = entry.get("annotations")
@@ -77,12 +77,12 @@ def referrers(client: Client, image: Reference) -> list[Referrer]:
 def read(client: Client, image: Reference, referrer: Referrer) -> bytes:
     """The document itself, hashed. Raises ImageInvalid: it has no single layer; NotFound, DigestMismatch."""
     data, _ = client.manifest(image.repository, referrer.digest)
-    layers = documents.read(data, where=str(image)).get("layers", [])
+    layers = oci_manifests.read(data, where=str(image)).get("layers", [])
     if len(layers) != 1:
         raise ImageInvalid(
             "PH-0450 is not one document", where=f"{image.name}@{referrer.digest}", got=f"{len(layers)} layers"
         )
-    return client.small_blob(image.repository, documents.descriptor(layers[0], where=str(image)))
+    return client.small_blob(image.repository, oci_manifests.descriptor(layers[0], where=str(image)))
 
 
 def fallback_tag(image: Reference) -> str:
@@ -91,7 +91,7 @@ def fallback_tag(image: Reference) -> str:
 
 def _subject(client: Client, image: Reference) -> dict[str, Any]:
     data, digest = client.manifest(image.repository, image.digest)
-    kind = documents.read(data, where=str(image))["mediaType"]
+    kind = oci_manifests.read(data, where=str(image))["mediaType"]
     return Descriptor(mediaType=kind, digest=digest, size=len(data)).plain()
 
 
@@ -104,10 +104,10 @@ def _push(
     annotations = dict(attachment.annotations)
     config = Descriptor(mediaType=EMPTY_TYPE, digest=digest_bytes(EMPTY), size=len(EMPTY))
     layer = Descriptor(mediaType=attachment.media_type, digest=digest_bytes(attachment.data), size=len(attachment.data))
-    manifest = documents.compact(
+    manifest = oci_manifests.compact(
         {
             "schemaVersion": 2,
-            "mediaType": documents.MANIFEST,
+            "mediaType": oci_manifests.MANIFEST,
             "artifactType": attachment.kind,
             "config": config.plain(),
             "layers": [layer.plain()],
@@ -116,8 +116,8 @@ def _push(
         }
     )
     digest = digest_bytes(manifest)
-    answer = client.put_manifest(image.repository, digest, manifest, documents.MANIFEST)
-    entry = Descriptor(mediaType=documents.MANIFEST, digest=digest, size=len(manifest)).plain()
+    answer = client.put_manifest(image.repository, digest, manifest, oci_manifests.MANIFEST)
+    entry = Descriptor(mediaType=oci_manifests.MANIFEST, digest=digest, size=len(manifest)).plain()
     described = entry | {"artifactType": attachment.kind, "annotations": annotations}
     return described, answer.get("OCI-Subject") == image.digest
 
@@ -126,7 +126,7 @@ def _list(client: Client, image: Reference, entries: Sequence[dict[str, Any]]) -
     """Entries of others stay as they are, whatever they are. Raises ImageInvalid: the tag is of something else."""
     wanted = {entry["digest"]: entry for entry in entries}
     for attempt in range(ATTEMPTS + 1):
-        index = _by_tag(client, image) or {"schemaVersion": 2, "mediaType": documents.INDEX, "manifests": []}
+        index = _by_tag(client, image) or {"schemaVersion": 2, "mediaType": oci_manifests.INDEX, "manifests": []}
         there = index["manifests"]
         missing = wanted.keys() - {str(entry.get("digest")) for entry in there}
         if not missing:
@@ -135,14 +135,14 @@ def _list(client: Client, image: Reference, entries: Sequence[dict[str, Any]]) -
             break
         listed = [*there, *(wanted[digest] for digest in missing)]
         changed = index | {"manifests": sorted(listed, key=lambda entry: str(entry.get("digest")))}
-        client.put_manifest(image.repository, fallback_tag(image), documents.compact(changed), index["mediaType"])
+        client.put_manifest(image.repository, fallback_tag(image), oci_manifests.compact(changed), index["mediaType"])
     raise Contention("PH-0449 others keep changing what hangs on this image", where=str(image), next="run it again")
 
 
 def _by_api(client: Client, image: Reference) -> dict[str, Any]:
     """Empty where the registry has no such API. The list may come in pages; ours is short."""
     answer = client.referrers(image.repository, image.digest)
-    return documents.read(answer, where=str(image)) if answer else {}
+    return oci_manifests.read(answer, where=str(image)) if answer else {}
 
 
 def _by_tag(client: Client, image: Reference) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _by_tag(client: Client, image: Reference) -> dict[str, Any]:
         data, _ = client.manifest(image.repository, fallback_tag(image))
     except NotFound:
         return {}
-    index = documents.read(data, where=str(image))
+    index = oci_manifests.read(data, where=str(image))
     entries = index.get("manifests")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ImageInvalid("PH-0448 is no list of what hangs on an image", where=f"{image.name}:{fallback_tag(image)}")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from infra.registry.answers import expect, said, same_digest
+from infra.registry.responses import expect, said, same_digest
 from packhouse.digest import MiB, short
 from packhouse.errors import RegistryUnavailable, Unavailable
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from packhouse.judge import Array, Case, Outputs
-from packhouse.spec import Spec
+from packhouse.parity.judge import Array, Case, Outputs
+from packhouse.spec.model import Spec
 
 MAX_EVALUATION = 2048
 """Evaluation samples that are run through every format, from the first."""

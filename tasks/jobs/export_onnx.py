@@ -12,15 +12,15 @@ import torch
 
 from packhouse.digest import MiB
 from packhouse.errors import ExportFailed
-from packhouse.onnxruntimes import INLINE_BYTES
-from packhouse.spec import Spec
+from packhouse.spec.model import Spec
+from packhouse.spec.onnxruntimes import INLINE_BYTES
 from tasks.jobs import model as models
 from tasks.jobs.export_torchscript import script
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
-from tasks.jobs.onnx_file import DATA, Payload, strip, write
-from tasks.jobs.onnx_opset import NEWEST, to_opset_17
-from tasks.jobs.onnx_target import lowered, read_by
-from tasks.jobs.onnx_text import take_text
+from tasks.jobs.onnx.file import DATA, Payload, strip, write
+from tasks.jobs.onnx.opset import NEWEST, to_opset_17
+from tasks.jobs.onnx.target import lowered, read_by
+from tasks.jobs.onnx.text import take_text
 
 SMALL_TENSOR_BYTES = 1024
 """Tensors up to this size stay in the protobuf message; larger ones are streamed into the file behind it."""

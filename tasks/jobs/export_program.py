@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.export._patches import register_lstm_while_loop_decomposition
 
-from packhouse import programs
+from packhouse.architectures import exported_program
 from packhouse.errors import ExportFailed
-from packhouse.spec import Spec
+from packhouse.spec.model import Spec
 from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line, forget_rnn_dispatch
 
@@ -28,7 +28,7 @@ def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -
             exported = torch.export.load(program)  # as it was staged: an export of an export is another graph
         else:
             exported = _exported(parsed, models.load(parsed, weights, program), samples)
-        programs.save(exported, Path(out))
+        exported_program.save(exported, Path(out))
     return {"notes": []}
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from packhouse import programs
+from packhouse.architectures import exported_program
 from packhouse.errors import ExportFailed
-from packhouse.torch_archive import canonical
+from packhouse.formats.torch_archive import canonical
 from tasks.jobs import model as models
 from tasks.jobs.exporters import first_line
 from tasks.jobs.preprocessing import Prepared
@@ -21,7 +21,7 @@ def run(*, spec: str, weights: str, samples: str, out: str, program: str = "") -
     parsed = models.read_spec(spec)
     module = models.load(parsed, weights, program)
     if program:
-        programs.unchecked(module)
+        exported_program.unchecked(module)
     return save(module, models.tensors(models.example(parsed, samples)), Path(out))
 
 

@@ -7,9 +7,9 @@ from typing import TypedDict
 
 import torch
 
-from packhouse.checkpoints import SAVE
 from packhouse.errors import UnsafeWeights, WeightsInvalid
-from packhouse.torch_tensors import dtype_name
+from packhouse.weights.safetensors_torch import dtype_name
+from packhouse.weights.torch_pickle import SAVE
 
 Tensors = dict[str, torch.Tensor]
 CHUNK = 1 << 20

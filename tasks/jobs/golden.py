@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from packhouse.cases import golden, read_cases, write_cases
+from packhouse.parity.golden_file import golden, read_cases, write_cases
 
 
 def run(*, cases: str, out: str) -> dict[str, Any]:

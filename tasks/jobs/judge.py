@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from packhouse.cases import golden, read_cases
 from packhouse.errors import without_paths
-from packhouse.judge import (
+from packhouse.formats.runtime import Runner, open_format
+from packhouse.parity.golden_file import golden, read_cases
+from packhouse.parity.int8_quality import Quality, Tally, has_signal, sqnr_db
+from packhouse.parity.judge import (
     Absolute,
     Array,
     Case,
@@ -28,11 +30,9 @@ from packhouse.judge import (
     judge_one,
     worst,
 )
-from packhouse.probes import read_samples
-from packhouse.quality import Quality, Tally, has_signal, sqnr_db
-from packhouse.replay import compare, kept_tolerance
-from packhouse.runtime import Runner, open_format
-from packhouse.spec import Format, Gates, Spec, parse
+from packhouse.parity.probes import read_samples
+from packhouse.parity.replay import compare, kept_tolerance
+from packhouse.spec.model import Format, Gates, Spec, parse
 from tasks.jobs.evaluation import batches
 
 

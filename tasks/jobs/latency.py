@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from packhouse.judge import Array
-from packhouse.probes import most_rows, repeated
-from packhouse.spec import Spec
+from packhouse.parity.judge import Array
+from packhouse.parity.probes import most_rows, repeated
+from packhouse.spec.model import Spec
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packhouse.judge import Array
-from packhouse.latency import Timing
-from packhouse.probes import read_samples
-from packhouse.runtime import Runner, as_text, open_format
-from packhouse.spec import Format, Spec, parse
+from packhouse.formats.runtime import Runner, as_text, open_format
+from packhouse.parity.judge import Array
+from packhouse.parity.latency import Timing
+from packhouse.parity.probes import read_samples
+from packhouse.spec.model import Format, Spec, parse
 from tasks.jobs.latency import (
     Limits,
     Stint,

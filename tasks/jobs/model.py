@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from packhouse import architectures, programs
-from packhouse.judge import Array
-from packhouse.probes import probes, read_samples
-from packhouse.runtime import as_tensor
-from packhouse.spec import Axis, Spec, parse
-from packhouse.torch_tensors import dtype_name, read_torch
+from packhouse.architectures import exported_program, registry
+from packhouse.formats.runtime import as_tensor
+from packhouse.parity.judge import Array
+from packhouse.parity.probes import probes, read_samples
+from packhouse.spec.model import Axis, Spec, parse
+from packhouse.weights.safetensors_torch import dtype_name, read_torch
 from tasks.jobs.preprocessing import Prepared
 
 
@@ -26,7 +26,7 @@ def read_spec(path: str) -> Spec:
 def skeleton(spec: Spec) -> torch.nn.Module:
     """The module without memory for its parameters; buffers are real, since constructors compute some of them."""
     with _parameters_on_meta():
-        return architectures.build(spec.architecture.name, spec.architecture.arguments)
+        return registry.build(spec.architecture.name, spec.architecture.arguments)
 
 
 def expected_tensors(module: torch.nn.Module) -> dict[str, dict[str, Any]]:
@@ -55,7 +55,7 @@ def load(spec: Spec, weights: str, program: str = "") -> torch.nn.Module:
     weights: the gate's canonical weights.safetensors, so names, shapes and dtypes are known to fit. program: the gate's
     .pt2, where the architecture is one.
     """
-    module = programs.load(Path(program)) if program else skeleton(spec)
+    module = exported_program.load(Path(program)) if program else skeleton(spec)
     tensors = read_torch(Path(weights))
     ties = aliases(module)
     tensors |= {name: tensors[target] for name, target in ties.items() if target in tensors}

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from packhouse.artifact import Outcome
-from packhouse.cases import read_cases
 from packhouse.errors import PackhouseError
-from packhouse.judge import Case, Judgement, Outputs, judge
-from packhouse.runtime import Runner, Vocabularies, onnx_runner, torch_runner
-from packhouse.spec import Format, Spec
+from packhouse.formats.runtime import Runner, Vocabularies, onnx_runner, torch_runner
+from packhouse.parity.golden_file import read_cases
+from packhouse.parity.judge import Case, Judgement, Outputs, judge
+from packhouse.spec.model import Format, Spec
 from tasks.jobs.exporters import brief
 from tasks.jobs.judge import tolerance
 from tasks.jobs.model import load, read_spec

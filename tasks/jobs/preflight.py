@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from packhouse import architectures
+from packhouse.architectures import registry
 from packhouse.errors import ArchitectureUnknown
-from packhouse.judge import Array
-from packhouse.preflight import Finding, Severity, Trap, distinct
-from packhouse.probes import LARGE
-from packhouse.spec import Spec
+from packhouse.parity.judge import Array
+from packhouse.parity.preflight import Finding, Severity, Trap, distinct
+from packhouse.parity.probes import LARGE
+from packhouse.spec.model import Spec
 from tasks.jobs.exporters import first_line
 from tasks.jobs.preprocessing import Prepared
 from tasks.jobs.state import State, equal
@@ -103,7 +103,7 @@ def _resized(spec: Spec, inputs: Mapping[str, Array]) -> dict[str, Array]:
 def _package(spec: Spec, module: torch.nn.Module) -> str:
     """The one that registers the architecture; its class may come from a library."""
     try:
-        return architectures.find(spec.architecture.name).module.partition(".")[0]
+        return registry.find(spec.architecture.name).module.partition(".")[0]
     except ArchitectureUnknown:
         return type(_inner(module)).__module__.partition(".")[0]
 

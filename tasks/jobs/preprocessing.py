@@ -7,8 +7,8 @@ from typing import Any, assert_never
 
 import torch
 
-from packhouse.spec import Spec
-from packhouse.steps import Concatenate, MinMax, OneHot, Standard, Step, Vocabulary
+from packhouse.spec.model import Spec
+from packhouse.spec.steps import Concatenate, MinMax, OneHot, Standard, Step, Vocabulary
 
 
 class Prepared(torch.nn.Module):

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from packhouse.errors import ExportFailed
-from packhouse.onnxruntimes import INLINE_BYTES
-from packhouse.probes import check_samples, read_samples
+from packhouse.parity.probes import check_samples, read_samples
+from packhouse.spec.onnxruntimes import INLINE_BYTES
 from tasks.jobs import model as models
-from tasks.jobs.constants import folded
-from tasks.jobs.int8_nodes import key, quantisable
-from tasks.jobs.int8_recipes import recipes
-from tasks.jobs.int8_search import Search, Tried
-from tasks.jobs.onnx_file import DATA
-from tasks.jobs.onnx_graph import Graph, read
-from tasks.jobs.onnx_target import read_by
+from tasks.jobs.int8.constants import folded
+from tasks.jobs.int8.nodes import key, quantisable
+from tasks.jobs.int8.recipes import recipes
+from tasks.jobs.int8.search import Search, Tried
+from tasks.jobs.onnx.file import DATA
+from tasks.jobs.onnx.graph import Graph, read
+from tasks.jobs.onnx.target import read_by
 
 MAX_NAMED = 8
 """Layers left in fp32 that a note names."""

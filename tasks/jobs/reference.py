@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from packhouse.cases import write_cases
 from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SpecInvalid
-from packhouse.judge import Array, Case, Outputs, roundings, with_yardsticks
-from packhouse.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, Trap, explained
-from packhouse.probes import Probe, check_samples, not_tried, probes, read_samples, sizes_of
-from packhouse.runtime import Runner, torch_runner
-from packhouse.spec import Spec
+from packhouse.formats.runtime import Runner, torch_runner
+from packhouse.parity.golden_file import write_cases
+from packhouse.parity.judge import Array, Case, Outputs, roundings, with_yardsticks
+from packhouse.parity.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, Trap, explained
+from packhouse.parity.probes import Probe, check_samples, not_tried, probes, read_samples, sizes_of
+from packhouse.spec.model import Spec
 from tasks.jobs import model as models
 from tasks.jobs import preflight, trained
 from tasks.jobs.evaluation import EVALUATION_BATCH, Batch, batches

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from packhouse.answers import cases, difference, refusal
-from packhouse.judge import Array, Case
-from packhouse.spec import Spec
+from packhouse.parity.judge import Array, Case
+from packhouse.parity.trained_outputs import cases, difference, refusal
+from packhouse.spec.model import Spec
 
 
 def check(spec: Spec, samples: Mapping[str, Array], built: Sequence[Case], notes: list[str]) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from packhouse.judge import Array
-from packhouse.preflight import Finding, Trap
+from packhouse.parity.judge import Array
+from packhouse.parity.preflight import Finding, Trap
 from tasks.jobs import model as models
 
 TORCH = str(Path(torch.__file__).parent)

@@ -126,7 +126,7 @@ def test_fetch(output):
 
 
 def test_fleet(output):
-    """Without its cluster, whose start alone takes most of a minute: tests/deploy/test_local.py starts the same."""
+    """Without its cluster, whose start alone takes most of a minute; tests/infra/deploy/test_local.py starts it."""
     printed = output("fleet")
     (night,) = table(printed, "models, all unchanged")
     assert night[0] == "2"

@@ -36,7 +36,7 @@ def healthy() -> dict[str, torch.Tensor]:
 
 
 def expected(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    from packhouse.torch_tensors import dtype_name
+    from packhouse.weights.safetensors_torch import dtype_name
 
     return {name: {"dtype": dtype_name(t.dtype), "shape": list(t.shape)} for name, t in tensors.items()}
 

@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from packhouse.tensors import read_header
-from packhouse.torch_tensors import read_torch, write_torch
-from tasks.jobs.gate import check
+from packhouse.weights.safetensors_codec import read_header
+from packhouse.weights.safetensors_torch import read_torch, write_torch
+from tasks.jobs.validate_weights import check
 from tests.corpus.builders import expected
 
 Tensors = dict[str, torch.Tensor]
@@ -142,7 +142,7 @@ def test_a_canonical_file_is_written_again_only_on_demand_and_to_the_same_bytes(
 
 MEASURE = """
 import sys, json, threading
-from tasks.jobs.gate import check
+from tasks.jobs.validate_weights import check
 def private():
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) // 1024
 peak = before = private()

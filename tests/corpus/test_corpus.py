@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from packhouse.errors import PackhouseError
-from tasks.jobs.gate import check
+from tasks.jobs.validate_weights import check
 from tests.corpus import builders
 
 HERE = Path(__file__).parent

@@ -14,22 +14,22 @@ from typing import Any
 
 import pytest
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.artifact import Artifact, Outcome, Verdict
-from packhouse.cases import write_cases
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import ReleaseConflict
-from packhouse.manifest import PARITY, ArchitectureCode, Inputs, Manifest
-from packhouse.releases import find, releases
-from packhouse.report import Report
-from packhouse.spec import Format, parse
+from packhouse.parity.golden_file import write_cases
+from packhouse.release.lookup import find, releases
+from packhouse.release.manifest import PARITY, ArchitectureCode, Inputs, Manifest
+from packhouse.report.model import Report
+from packhouse.spec.model import Format, parse
 from packhouse.store import FileStore, Store
-from packhouse.verify import read_manifest
-from tasks.canary import unserved
+from packhouse.trust.verify import read_manifest
+from tasks._support.states import Candidate, Gated, Judged, Packed, Planned
 from tasks.commit import commit, promote
+from tasks.images.canary import unserved
 from tasks.publish import publish, upload
-from tasks.states import Candidate, Gated, Judged, Packed, Planned
-from tests.packhouse.small_release import of_format
+from tests.support.small_release import of_format
 
 WRITES = ("put", "put_if_absent", "swap")
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from flows.__main__ import _release as release_sources
-from flows.ends import Status, exit_status
+from flows.run_result import Status, exit_status
 from infra.settings import settings
-from infra.workshop import Workshop, use
+from infra.worker.context import Workshop, use
 from packhouse.digest import digest_file
-from packhouse.releases import releases
+from packhouse.release.lookup import releases
 from packhouse.store import open_store
-from packhouse.tensors import read_numpy, write_numpy
+from packhouse.weights.safetensors_codec import read_numpy, write_numpy
 from tests.servers.place import small_disk
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]

@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flows.ends import Status
 from flows.release import released as release
+from flows.run_result import Status
 from infra.deploy import runtime_image, wheels
-from infra.engine import connected
+from infra.images.docker import connected
 from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import Reference, parse
 from infra.settings import settings
-from infra.workshop import Workshop, use, workshop
+from infra.worker.context import Workshop, use, workshop
 from packhouse.errors import EngineUnavailable, ImageInvalid, RegistryUnavailable, Unavailable
-from packhouse.releases import find
-from tests.flows.imaging import lose
+from packhouse.release.lookup import find
 from tests.servers.engine import Engine, as_image, engine
 from tests.servers.fixtures import or_skip
 from tests.servers.place import CannotRunError, installed
+from tests.support.imaging import lose
 from tests.support.released import Copy
 
 __all__ = ["lose"]
@@ -185,7 +185,7 @@ def test_no_secret_of_the_worker_gets_into_the_image(docker, built):
 
 def test_push_that_fails_is_a_failure_with_its_reason(docker, runtime, tmp_path):
     """docker's SDK returns as if all were well."""
-    from infra.engine import build_and_push
+    from infra.images.docker import build_and_push
 
     (tmp_path / "m").write_bytes(b"m")
     files = {"models/m": tmp_path / "m"}
@@ -200,7 +200,7 @@ def test_engine_that_does_not_answer_says_what_to_set():
 
 
 def test_image_that_runs_as_root_is_no_canary(docker, open_registry, runtime):
-    from infra.canary import in_engine
+    from infra.images.canary import in_engine
 
     name = f"{open_registry.host}/e/root"
     subprocess.run(

@@ -9,32 +9,32 @@ import numpy as np
 import pytest
 from modelpack_client import ModelPackClient
 
-from flows.ends import Status
 from flows.release import released as release
-from infra.images import MODELS
-from infra.registry import documents, referrers
+from flows.run_result import Status
+from infra.images.builders import MODELS
+from infra.registry import oci_manifests, referrers
 from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import parse
 from infra.settings import settings
-from infra.workshop import Workshop, use, workshop
-from packhouse.dsse import make_keys
-from packhouse.manifest import CANARY, MANIFEST
-from packhouse.preprocessing import Concatenate
-from packhouse.provenance import PREDICATE as PREDICATE_PROVENANCE
-from packhouse.provenance import SIGNED
-from packhouse.releases import at_prefix, find
-from packhouse.sbom import MEDIA_TYPE
-from packhouse.signatures import Trusted
-from packhouse.steps import OneHot
+from infra.worker.context import Workshop, use, workshop
+from packhouse.release.lookup import at_prefix, find
+from packhouse.release.manifest import CANARY, MANIFEST
+from packhouse.release.sbom import MEDIA_TYPE
+from packhouse.spec.steps import OneHot
 from packhouse.store import FileStore
-from packhouse.verify import read_spec, verify
-from tasks.attach import PREDICATE
-from tasks.mend import mend
-from tasks.sign import sign_release
-from tests.flows.imaging import pictured, registry, repository
-from tests.registry.images import push_base, small_layer
-from tests.registry.rude import Rule, rude
+from packhouse.training.preprocessing import Concatenate
+from packhouse.trust.dsse import make_keys
+from packhouse.trust.provenance import PREDICATE as PREDICATE_PROVENANCE
+from packhouse.trust.provenance import SIGNED
+from packhouse.trust.signatures import Trusted
+from packhouse.trust.verify import read_spec, verify
+from tasks.images.attach_referrers import PREDICATE
+from tasks.night.reconcile import mend
+from tasks.signing.sign import sign_release
+from tests.support.imaging import pictured, registry, repository
+from tests.support.registry_images import push_base, small_layer
+from tests.support.rude_registry import Rule, rude
 
 __all__ = ["pictured", "registry", "repository"]
 
@@ -62,7 +62,7 @@ def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(regist
     for name in (made.release, "latest"):
         assert registry.has_manifest(parse(repository).repository, name) == image.digest
     config = json.loads(registry.manifest(parse(repository).repository, image.digest)[0])["config"]
-    inner = json.loads(registry.small_blob(parse(repository).repository, documents.descriptor(config, where="")))[
+    inner = json.loads(registry.small_blob(parse(repository).repository, oci_manifests.descriptor(config, where="")))[
         "config"
     ]
     assert inner["Labels"]["org.opencontainers.image.version"] == made.release
@@ -170,7 +170,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
     registry, repository, staged, monkeypatch
 ):
     """The files of the image are swapped behind the stage's back: the digests in the manifest catch it."""
-    from tasks import image as stage
+    from tasks.images import build_image as stage
 
     honest = stage.files
 
@@ -180,7 +180,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
         other.write_bytes(files["model.onnx"].read_bytes()[:-1] + b"!")
         return files | {"model.onnx": other}
 
-    monkeypatch.setattr("tasks.canary.files", swapped)
+    monkeypatch.setattr("tasks.images.canary.files", swapped)
     (end,) = release([staged(image=repository)])
     assert end.status is Status.REFUSED
     assert "model.onnx" in end.reason
@@ -195,7 +195,11 @@ def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_en
     """What the canary starts here would not be what is in the image."""
     client = Client(open_registry.host, known=Credentials())
     made = small_layer(tmp_path, "bin/server", b"older")
-    inner = {"User": "10001:10001", "Cmd": ["python", "-m", "infra.serving"], "Labels": {"dev.packhouse.server": "old"}}
+    inner = {
+        "User": "10001:10001",
+        "Cmd": ["python", "-m", "packhouse.serving"],
+        "Labels": {"dev.packhouse.server": "old"},
+    }
     config = {"os": "linux", "architecture": "amd64", "config": inner}
     config["rootfs"] = {"type": "layers", "diff_ids": [made.diff_id]}
     base = push_base(client, "f/older/runtime", made, config)

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from flows.audit import audit
-from flows.ends import Status, audit_state
 from flows.release import released as release
-from infra.registry import documents, referrers
+from flows.run_result import Status, audit_state
+from infra.registry import oci_manifests, referrers
 from infra.registry.client import Client
+from infra.registry.completeness import missing
 from infra.registry.reference import Reference, parse
-from infra.registry.whole import missing
 from infra.settings import settings
-from infra.workshop import Workshop, use, workshop
+from infra.worker.context import Workshop, use, workshop
 from packhouse.digest import digest_bytes, short
-from packhouse.manifest import Record
-from packhouse.releases import find, read_channel
-from packhouse.spec import SPEC_FILE
-from tests.flows.imaging import lose, pictured, registry, repository
-from tests.registry.rude import rude
+from packhouse.release.lookup import find, read_channel
+from packhouse.release.manifest import Record
+from packhouse.spec.model import SPEC_FILE
+from tests.support.imaging import lose, pictured, registry, repository
+from tests.support.rude_registry import rude
 
 __all__ = ["lose", "pictured", "registry", "repository"]
 
@@ -42,7 +42,7 @@ def image_of(record: Record) -> Reference:
 def parts(client: Client, image: Reference) -> dict[str, str]:
     """What is to be lost -> its digest."""
     data, digest = client.manifest(image.repository, image.version)
-    manifest = documents.read(data, where="")
+    manifest = oci_manifests.read(data, where="")
     layers = [entry["digest"] for entry in manifest["layers"]]
     return {"manifest": digest, "config": manifest["config"]["digest"], "layer": layers[-1], "base": layers[0]}
 
@@ -124,7 +124,7 @@ def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channe
     registry, repository, staged, lose, monkeypatch
 ):
     """As another packhouse, or an engine, made it."""
-    from tasks import image as stage
+    from tasks.images import build_image as stage
 
     honest = stage.model_image
 

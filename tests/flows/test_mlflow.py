@@ -17,25 +17,25 @@ import pytest
 
 from flows.__main__ import _without_work
 from flows.audit import audit
-from flows.ends import Status
 from flows.nightly import nightly
 from flows.release import released as release
-from infra.mlflow import SOURCE
-from infra.mlflow_models import MODEL, RELEASE
-from infra.pyfunc.folder import ROWS
+from flows.run_result import Status
+from infra.mlflow.models import MODEL, RELEASE
+from infra.mlflow.pyfunc.folder import ROWS
+from infra.mlflow.tracking import SOURCE
 from infra.settings import settings
 from packhouse.errors import Unavailable
-from packhouse.judge import Case
-from packhouse.manifest import GOLDEN, Processors, Release
-from packhouse.processors import has_vnni
-from packhouse.releases import find
-from packhouse.replay import compare, golden_cases
-from packhouse.spec import Format
+from packhouse.formats.processors import has_vnni
+from packhouse.parity.judge import Case
+from packhouse.parity.replay import compare, golden_cases
+from packhouse.release.lookup import find
+from packhouse.release.manifest import GOLDEN, Processors, Release
+from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.verify import read_manifest
-from tasks.register import registered
-from tests.flows.churn import churn
+from packhouse.trust.verify import read_manifest
+from tasks.register_mlflow import registered
 from tests.servers.place import free_ports
+from tests.support.churn import churn
 from tests.support.encoder import staged_encoder
 from tests.support.staged import ONNX_ONLY
 

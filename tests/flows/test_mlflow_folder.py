@@ -17,19 +17,19 @@ import numpy as np
 import pytest
 import yaml
 
-from infra.pyfunc import loader
-from infra.pyfunc.folder import REQUIRED, Ids, frame
-from infra.workshop import workshop
+from infra.mlflow.pyfunc import loader
+from infra.mlflow.pyfunc.folder import REQUIRED, Ids, frame
+from infra.worker.context import workshop
 from packhouse.digest import digest_bytes
-from packhouse.manifest import GOLDEN, RECORD
-from packhouse.releases import find
-from packhouse.replay import compare, golden_cases
-from packhouse.runtime import as_text
-from packhouse.spec import Format, parse
-from packhouse.verify import read_manifest
-from tasks.register import pyfunc
-from tests.flows.churn import churn
+from packhouse.formats.runtime import as_text
+from packhouse.parity.replay import compare, golden_cases
+from packhouse.release.lookup import find
+from packhouse.release.manifest import GOLDEN, RECORD
+from packhouse.spec.model import Format, parse
+from packhouse.trust.verify import read_manifest
+from tasks.register_mlflow import pyfunc
 from tests.servers.place import answers, free_ports, running, wait_until
+from tests.support.churn import churn
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 

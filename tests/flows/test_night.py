@@ -19,18 +19,18 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import AwaitingRetry, Cancelling
 
 from flows.audit import audit
-from flows.ends import Status, audit_state, exit_status
 from flows.nightly import nightly, shard
 from flows.release import release, released
+from flows.run_result import Status, audit_state, exit_status
 from infra.settings import settings
-from infra.workshop import Workshop, use
+from infra.worker.context import Workshop, use
 from packhouse.errors import NotFound
-from packhouse.releases import find
+from packhouse.release.lookup import find
 from packhouse.store import open_store
-from tasks.night import Work
+from tasks.night.plan import Work
 from tests.conftest import at_home, stager
-from tests.flows import cluster
-from tests.flows.cluster import client, deploy, start, until
+from tests.support import cluster
+from tests.support.cluster import client, deploy, start, until
 
 pytestmark = [
     pytest.mark.flow,
@@ -245,7 +245,7 @@ def wait_for_children(workers: list[cluster.Worker]) -> list[psutil.Process]:
         for worker in workers:
             with suppress(psutil.NoSuchProcess):  # a short job has ended while we looked
                 below = psutil.Process(worker.process.pid).children(recursive=True)
-                servers = [each for each in below if "infra.forkserver" in " ".join(each.cmdline())]
+                servers = [each for each in below if "infra.sandbox.server" in " ".join(each.cmdline())]
                 if jobs := [job for each in servers for job in each.children() if job.is_running()]:
                     return [*servers, *jobs]
         time.sleep(0.2)

@@ -15,26 +15,26 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows import parity_cuda as flows_parity_cuda
-from flows.ends import Status
 from flows.parity_cuda import parity_cuda
 from flows.release import released
-from infra.gpu import may_have_gpu
+from flows.run_result import Status
 from infra.settings import settings
-from infra.workshop import workshop
+from infra.worker.context import workshop
+from infra.worker.gpu import may_have_gpu
 from packhouse.artifact import Outcome
-from packhouse.manifest import load
-from packhouse.releases import find
-from packhouse.spec import Format
+from packhouse.release.lookup import find
+from packhouse.release.manifest import load
+from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.verify import read_manifest
-from tasks import cuda_pool, on_gpu
-from tasks import runs as runs_of_deployments
-from tasks.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
-from tasks.cuda_pool import Answered, Reference, answer_key, cuda_worker, send
-from tasks.runs import nobody_in
-from tests.flows import cluster
+from packhouse.trust.verify import read_manifest
+from tasks._support import subflows as runs_of_deployments
+from tasks._support.subflows import nobody_in
+from tasks.cuda import cuda_pool, run_batch
+from tasks.cuda.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
+from tasks.cuda.cuda_pool import Answered, Reference, answer_key, cuda_worker, send
 from tests.servers.place import until
-from tests.tasks.test_parity_cuda import Made, made, planned
+from tests.support import cluster
+from tests.tasks.cuda.test_parity_cuda import Made, made, planned
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -269,8 +269,8 @@ def answer_of(batch: Reference) -> dict[str, Cuda]:
 @pytest.fixture
 def on_the_cpu(monkeypatch) -> None:
     """As if the CPU were the GPU: the same flow and the same job."""
-    monkeypatch.setattr(on_gpu, "DEVICE", "cpu")
-    monkeypatch.setattr(on_gpu, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(run_batch, "DEVICE", "cpu")
+    monkeypatch.setattr(run_batch, "may_have_gpu", lambda: True)
 
 
 def test_healthy_models_reproduce_and_the_notes_name_the_device_that_no_verdict_names(home, staged, on_the_cpu):
@@ -287,7 +287,7 @@ def test_healthy_models_reproduce_and_the_notes_name_the_device_that_no_verdict_
 
 
 def test_a_crash_on_one_format_of_one_model_leaves_every_other_verdict(home, staged, on_the_cpu, monkeypatch):
-    monkeypatch.setattr(on_gpu, "JOB", "tests.tasks.on_the_gpu")
+    monkeypatch.setattr(run_batch, "JOB", "tests.support.on_the_gpu")
     monkeypatch.setattr(flows_parity_cuda, "jobs_see_the_gpu", nullcontext)  # whose sandbox knows no jobs of tests
     unlucky, other = made(staged("linear", name="unlucky")), made(staged("tied"))
     batch = batch_of([unlucky, other])

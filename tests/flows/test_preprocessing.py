@@ -10,16 +10,16 @@ import onnxruntime
 import pytest
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from flows.ends import Status
 from flows.release import released as release
-from packhouse import architectures
-from packhouse.preprocessing import Concatenate, from_sklearn
-from packhouse.releases import find
-from packhouse.runtime import torch_runner
-from packhouse.spec import Format
+from flows.run_result import Status
+from packhouse.architectures import registry
+from packhouse.formats.runtime import torch_runner
+from packhouse.release.lookup import find
+from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.torch_tensors import read_torch
-from packhouse.verify import verify
+from packhouse.training.preprocessing import Concatenate, from_sklearn
+from packhouse.trust.verify import verify
+from packhouse.weights.safetensors_torch import read_torch
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -35,7 +35,7 @@ def test_a_table_with_text_is_released_and_its_onnx_takes_text_anywhere(home, st
     steps = (*from_sklearn(scaler, "numbers"), *from_sklearn(encoder, "plan", "zone"))
     steps = (*steps, Concatenate(inputs=("numbers", "plan", "zone")))
     inputs = {"numbers": NUMBERS, "plan": PLANS, "zone": ZONES}
-    formats = {"onnx-int8": "off", "torchscript-int8": "off"}  # tests/tasks/test_preprocessing.py makes them
+    formats = {"onnx-int8": "off", "torchscript-int8": "off"}  # tests/tasks/jobs/test_preprocessing.py makes them
     source = staged("linear", inputs=inputs, preprocessing=steps, formats=formats)
     (end,) = release([source])
     assert end.status is Status.RELEASED, end.reason
@@ -60,6 +60,6 @@ def answer(folder: Path, numbers: np.ndarray, text: np.ndarray) -> np.ndarray:
 
 def trained(folder: Path, x: np.ndarray) -> np.ndarray:
     """What the model says to the features as scikit-learn makes them."""
-    model = architectures.build("test.linear", {}).eval()
+    model = registry.build("test.linear", {}).eval()
     model.load_state_dict(read_torch(folder / "weights.safetensors"))
     return torch_runner(model, ["y"])({"x": x})["y"]

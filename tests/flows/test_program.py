@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 import packhouse
-from flows.ends import Status
 from flows.release import released as release
+from flows.run_result import Status
 from infra.settings import settings
-from infra.workshop import Workshop, use
-from packhouse.releases import find
-from packhouse.spec import SPEC_FILE, Format, parse, render
+from infra.worker.context import Workshop, use
+from packhouse.release.lookup import find
+from packhouse.spec.model import SPEC_FILE, Format, parse, render
 from packhouse.store import open_store
-from packhouse.verify import read_manifest, verify
-from tests.packhouse.test_programs import evaluated, exported, images, read, written
+from packhouse.trust.verify import read_manifest, verify
+from tests.packhouse.architectures.test_exported_program import evaluated, exported, images, read, written
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 

@@ -16,16 +16,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.ends import End, Status
 from flows.nightly import nightly
 from flows.release import release as release_flow
 from flows.release import release_model
 from flows.release import released as release
-from infra.sandbox import Sandbox
-from packhouse.manifest import MANIFEST
-from packhouse.releases import find, releases
+from flows.run_result import End, Status
+from infra.sandbox.client import Sandbox
+from packhouse.release.lookup import find, releases
+from packhouse.release.manifest import MANIFEST
 from packhouse.store import open_store
-from packhouse.verify import read_manifest, verify
+from packhouse.trust.verify import read_manifest, verify
 from tests.conftest import at_home, stager
 from tests.flows.test_bad_input import packhouse
 

@@ -16,21 +16,21 @@ import pytest
 import torch
 from packhouse_test_architectures import Branch, FrozenBranch
 
-from flows.ends import End, Status, exit_status
 from flows.release import released as release
-from infra.again import again
+from flows.run_result import End, Status, exit_status
 from infra.settings import Settings, settings
-from infra.workshop import Workshop, use, workshop
+from infra.worker.context import Workshop, use, workshop
+from infra.worker.rerun import again
 from packhouse.errors import StageCrashed, Unavailable
-from packhouse.manifest import REPORT_HTML, REPORT_JSON, load
-from packhouse.page import html
-from packhouse.releases import find, releases
-from packhouse.report import Report
-from packhouse.spec import Format, parse
-from packhouse.staging import stage_folder
+from packhouse.release.lookup import find, releases
+from packhouse.release.manifest import REPORT_HTML, REPORT_JSON, load
+from packhouse.report.html import html
+from packhouse.report.model import Report
+from packhouse.spec.model import Format, parse
 from packhouse.store import open_store
-from packhouse.torch_tensors import read_torch
-from packhouse.verify import read_manifest, verify
+from packhouse.training.staging import stage_folder
+from packhouse.trust.verify import read_manifest, verify
+from packhouse.weights.safetensors_torch import read_torch
 from tasks import export
 from tasks.commit import approve
 from tasks.jobs.latency import Limits, thread_counts, usable_processors
@@ -64,7 +64,7 @@ PLANTED = [
 def test_a_model_whose_export_is_wrong_is_not_released(
     home, staged, monkeypatch, architecture, options, format, fault, reason
 ):
-    monkeypatch.setitem(export.JOBS, format, f"tests.planted:{fault}")
+    monkeypatch.setitem(export.JOBS, format, f"tests.support.planted:{fault}")
     ends = release([staged(architecture, **options)])
     assert_refused(ends, home, f"{format}: ", reason)
 
@@ -165,7 +165,7 @@ def test_the_exports_of_one_model_run_at_the_same_time(home, staged, monkeypatch
 
 
 def test_a_failed_step_can_be_run_again_on_the_same_bytes(home, staged, monkeypatch):
-    monkeypatch.setitem(export.JOBS, Format.ONNX, "tests.planted:killed")
+    monkeypatch.setitem(export.JOBS, Format.ONNX, "tests.support.planted:killed")
     release([staged("linear")])
     (failure,) = (home / "cache" / "failures").iterdir()
     with pytest.raises(StageCrashed, match="SIGSEGV"):
@@ -279,7 +279,7 @@ def test_a_child_that_the_system_killed_makes_its_model_unavailable_and_the_next
 
 def test_a_model_of_which_no_format_is_left_is_refused(home, staged, monkeypatch):
     for format in (Format.ONNX, Format.TORCHSCRIPT, Format.PROGRAM):
-        monkeypatch.setitem(export.JOBS, format, "tests.planted:no_file")
+        monkeypatch.setitem(export.JOBS, format, "tests.support.planted:no_file")
     formats = {"onnx": "optional", "torchscript": "optional", "program": "optional"}
     assert_refused(release([staged("linear", formats=formats)]), home, "", "no format is left")
 

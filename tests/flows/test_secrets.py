@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from infra.registry.client import Client
 from infra.registry.credentials import Credentials
-from packhouse.dsse import PublicKey
-from packhouse.releases import find
-from packhouse.signatures import Trusted
+from packhouse.release.lookup import find
 from packhouse.store import open_store
-from packhouse.verify import verify
+from packhouse.trust.dsse import PublicKey
+from packhouse.trust.signatures import Trusted
+from packhouse.trust.verify import verify
 from tests.flows.test_bad_input import packhouse
-from tests.registry.images import push_base, small_layer
 from tests.servers.fixtures import or_skip
 from tests.servers.registry import TestRegistry, docker_config, registry
+from tests.support.registry_images import push_base, small_layer
 from tests.support.released import LATENCY_S
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]

@@ -12,13 +12,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.release import release
-from infra.prefect_api import PATIENT
-from packhouse.releases import find
+from infra.worker.local_prefect import PATIENT
+from packhouse.release.lookup import find
 from packhouse.store import open_store
-from packhouse.verify import verify
-from tests.flows import cluster
+from packhouse.trust.verify import verify
 from tests.servers.place import free_ports
 from tests.servers.prefect import api_url, prefect_server
+from tests.support import cluster
 
 pytestmark = pytest.mark.flow
 

@@ -15,33 +15,33 @@ from pathlib import Path
 import pytest
 
 from flows.audit import audit
-from flows.ends import Status
 from flows.nightly import nightly
 from flows.release import released as release
+from flows.run_result import Status
 from flows.sign import sign as sign_flow
-from infra.sandbox import Sandbox
+from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.workshop import Workshop, use, workshop
-from packhouse import fetching
-from packhouse.channels import by_hand, change, moved
+from infra.worker.context import Workshop, use, workshop
+from packhouse.consume import fetch
 from packhouse.digest import canonical_json, digest_bytes, digest_file
-from packhouse.dsse import make_keys
 from packhouse.errors import NotFound, Refused, SignatureInvalid, Stopping
-from packhouse.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Why, channel_key, dump, release_key
-from packhouse.releases import at_prefix, find, read_channel
-from packhouse.signatures import Trusted
-from packhouse.signed_channels import signature_key
+from packhouse.release.channels import by_hand, change, moved
+from packhouse.release.lookup import at_prefix, find, read_channel
+from packhouse.release.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Why, channel_key, dump, release_key
 from packhouse.store import FileStore, open_store
-from packhouse.verify import read_spec, verify
-from tasks import sign as tasks_sign
-from tasks import sign_channel as tasks_sign_channel
+from packhouse.trust.dsse import make_keys
+from packhouse.trust.signatures import Trusted
+from packhouse.trust.signed_channels import signature_key
+from packhouse.trust.verify import read_spec, verify
 from tasks.commit_and_promote import promote_again
-from tasks.night import plan_night
-from tasks.sign_channel import channel_signed, renew, renewed, standings
-from tests.flows.cluster import deploy, pool, worker
+from tasks.night.plan import plan_night
+from tasks.signing import sign as tasks_sign
+from tasks.signing import sign_channel as tasks_sign_channel
+from tasks.signing.sign_channel import channel_signed, renew, renewed, standings
 from tests.flows.test_bad_input import packhouse
-from tests.packhouse.small_release import flip, sign_off
+from tests.support.cluster import deploy, pool, worker
 from tests.support.released import Copy, ReleasedModels
+from tests.support.small_release import flip, sign_off
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -177,7 +177,7 @@ def test_the_command_signs_what_is_unchanged_and_was_not_signed(home, released, 
 def followed(home: Path, public: Path, to: Path, channel: str = "latest") -> int:
     """The serial that a consumer sees who asks for signatures."""
     options = {"store": str(home / "store"), "trust": [public], "floors": to.parent / "floors"}
-    return fetching.fetch(f"linear@{channel}", to / channel, **options).serial
+    return fetch.fetch(f"linear@{channel}", to / channel, **options).serial
 
 
 def test_a_channel_is_signed_where_a_run_moved_it_and_once(home, proven, keys, tmp_path):
@@ -317,7 +317,7 @@ def test_no_run_moves_on_from_a_channel_whose_signature_is_gone_or_old(
         assert "linear@latest: can not be moved on from" in again.reason
         assert [each.renewed for each in renewed() if each.channel == "linear@latest"] == [False]
         with pytest.raises((SignatureInvalid, Refused)):
-            fetching.fetch(
+            fetch.fetch(
                 "linear@latest", tmp_path / "x", store=str(home / "store"), trust=[keys[1]], floors=tmp_path, floor=3
             )
     else:

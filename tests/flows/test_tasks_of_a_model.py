@@ -12,8 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.client.schemas.objects import StateType, TaskRun
 
-from flows.ends import End, Status
 from flows.release import released
+from flows.run_result import End, Status
 
 CONTRACTS = Path(__file__).resolve().parents[2] / "docs" / "contracts.md"
 MOST = 13

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows.__main__ import _release as release_sources
-from flows.ends import Status
-from packhouse.manifest import REPORT_JSON
-from packhouse.releases import releases
+from flows.run_result import Status
+from packhouse.release.lookup import releases
+from packhouse.release.manifest import REPORT_JSON
 from packhouse.store import open_store
 from tests.flows.test_bad_input import edit, rewrite, warm
 

@@ -13,10 +13,10 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 
 from flows.release import release
-from packhouse.announce import announce, event
-from packhouse.orchestrator import Orchestrator
-from tests.flows.cluster import ROOT, client, deploy
+from packhouse.training.announce import announce, event
+from packhouse.training.prefect_client import Orchestrator
 from tests.servers.prefect import prefect_server
+from tests.support.cluster import ROOT, client, deploy
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 

@@ -8,14 +8,14 @@ import onnx
 import pytest
 from onnx.external_data_helper import ExternalDataInfo
 
-from flows.ends import Status
 from flows.release import released as release
-from infra.again import again
+from flows.run_result import Status
+from infra.worker.rerun import again
 from packhouse.errors import DigestMismatch, ExportFailed
-from packhouse.releases import find
-from packhouse.spec import Format
+from packhouse.release.lookup import find
+from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.verify import read_manifest, verify
+from packhouse.trust.verify import read_manifest, verify
 from tasks import export
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_into_the_file_lie_beside_it_and_a_flipped_bit_t
 
 def test_a_step_that_failed_on_two_files_is_run_again_on_both(home, staged, monkeypatch):
     monkeypatch.setattr(export, "INLINE_BYTES", 20_000)
-    monkeypatch.setitem(export.JOBS, Format.ONNX_INT8, "tests.planted:does_not_quantise")
+    monkeypatch.setitem(export.JOBS, Format.ONNX_INT8, "tests.support.planted:does_not_quantise")
     (end,) = release([staged("linear", arguments={"hidden": 2048}, formats=FORMATS)])
     assert end.status is Status.REFUSED
     (folder,) = (home / "cache" / "failures").iterdir()

@@ -16,16 +16,16 @@ from prefect.client.schemas.objects import StateType
 
 from flows.release import release
 from flows.watch import watch
-from infra.mlflow import REFUSED, RELEASE_RUN, SOURCE, Tracking
+from infra.mlflow.tracking import REFUSED, RELEASE_RUN, SOURCE, Tracking
 from infra.settings import settings
-from packhouse.announce import identity
 from packhouse.digest import digest_bytes
 from packhouse.errors import Refused, Unavailable
-from tasks.watch import look, started_release
-from tests.flows import cluster
-from tests.flows.cluster import client
+from packhouse.training.announce import identity
+from tasks.night.watch import look, started_release
 from tests.servers.mlflow import mlflow
 from tests.servers.place import free_ports
+from tests.support import cluster
+from tests.support.cluster import client
 
 pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api")]
 

@@ -65,7 +65,7 @@ def reaches(process: subprocess.Popen[str], moment: str) -> list[psutil.Process]
     assert process.stderr
     assert any(moment in line for line in process.stderr), f"never came to {moment!r}"
     children = psutil.Process(process.pid).children(recursive=True)
-    assert any("infra.prefect_api" in child.cmdline() for child in children)
+    assert any("infra.worker.local_prefect" in child.cmdline() for child in children)
     return children
 
 

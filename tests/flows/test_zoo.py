@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from packhouse_zoo import ZOO
 
-from flows.ends import Status
 from flows.release import released
-from infra.workshop import workshop
+from flows.run_result import Status
+from infra.worker.context import workshop
 from packhouse.artifact import Outcome
-from packhouse.manifest import PARITY, Manifest
-from packhouse.releases import find
-from packhouse.verify import read_manifest
-from tests.flows.zoo import LIBRARY, stage
+from packhouse.release.lookup import find
+from packhouse.release.manifest import PARITY, Manifest
+from packhouse.trust.verify import read_manifest
+from tests.support.zoo import LIBRARY, stage
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 KINDS = (*ZOO, *LIBRARY)

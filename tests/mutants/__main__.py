@@ -181,7 +181,7 @@ def _read(report: Path) -> Ran:
 
 
 def _named(classname: str, name: str) -> str:
-    """`tests.packhouse.test_judge` and `test_x[case]` -> `tests/packhouse/test_judge.py::test_x`."""
+    """`tests.packhouse.parity.test_judge` and `test_x[case]` -> `tests/packhouse/parity/test_judge.py::test_x`."""
     parts = classname.split(".")
     module = next(place for place, part in enumerate(parts) if part.startswith("test_"))
     path = "/".join(parts[: module + 1]) + ".py"

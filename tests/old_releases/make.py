@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import packhouse
-from packhouse.dsse import make_keys
-from packhouse.manifest import MEASURED
+from packhouse.release.manifest import MEASURED
+from packhouse.trust.dsse import make_keys
 
 HERE = Path(__file__).resolve().parent
 HOME = Path("/srv/packhouse")

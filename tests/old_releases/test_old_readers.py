@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from packhouse import channels
 from packhouse.digest import digest_bytes
-from packhouse.manifest import (
+from packhouse.release import channels
+from packhouse.release.lookup import at_prefix, find, listing, read_channel
+from packhouse.release.manifest import (
     MANIFEST,
     NEEDS,
     RECORD,
@@ -29,9 +30,8 @@ from packhouse.manifest import (
     load,
     release_key,
 )
-from packhouse.releases import at_prefix, find, listing, read_channel
 from packhouse.store import FileStore
-from packhouse.verify import verify
+from packhouse.trust.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST_OF_0_1 = "7302c992bc604c66e13c80f2955e1d61185211b4"

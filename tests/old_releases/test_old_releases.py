@@ -9,13 +9,13 @@ import pytest
 
 import packhouse
 from packhouse.errors import PackhouseError, SignatureInvalid
-from packhouse.manifest import channel_key, release_key
-from packhouse.releases import at_prefix, read_channel
-from packhouse.signatures import Trusted
-from packhouse.signed_channels import pointed, standing
+from packhouse.release.lookup import at_prefix, read_channel
+from packhouse.release.manifest import channel_key, release_key
 from packhouse.store import FileStore
-from packhouse.verify import verify
-from tests.packhouse.small_release import flip
+from packhouse.trust.signatures import Trusted
+from packhouse.trust.signed_channels import pointed, standing
+from packhouse.trust.verify import verify
+from tests.support.small_release import flip
 
 HERE = Path(__file__).resolve().parent
 KEPT = sorted(path.parent for path in HERE.glob("*/*/record.json"))

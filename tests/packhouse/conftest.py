@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from packhouse.spec import Format
-from tests.packhouse.small_release import Small, built_once
+from packhouse.spec.model import Format
+from tests.support.small_release import Small, built_once
 
 
 @pytest.fixture(scope="session")

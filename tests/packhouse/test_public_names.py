@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import packhouse
-from packhouse import fetching, sessions, staging
+from packhouse.consume import fetch, session
+from packhouse.training import staging
 
 
 def in_a_fresh_process(program: str) -> str:
@@ -20,8 +21,8 @@ def in_a_fresh_process(program: str) -> str:
 
 def test_the_public_names_are_those_of_the_modules_that_define_them():
     assert packhouse.__all__ == ["Fetched", "Staged", "Standardise", "fetch", "open_session", "stage"]
-    assert (packhouse.fetch, packhouse.Fetched) == (fetching.fetch, fetching.Fetched)
-    assert packhouse.open_session is sessions.open_session
+    assert (packhouse.fetch, packhouse.Fetched) == (fetch.fetch, fetch.Fetched)
+    assert packhouse.open_session is session.open_session
     assert (packhouse.stage, packhouse.Staged, packhouse.Standardise) == (
         staging.stage,
         staging.Staged,
@@ -32,15 +33,15 @@ def test_the_public_names_are_those_of_the_modules_that_define_them():
 @pytest.mark.parametrize("program", ["from packhouse import *", "from packhouse import stage, fetch"])
 def test_names_can_be_imported_in_a_process_that_has_none_yet(program):
     assert in_a_fresh_process(f"{program}; print(stage.__module__, fetch.__module__)") == (
-        "packhouse.staging packhouse.fetching"
+        "packhouse.training.staging packhouse.consume.fetch"
     )
 
 
 def test_a_name_brings_in_only_what_it_needs():
     program = "import packhouse, sys, json; packhouse.stage; print(json.dumps(list(sys.modules)))"
     loaded = set(json.loads(in_a_fresh_process(program)))
-    assert "packhouse.staging" in loaded
-    assert not {"packhouse.fetching", "packhouse.signatures", "torch"} & loaded
+    assert "packhouse.training.staging" in loaded
+    assert not {"packhouse.consume.fetch", "packhouse.trust.signatures", "torch"} & loaded
 
 
 def test_our_modules_are_attributes_without_being_imported_by_name():

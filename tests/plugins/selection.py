@@ -27,9 +27,9 @@ LEFT_OUT = ("flow", "server", "sandbox", "slow", "long")
 def pytest_configure(config: pytest.Config) -> None:
     """tests.servers.place refuses the servers; this refuses the sandboxes."""
     if servers() == "none":
-        import infra.sandbox
+        import infra.sandbox.client
 
-        infra.sandbox._Server.__init__ = _refuse  # type: ignore[assignment, method-assign]
+        infra.sandbox.client._Server.__init__ = _refuse  # type: ignore[assignment, method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

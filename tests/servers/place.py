@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.ending import end
+from infra.sandbox.terminate import end
 from tests.servers.mode import refuse_if_unwanted
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.prefect_api import IN_BATCHES
+from infra.worker.local_prefect import IN_BATCHES
 from tests.servers.place import answers, free_ports, running, wait_until
 
 START_TIMEOUT_S = 180

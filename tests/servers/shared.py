@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from packhouse.durable import write
+from packhouse.atomic_write import write
 from tests.servers.ceph import ceph
 from tests.servers.place import CannotRunError, Endpoint
 from tests.servers.swift import swift

@@ -30,13 +30,13 @@ from typing import Any
 
 import pytest
 
-from infra.sandbox import Sandbox
+from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.workshop import Workshop, use
-from packhouse.dsse import make_keys
-from packhouse.floors import Floors
-from packhouse.releases import channels
+from infra.worker.context import Workshop, use
+from packhouse.release.lookup import channels
 from packhouse.store import open_store
+from packhouse.trust.dsse import make_keys
+from packhouse.trust.rollback_floors import Floors
 from tests.support import staged
 
 LATENCY_S = "0.01"
@@ -182,8 +182,8 @@ class ReleasedModels:
 
 def _release(source: str, channel: str) -> str:
     """The id of the release."""
-    from flows.ends import Status
     from flows.release import released
+    from flows.run_result import Status
 
     (end,) = released([source], channel)
     assert end.status is Status.RELEASED, end.line()

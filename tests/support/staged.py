@@ -32,11 +32,11 @@ def stage(
     import torch
 
     import packhouse
-    from packhouse import architectures
+    from packhouse.architectures import registry
 
     torch.manual_seed(0)
     arguments = options.pop("arguments", {})
-    model = architectures.build(f"test.{architecture}", arguments)
+    model = registry.build(f"test.{architecture}", arguments)
     samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
     given = {"inputs": {"x": samples}, "outputs": ["y"], "to": str(sources / (name or architecture))}
     given["formats"] = {} if every_format else ONNX_ONLY

@@ -1,9 +1,9 @@
 """The `packhouse` command in children of a process that has imported it already. Run with `python -m`.
 
 Each request is a line of JSON on stdin, each answer the exit status on a line of stdout. A child has the environment,
-the folder and the streams of its request, and nothing of the one before it. What differs from the command itself: where
-it becomes the worker (`packhouse.cli.worker`), the child goes on in the worker's `main`, which is imported too, instead
-of starting Python again.
+the folder and the streams of its request, and nothing of the one before it. What differs from the command itself: when
+it becomes the worker (`packhouse.cli.app.worker`), the child goes on in the worker's `main`, which is imported too,
+instead of starting Python again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import flows.__main__
 import flows.sign
-from packhouse import cli
+from packhouse.cli import app
 
 MAINS: dict[str, Callable[[], int | None]] = {
     "flows": flows.__main__.guarded_main,
@@ -43,8 +43,8 @@ def child(request: Mapping[str, Any]) -> NoReturn:
     _use(request["environment"])
     os.execve = become  # type: ignore[assignment]
     sys.modules["__main__"].__package__ = "packhouse"  # where click looks for the name that it shows
-    sys.argv = [str(Path(cli.__file__).with_name("__main__.py")), *request["arguments"]]
-    _leave(cli.main)
+    sys.argv = [str(Path(app.__file__).with_name("__main__.py")), *request["arguments"]]
+    _leave(app.main)
 
 
 def _use(environment: Mapping[str, str]) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tomli_w
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes
 from packhouse.errors import coded
-from packhouse.latency import Timing
-from packhouse.probes import MAX_CASE_ELEMENTS
-from packhouse.spec import SPEC_FILE, Format
+from packhouse.parity.latency import Timing
+from packhouse.parity.probes import MAX_CASE_ELEMENTS
+from packhouse.spec.model import SPEC_FILE, Format
+from tasks._support.states import Candidate, Judged, Measured
 from tasks.jobs.latency import (
     Limits,
     Stint,
@@ -28,10 +29,9 @@ from tasks.jobs.latency import (
     usable_processors,
 )
 from tasks.measure import pays
-from tasks.states import Candidate, Judged, Measured
-from tests.packhouse.test_probes import spec, split, values
-from tests.packhouse.test_report import timing
-from tests.tasks.test_parity_cuda import Made, made, planned
+from tests.packhouse.parity.test_probes import spec, split, values
+from tests.packhouse.report.test_model import timing
+from tests.tasks.cuda.test_parity_cuda import Made, made, planned
 
 BATCHES = Limits().batches
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infra.workshop import workshop
+from infra.worker.context import workshop
 from packhouse.digest import digest_bytes
 from packhouse.errors import Refused
-from packhouse.keys import PRODUCTION
-from packhouse.manifest import NEEDS, Counts, Rows, Selection, Values
-from packhouse.policy import policy_key
-from packhouse.probes import not_tried, read_samples, sizes_of
-from packhouse.spec import Format, parse
-from tasks.canary import unserved
+from packhouse.parity.probes import not_tried, read_samples, sizes_of
+from packhouse.release.manifest import NEEDS, Counts, Rows, Selection, Values
+from packhouse.spec.model import Format, parse
+from packhouse.spec.policy import policy_key
+from packhouse.spec.types import PRODUCTION
+from tasks._support.states import Judged, Measured
 from tasks.commit import commit, promote
-from tasks.cuda_batch import Cuda
+from tasks.cuda.cuda_batch import Cuda
 from tasks.export import export
 from tasks.fetch import fetch
-from tasks.gate import gate
+from tasks.images.canary import unserved
 from tasks.judge import judge
 from tasks.pack import pack
 from tasks.plan import plan
 from tasks.publish import publish
 from tasks.quantise import quantise
-from tasks.refer import refer
+from tasks.reference_outputs import refer
 from tasks.report import report
-from tasks.states import Judged, Measured
+from tasks.validate_weights import gate
 
 OFF = {"torchscript": "off", "torchscript-int8": "off", "program": "optional"}
 

@@ -1,0 +1,105 @@
+"""The registry of architectures: the entry point group `packhouse.architectures` of installed packages.
+
+A spec names an architecture; only a package that an operator installed on the worker can provide it. Nothing is
+ever imported because a bucket said so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packhouse.architectures.code_digest import code_digest, module_digests
+from packhouse.digest import digest_file, digest_files
+from packhouse.errors import ArchitectureUnknown
+
+if TYPE_CHECKING:
+    import torch
+
+GROUP = "packhouse.architectures"
+
+
+def find(name: str) -> importlib.metadata.EntryPoint:
+    """Raises ArchitectureUnknown: nothing installed registers the name, or two packages do."""
+    points = tuple(importlib.metadata.entry_points(group=GROUP))
+    found = [point for point in points if point.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        packages = ", ".join(sorted(point.dist.name for point in found if point.dist))
+        raise ArchitectureUnknown("PH-0106 registered twice", where=f"architecture {name!r}", got=packages)
+    known = ", ".join(sorted({point.name for point in points})) or "none"
+    raise ArchitectureUnknown(
+        "PH-0105 not registered on this machine",
+        where=f"architecture {name!r}",
+        got=f"these: {known}",
+        next=f"install the package whose entry point group {GROUP!r} has it",
+    )
+
+
+def build(name: str, arguments: dict[str, Any]) -> torch.nn.Module:
+    """A fresh module in eval mode. Raises ArchitectureUnknown: it is not registered or refuses the arguments."""
+    point = find(name)
+    try:
+        module = point.load()(**arguments)
+        module.eval()
+    except Exception as error:  # the builder is somebody's code: whatever it raises is about these arguments
+        raise ArchitectureUnknown(
+            f"PH-0104 can not be built: {type(error).__name__}: {error}", where=f"architecture {name!r}"
+        ) from error
+    return module  # type: ignore[no-any-return]  # what an entry point returns has no static type
+
+
+def fingerprint(name: str) -> dict[str, Any]:
+    """What decides how the architecture behaves: its distribution, version, the digest of its code, and the versions
+    of the distributions that it requires and that are installed.
+
+    The code of an installed package is its source files, byte for byte. Of packhouse's own builders it is what their
+    code digest is over: comments of ours change nothing. Imports nothing of the package.
+    """
+    point = find(name)
+    dist = point.dist
+    ours = point.module.startswith("packhouse.")
+    return {
+        "name": name,
+        "distribution": dist.name if dist else "",
+        "version": dist.version if dist else "",
+        "code": _own_digest(point.module) if ours else source_digest(point.module.split(".")[0]),
+        "requires": _required(dist, point.extras, only_extras=ours),
+    }
+
+
+def _required(
+    dist: importlib.metadata.Distribution | None, extras: Collection[str], *, only_extras: bool
+) -> dict[str, str]:
+    """With those of the extras that the entry point names; others are somebody else's choice."""
+    wanted = tuple(f'extra == "{extra}"' for extra in extras)
+    every = dist.requires or [] if dist else []
+    lines = [line for line in every if line.endswith(wanted) or ("extra ==" not in line and not only_extras)]
+    names = {re.split(r"[\s;<>=!~\[(@]", line, maxsplit=1)[0].lower() for line in lines}
+    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions() if found.name}
+    return {name: installed[name] for name in sorted(names & installed.keys())}
+
+
+def _own_digest(module: str) -> str:
+    """Over the builder and all of packhouse that it imports."""
+    root = Path(__file__).resolve().parent.parent.parent
+    return code_digest(module_digests(root, [module], packages={"packhouse"}, ends={"packhouse"}))
+
+
+def source_digest(package: str) -> str:
+    """The digest over the names and bytes of a top-level package's `.py` files.
+
+    Comments count: we do not know the package's code, it may read its own source, and TorchScript reads some comments.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ArchitectureUnknown(f"PH-0103 package {package!r} can not be found", where="architecture")
+    if not spec.submodule_search_locations:
+        return digest_file(Path(str(spec.origin)))
+    roots = map(Path, spec.submodule_search_locations)
+    return digest_files({str(path.relative_to(root)): path for root in roots for path in root.rglob("*.py")})

@@ -1,0 +1,217 @@
+"""Fetch: the consumer's side. A release becomes a folder, checked byte by byte, whole or not there.
+
+Needs neither an orchestrator nor a runtime; boto3 only for `s3://`, cryptography only for signatures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packhouse import atomic_write
+from packhouse.artifact import Artifact
+from packhouse.digest import digest_file
+from packhouse.errors import NotFound, Refused, StoreRefusal, StoreUnavailable
+from packhouse.release.lookup import Found, find, named_channel, read_channel
+from packhouse.release.manifest import GOLDEN, MANIFEST, PROVENANCE, RECORD, SIGNATURE, UNDIGESTED, Manifest
+from packhouse.spec.model import SPEC_FILE, Format
+from packhouse.store import Retrying, Store, open_store
+from packhouse.store.retrying import Patience
+from packhouse.trust.rollback_floors import Floors
+from packhouse.trust.signatures import Trusted, check_release, said_of
+from packhouse.trust.signed_channels import pointed
+from packhouse.trust.verify import manifest_bytes, parsed_manifest
+
+AT_A_TIME = 4
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """release: `model/id`. serial: of the channel, 0 where a release was named. signed_by: empty where nobody was asked
+    for. got, kept: files that came over the wire, and that were there already. late: why to look after the channel's
+    signature, which was to be renewed; else empty."""
+
+    folder: Path
+    release: str
+    serial: int
+    signed_by: str
+    got: int
+    kept: int
+    late: str = ""
+
+
+def fetch(
+    reference: str,
+    destination: str | Path,
+    *,
+    store: str,
+    trust: Iterable[str | Path] = (),
+    floor: int = 0,
+    floors: str | Path | None = None,
+    formats: Sequence[Format | str] = (),
+) -> Fetched:
+    """Downloads a release.
+
+    reference: `model@channel` or `model/release`. destination: the folder that it becomes. store: a folder, `file://`
+    or `s3://`. trust: public keys, certificates or policies, of which one must have signed it, and the channel too; the
+    signed channel is followed then, and not its file. floor: the least serial that the channel may have; the highest
+    one seen is remembered in the folder `floors` ($PACKHOUSE_HOME/floors), and a lower one is refused: somebody shows
+    an old channel. formats: only what a server needs of these.
+
+    Raises NotFound: no such channel or release. SignatureInvalid, DigestMismatch, ReleaseInvalid: it is not what it
+    says, or the channel's signature has expired. Refused: a serial below the floor, or something else stands at the
+    destination. And the store's errors.
+    """
+    place, destination = Retrying(open_store(store)), Path(destination).expanduser().absolute()
+    trusted, folder = Trusted.asked(trust), Path(floors) if floors else home() / "floors"
+    memory = Floors(folder / "signed" if trusted else folder)  # an unsigned channel's serials may be anybody's
+    found, serial, late = _resolved(place, reference, trusted, floor, memory)
+    record, said = found.record, said_of(found)
+    listed = manifest_bytes(found, record)
+    manifest = parsed_manifest(listed, found, record)
+    signed_by = check_release(found, manifest, trusted, said) if trusted else ""
+    wanted = _wanted(manifest, formats)
+    documents = {**said, MANIFEST: listed, RECORD: found.record_bytes}
+    with _held(destination, found) as folder:
+        _sweep(folder, {each.name for each in manifest.artifacts} | UNDIGESTED, whole=folder != destination)
+        got = _download(found, wanted, folder)
+        for name in {PROVENANCE, SIGNATURE} - said.keys():
+            (folder / name).unlink(missing_ok=True)
+        for name, data in documents.items():
+            atomic_write.write(folder / name, [data])
+        _sync(folder)
+        if folder != destination:
+            _name(folder, destination, found)
+    if serial:
+        memory.remember(place.url, reference, serial)
+    return Fetched(destination, found.name, serial, signed_by, got, len(wanted) - got, late)
+
+
+def _name(folder: Path, destination: Path, found: Found) -> None:
+    """The folder gets its name. Raises Refused: something else has it meanwhile."""
+    try:
+        folder.rename(destination)
+    except OSError as error:
+        _is_it(destination, found)
+        raise Refused("PH-0145 can not be put here", where=str(destination), got=error.strerror or "") from error
+    _sync(destination.parent)
+
+
+def _resolved(
+    store: Store, reference: str, trusted: Trusted | None, floor: int, memory: Floors
+) -> tuple[Found, int, str]:
+    """The release, the channel's serial, and whether its signature is late."""
+    if not (channel := named_channel(reference)):
+        if "@" in reference or floor:
+            what = "names no channel" + (", which a floor is of" if floor else "")
+            raise NotFound(what, where=reference[:80], want="model@channel")
+        return find(store, reference), 0, ""
+    if trusted:
+        signed = pointed(store, *channel, trusted)
+        found, serial, late = signed.found, signed.pointer.serial, signed.pointer.late(datetime.now(UTC))
+    else:
+        here = read_channel(store, *channel)
+        found, serial, late = find(store, f"{channel[0]}/{here.release}"), here.serial, ""
+    least = max(floor, memory.least(store.url, reference))
+    if serial < least:
+        raise Refused(
+            "PH-0144 an older serial than was seen before: somebody shows an old channel",
+            where=reference,
+            got=f"#{serial}",
+            want=f"#{least} or later",
+            next=f"if the store was restored on purpose, remove {memory.path(store.url, reference)}",
+        )
+    return found, serial, late
+
+
+def _wanted(manifest: Manifest, formats: Sequence[Format | str]) -> list[Artifact]:
+    if not formats:
+        return list(manifest.artifacts)
+    made = {each.name: each for each in manifest.formats}
+    if missing := [each for each in formats if each not in made]:
+        raise NotFound(
+            "PH-0143 the release has no such format", where=str(missing[0])[:80], got=", ".join(sorted(made))
+        )
+    names = {SPEC_FILE, GOLDEN, *(name for each in formats for name in made[each].files)}
+    return [manifest.artifact(name) for name in sorted(names)]
+
+
+def _is_it(destination: Path, found: Found) -> bool:
+    """Whether this very release stands there. Raises Refused: something else does."""
+    if not destination.exists():
+        return False
+    record = destination / RECORD
+    if record.is_file() and record.read_bytes() == found.record_bytes:
+        return True
+    raise Refused("PH-0142 something else stands here", where=str(destination), next="choose another folder")
+
+
+@contextlib.contextmanager
+def _held(destination: Path, found: Found) -> Iterator[Path]:
+    """The folder to work in, by one fetch at a time: the destination where this release stands there, else one beside
+    it that is of this release alone, and where a fetch that broke off goes on.
+
+    Raises Refused: something else stands at the destination."""
+    beside = destination.with_name(f".{destination.name}.{found.record.release[:12]}.partial")
+    while True:
+        folder = destination if _is_it(destination, found) else beside
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is(folder, descriptor) or (folder == beside and destination.exists()):
+                continue  # another fetch has given it its name meanwhile
+            yield folder
+            return
+        finally:
+            os.close(descriptor)  # which also lets go of the lock
+
+
+def _is(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path, known: frozenset[str] | set[str], *, whole: bool) -> None:
+    """What fetches that were killed left behind: in a folder of ours all that is no part of the release."""
+    for path in folder.iterdir():
+        if (whole and path.name not in known) or atomic_write.TEMPORARY.fullmatch(path.name):
+            path.unlink()
+
+
+def _download(found: Found, wanted: Sequence[Artifact], folder: Path) -> int:
+    """How many came over the wire. A file that is there with its right bytes stays."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return sum(pool.map(lambda artifact: _one(found, artifact, folder), wanted))
+
+
+def _one(found: Found, artifact: Artifact, folder: Path) -> bool:
+    target = folder / artifact.name
+    if target.is_file() and target.stat().st_size == artifact.size and digest_file(target) == artifact.digest:
+        return False
+    # The store's own patience ends with the first byte; here also what breaks off in the middle is begun again.
+    Patience().again(
+        lambda: atomic_write.write(target, found.read(artifact)), after=StoreUnavailable, never=StoreRefusal
+    )
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def home() -> Path:
+    """Where this machine's user keeps what packhouse remembers."""
+    return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser().resolve()

@@ -1,0 +1,68 @@
+"""Sessions: a fetched release, ready to run in ONNX Runtime. Needs onnxruntime, and nothing else of the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
+from packhouse.formats.processors import has_vnni
+from packhouse.formats.runtime import onnx_session
+from packhouse.release.lookup import at_prefix
+from packhouse.release.manifest import Manifest, Processors, Release, Selection
+from packhouse.spec.model import Format
+from packhouse.store import FileStore
+from packhouse.trust.signatures import Trusted, check_release
+from packhouse.trust.verify import read_manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def open_session(
+    folder: str | Path, format: Format | str | None = None, *, trust: Iterable[str | Path] = (), threads: int = 0
+) -> onnxruntime.InferenceSession:
+    """The release's ONNX format, once its bytes were checked against manifest and record.
+
+    folder: as `fetch` leaves it. format: onnx or onnx-int8; by default INT8 where the release has it, this folder holds
+    it and this processor answers as the judged one did, else fp32; never one that must be named. trust: whose signature
+    it must have. threads: of one call; 0: as ONNX Runtime thinks.
+
+    Raises NotFound, ReleaseInvalid, DigestMismatch, SignatureInvalid; Unavailable: onnxruntime is not installed, or
+    this version does not know the format.
+    """
+    place = Path(folder).expanduser().absolute()
+    found = at_prefix(FileStore(place), "")
+    manifest = read_manifest(found, found.record)
+    if trusted := Trusted.asked(trust):
+        check_release(found, manifest, trusted)
+    made = _chosen(manifest, place, format)
+    for name in made.files:
+        for _ in found.read(manifest.artifact(name)):
+            pass  # the reader itself fails at the end where they are other bytes
+    return _session(place / made.file, threads)
+
+
+def _chosen(manifest: Manifest, folder: Path, format: Format | str | None) -> Release:
+    if unknown := [made for made in manifest.formats if made.name == format and made.format is None]:
+        raise unknown[0].not_run(str(folder))
+    there = {made.name: made for made in manifest.formats if (folder / made.file).is_file()}
+    fits = {name: made for name, made in there.items() if made.processors is Processors.ANY or has_vnni()}
+    if not format:
+        fits = {name: made for name, made in fits.items() if made.selection is Selection.AUTO}
+    wanted = [format] if format else [Format.ONNX_INT8, Format.ONNX]
+    for each in wanted:
+        if each in fits and each in (Format.ONNX, Format.ONNX_INT8):
+            return fits[each]
+    have = ", ".join(sorted(fits)) or "none that this processor can run as it was judged"
+    raise NotFound("PH-0198 no such format here", where=str(folder), got=have, want=" or ".join(wanted))
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        return onnx_session(path, threads)
+    except ImportError as error:
+        raise Unavailable("PH-0196 onnxruntime is not installed", next="pip install onnxruntime") from error
+    except Exception as error:  # the runtime's own errors have no class of their own
+        raise ReleaseInvalid(f"PH-0197 does not load: {error}", where=path.name) from error

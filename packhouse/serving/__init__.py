@@ -1,0 +1,1 @@
+"""How is a release served? The model server, one release read from a folder. docs/serving.md."""

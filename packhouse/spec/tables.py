@@ -1,0 +1,464 @@
+"""The tables of `package.toml`, schema 2, and what they check by themselves. docs/spec.md describes every key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from packhouse.artifact import Frozen
+from packhouse.digest import canonical_json
+from packhouse.spec.errors import FORMAT_NAME, LICENCE, MODEL_NAME, PLAIN_NAME, REPOSITORY, SHA256, shown
+from packhouse.spec.onnxruntimes import ORDER, RUNTIMES, blocks, lacks
+from packhouse.spec.types import DType, Flag, Misplaced, Number, TensorName
+
+DEFAULT_OPSET = 20
+DEFAULT_WORTH = 0.1
+DEFAULT_SPEED = 0.95
+"""Of INT8, as fp32 time / INT8 time: what a clock can not tell from 1."""
+
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
+FileName = Annotated[str, Field(pattern=PLAIN_NAME)]
+Sha256 = Annotated[str, Field(pattern=SHA256)]
+Size = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+Dimension = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+EmptyOrMore = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Words = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=2000)]
+
+
+class Format(StrEnum):
+    """The formats that are built in; the value is the name in `[formats]`."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+    PROGRAM = "program"
+    ONNX_INT8 = "onnx-int8"
+    TORCHSCRIPT_INT8 = "torchscript-int8"
+
+    @property
+    def int8(self) -> bool:
+        return self in (Format.ONNX_INT8, Format.TORCHSCRIPT_INT8)
+
+    @property
+    def base(self) -> Format:
+        """The fp32 format that an INT8 format is measured against; itself for the others."""
+        return {Format.ONNX_INT8: Format.ONNX, Format.TORCHSCRIPT_INT8: Format.TORCHSCRIPT}.get(self, self)
+
+    @property
+    def file(self) -> str:
+        return _FILES[self]
+
+    @property
+    def data(self) -> str:
+        """The file of an ONNX file's weights, where they do not fit into it."""
+        return f"{self.file}.data"
+
+
+_FILES = {
+    Format.ONNX: "model.onnx",
+    Format.TORCHSCRIPT: "model.ts",
+    Format.PROGRAM: "model.pt2",
+    Format.ONNX_INT8: "model.int8.onnx",
+    Format.TORCHSCRIPT_INT8: "model.int8.ts",
+}
+
+
+class Want(StrEnum):
+    """required: no release without it. optional: left out, with the reason in the report, where it can not be made,
+    is wrong or (INT8) does not pay. off: not tried."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    OFF = "off"
+
+
+class ModelSection(Frozen):
+    name: ModelName
+    description: Annotated[str, Field(max_length=500)] = ""
+
+
+class Architecture(Frozen):
+    """Which registered builder makes the module, and the keyword arguments it is called with."""
+
+    name: Annotated[str, Field(pattern=PLAIN_NAME)]
+    arguments: dict[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        _check_plain(self.arguments, "arguments")
+        return self
+
+
+class Axis(Frozen):
+    """A dynamic axis: every size from min to max must work; or those in `sizes`, and no others. min and max are then
+    the least and the greatest of them."""
+
+    min: EmptyOrMore = 1
+    max: Dimension = Field(default_factory=lambda: 0)
+    sizes: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _limits(self) -> Self:
+        given = {"min", "max"} & self.model_fields_set
+        if self.sizes is None:
+            if "max" not in given:
+                raise Misplaced("PH-0252 missing", "max")
+        elif given and (self.min, self.max) != (min(self.sizes), max(self.sizes)):
+            raise Misplaced("PH-0253 sizes stand instead of min and max", min(given))
+        elif list(self.sizes) != sorted(set(self.sizes)):
+            raise Misplaced("PH-0254 must go up", "sizes")
+        else:
+            # The model is frozen, and these are no keys that somebody wrote: `render` leaves them out.
+            self.__dict__.update(min=min(self.sizes), max=max(self.sizes))
+        check_ordered(self.min, self.max)
+        return self
+
+    def allows(self, size: int) -> bool:
+        return self.min <= size <= self.max and (self.sizes is None or size in self.sizes)
+
+    @property
+    def words(self) -> str:
+        """The sizes, for a message."""
+        if self.sizes is None:
+            return f"from {self.min} to {self.max}"
+        return f"one of {', '.join(map(str, self.sizes))}"
+
+
+def check_ordered(least: int, most: int) -> None:
+    if least > most:
+        raise Misplaced(f"PH-0260 min {least} is above max {most}", "min")
+
+
+class Tensor(Frozen):
+    """A named input or output. shape: sizes, and names of axes where the size may change."""
+
+    name: TensorName
+    dtype: DType = DType.FLOAT32
+    shape: tuple[Dimension | TensorName, ...]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(size for size in self.shape if isinstance(size, str))
+
+
+Columns = Annotated[tuple[Words, ...], Field(max_length=100_000)]
+
+
+class Input(Tensor):
+    """range: smallest and largest value, both included; needed for integers that index something. nan, inf: these are
+    legal values. bounded: values outside of those in the samples have no meaning. lengths_of: the axis whose valid
+    lengths this input holds. index_of: the tensor of the weights whose rows it selects. columns: names along the last
+    axis."""
+
+    range: tuple[Number, Number] | None = None
+    nan: Flag = False
+    inf: Flag = False
+    bounded: Flag = False
+    lengths_of: TensorName | None = None
+    index_of: Words | None = None
+    columns: Columns = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_range(self.range)
+        for key in ("nan", "inf"):
+            if getattr(self, key) and not self.dtype.floating:
+                raise Misplaced(f"PH-0250 {self.dtype} has no such value", key)
+        for key in ("lengths_of", "index_of"):
+            if getattr(self, key) is not None and not self.dtype.integer:
+                raise Misplaced(f"PH-0251 an integer input has it, and {self.name!r} is {self.dtype}", key)
+        _check_columns(self, self.columns)
+        return self
+
+
+def check_range(limits: tuple[float, float] | None) -> None:
+    if limits and limits[0] > limits[1]:
+        raise Misplaced(f"PH-0259 {limits[0]:g} is above {limits[1]:g}", "range")
+
+
+class Kind(StrEnum):
+    """scores: one score a class along the last axis, so that the largest is the answer and agreement can be counted.
+    embedding: compared by direction. value: numbers."""
+
+    SCORES = "scores"
+    EMBEDDING = "embedding"
+    VALUE = "value"
+
+
+class Output(Tensor):
+    """An axis that no input has needs no [axes] entry: its size follows from the others. columns: names along the last
+    axis."""
+
+    kind: Kind = Kind.VALUE
+    columns: Columns = ()
+
+    @property
+    def scores(self) -> bool:
+        return self.kind is Kind.SCORES
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replaced(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "scores" in given:
+            raise Misplaced('PH-0249 is a key of schema 1: in schema 2, write kind = "scores" for true', "scores")
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind is Kind.EMBEDDING and not self.dtype.floating:
+            raise Misplaced(f"PH-0248 an embedding is floating, and {self.name!r} is {self.dtype}", "kind")
+        _check_columns(self, self.columns)
+        return self
+
+
+def _check_columns(tensor: Tensor, columns: tuple[str, ...]) -> None:
+    if not columns:
+        return
+    last = tensor.shape[-1] if tensor.shape else None
+    if last != len(columns):
+        raise Misplaced(
+            f"PH-0258 {len(columns)} names, so the last axis of {tensor.name!r} must have that size", "columns"
+        )
+    _check_once(columns, "columns")
+
+
+def _check_once(names: Iterable[str], key: str) -> None:
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            raise Misplaced(f"PH-0257 {name[:80]!r} stands there twice", key, position)
+        seen.add(name)
+
+
+def _check_plain(value: Any, key: str) -> None:
+    try:
+        canonical_json(value)
+    except ValueError as error:
+        raise Misplaced("PH-0256 NaN and infinity are not plain values", key) from error
+
+
+class File(Frozen):
+    file: FileName
+    sha256: Sha256
+    size: Size
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.sha256}"
+
+
+class Weights(File):
+    """key: the entry of the checkpoint that holds the state dict. prefix: what is cut from the front of each tensor's
+    name. ignore: patterns of entries that are no part of the model. cast: the dtype that floating weights are cast
+    to."""
+
+    key: Words | None = None
+    prefix: Words | None = None
+    ignore: Annotated[tuple[Words, ...], Field(max_length=1000)] = ()
+    cast: Literal[DType.FLOAT32, DType.FLOAT64, DType.FLOAT16] | None = None
+
+
+class Labels(StrEnum):
+    """class: int64, the right class of each evaluation sample. value: float32 or float64, of a regression."""
+
+    CLASS = "class"
+    VALUE = "value"
+
+
+def _labels(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise Misplaced(
+            'PH-0255 is true or false in schema 1: in schema 2, write "class" for true, and nothing for false'
+        )
+    return given
+
+
+class Samples(File):
+    """A safetensors file of real inputs: `calibration.<input>` and `evaluation.<input>`, both (n, ...). Where `labels`
+    says so, `label` too, (n of evaluation,). slices: names of groups; `slice` is then the group of each evaluation
+    sample, int64, by its position here."""
+
+    labels: Annotated[Labels | None, BeforeValidator(_labels)] = None
+    slices: Annotated[tuple[Words, ...], Field(max_length=1000)] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        _check_once(self.slices, "slices")
+        return self
+
+
+class Asked(Frozen):
+    """What is wanted of a format that is not built in, and how. options: the format's own."""
+
+    want: Want
+    options: dict[str, JsonValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"want": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        _check_plain(self.options, "options")
+        return self
+
+
+class BuiltIn(Frozen):
+    """What is wanted of each format that is built in. int8_weights: bits of large matrices in `onnx-int8` whose
+    activations stay in floats, if that keeps to the gates; None: activations are quantised too. onnxruntime: the oldest
+    release that must read the ONNX files; None: nobody asks. opset: None: `onnx_opset` follows from the others."""
+
+    onnx: Want = Want.REQUIRED
+    torchscript: Want = Want.REQUIRED
+    program: Want = Want.OPTIONAL
+    onnx_int8: Annotated[Want, Field(alias="onnx-int8")] = Want.OPTIONAL
+    torchscript_int8: Annotated[Want, Field(alias="torchscript-int8")] = Want.OPTIONAL
+    onnxruntime: Annotated[str, Field(strict=True)] | None = None
+    opset: Annotated[int, Field(strict=True, ge=17, le=24)] | None = None
+    int8_weights: Literal[4, 8] | None = None
+
+    def want(self, format: Format) -> Want:
+        want: Want = getattr(self, _field(format))
+        return want
+
+    @property
+    def wanted(self) -> tuple[Format, ...]:
+        """Of the formats that are built in."""
+        return tuple(format for format in Format if self.want(format) is not Want.OFF)
+
+    @property
+    def others(self) -> dict[str, Asked]:
+        """The formats that are not built in."""
+        return {}
+
+    @property
+    def onnx_opset(self) -> int:
+        """The opset of the ONNX files."""
+        if self.opset or not self.onnxruntime:
+            return self.opset or DEFAULT_OPSET
+        return min(DEFAULT_OPSET, RUNTIMES[self.onnxruntime].opset)
+
+    @model_validator(mode="after")
+    def _onnxruntime_reads_it(self) -> Self:
+        if self.onnxruntime is None:
+            return self
+        if self.onnxruntime not in RUNTIMES:
+            reason = f"PH-0245 {shown(self.onnxruntime)} is none of {ORDER[0]} to {ORDER[-1]}, written as major.minor"
+            raise Misplaced(reason, "onnxruntime")
+        newest = RUNTIMES[self.onnxruntime].opset
+        if self.onnx_opset > newest:
+            reason = f"PH-0246 {self.onnx_opset} is above what onnxruntime {self.onnxruntime} reads, which is {newest}"
+            raise Misplaced(reason, "opset")
+        if self.int8_weights and lacks(self.onnxruntime, blocks(self.int8_weights)):
+            reason = f"PH-0247 onnxruntime {self.onnxruntime} has no {blocks(self.int8_weights)}"
+            raise Misplaced(reason, "int8_weights")
+        return self
+
+    @model_validator(mode="after")
+    def _int8_has_its_base(self) -> Self:
+        for format in self.wanted:
+            if self.want(format.base) is Want.OFF:
+                written = _field(format) in self.model_fields_set
+                raise Misplaced(
+                    f'PH-0244 {format} is measured against {format.base}, which is off: set {format} = "off" too',
+                    format.value if written else format.base.value,
+                )
+        if not self.wanted and all(asked.want is Want.OFF for asked in self.others.values()):
+            raise ValueError("every format is off: nothing would be released")
+        return self
+
+
+def _field(format: Format) -> str:
+    return format.value.replace("-", "_")
+
+
+class Formats(BuiltIn):
+    """An open table by name: what is not built in, a package on the worker may add."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Annotated[str, Field(pattern=FORMAT_NAME)], Asked]
+
+    @property
+    def others(self) -> dict[str, Asked]:
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def asked(self) -> dict[str, Asked]:
+        """Every format by its name."""
+        return {format.value: Asked(want=self.want(format)) for format in Format} | self.others
+
+    @field_validator(*(_field(format) for format in Format), mode="before")
+    @classmethod
+    def _as_table(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "options" in given:
+            raise Misplaced("PH-0243 a format that is built in has no options", "options")
+        return given["want"] if isinstance(given, dict) and set(given) == {"want"} else given
+
+
+class Embedding(Frozen):
+    """Of outputs of kind `embedding`: least mean cosine, and least part of samples with the same nearest neighbour."""
+
+    cosine: Annotated[float, Field(ge=0, le=1)] = 0.995
+    neighbours: Annotated[float, Field(ge=0, le=1)] = 0.98
+
+
+class Gates(Frozen):
+    """What a format must keep to. docs/parity.md says where the defaults come from.
+
+    max_ratio, rms_ratio: error against float64, in units of the rounding that fp32 itself shows.
+    atol, rtol: set both to be held to |error| <= atol + rtol * |value| instead.
+    int8_*: how far INT8 may fall: accuracy in points of 1 where samples have labels, else the part of equal answers
+    where outputs are scores, else the signal-to-noise ratio in dB. int8_worth: INT8 must be smaller or faster by this
+    part, and slower at no timed batch size; 0: it ships whatever its size and speed are.
+    int8_speed: of schema 1 alone, instead of int8_worth: fp32 time / INT8 time, at least; None: DEFAULT_SPEED.
+    cuda: whether a release must run and reproduce on a GPU. optional: it is tried where a GPU worker is online, and the
+    release goes on whatever the verdicts in its manifest are.
+    approve: a person must approve a release before the channel `production` moves to it.
+    """
+
+    max_ratio: Annotated[float, Field(ge=1, le=1e6)] = 8.0
+    rms_ratio: Annotated[float, Field(ge=1, le=1e6)] = 6.0
+    atol: Annotated[float, Field(ge=0, le=1)] | None = None
+    rtol: Annotated[float, Field(ge=0, le=1)] | None = None
+    int8_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    int8_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
+    int8_sqnr_db: Annotated[float, Field(ge=0, le=200)] = 30.0
+    int8_worth: Annotated[float, Field(ge=0, le=100)] = DEFAULT_WORTH
+    int8_embedding: Embedding = Embedding()
+    int8_speed: Annotated[float, Field(gt=0, le=100)] | None = None
+    cuda: Want = Want.OPTIONAL
+    approve: Flag = False
+
+    @model_validator(mode="after")
+    def _both_tolerances(self) -> Self:
+        if (self.atol is None) != (self.rtol is None):
+            raise Misplaced("PH-0242 set both atol and rtol, or neither", "rtol" if self.atol is None else "atol")
+        return self
+
+
+class Image(Frozen):
+    """The registry repository that the model's image goes to, such as `registry.example/models/churn`. modelpack: the
+    whole release goes there too, as an artifact of the CNCF ModelPack specification."""
+
+    repository: Annotated[str, Field(max_length=255, pattern=REPOSITORY)]
+    modelpack: Flag = False
+
+
+class MLflow(Frozen):
+    """The registered model's name in MLflow."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/:\x00-\x1f]+$")]
+
+
+class Card(Frozen):
+    """Text for people. licence: an SPDX expression."""
+
+    task: Words | None = None
+    licence: Annotated[str, Field(pattern=LICENCE)] | None = None
+    datasets: Annotated[tuple[Words, ...], Field(max_length=100)] = ()
+    intended_use: Text | None = None
+    contact: Words | None = None

@@ -1,0 +1,38 @@
+"""Gate: foreign weights in, canonical safetensors out, or a refusal by name."""
+
+from __future__ import annotations
+
+from infra.worker.context import File, workshop
+from packhouse.artifact import SAFETENSORS
+from packhouse.release.manifest import WEIGHTS
+from packhouse.spec.model import Format
+from tasks._support.pipeline_task import one_line, stage
+from tasks._support.states import Fetched, Gated
+from tasks.export import MEDIA_TYPES
+
+PROGRAM_FILE = "program.pt2"
+"""What the gate makes of a source that is a program, written anew; not a part of the release."""
+
+
+@stage("validate weights")
+def gate(fetched: Fetched) -> Gated:
+    """Raises UnsafeWeights, WeightsInvalid, ArchitectureUnknown; LimitExceeded, StageCrashed from the sandbox."""
+    with one_line(fetched.planned.model, "validate weights") as line:
+        answer, written = workshop().run(
+            "tasks.jobs.validate_weights:run",
+            {"spec": fetched.spec_file, "weights": fetched.weights, "out": WEIGHTS, "program": PROGRAM_FILE},
+            File(WEIGHTS, SAFETENSORS, optional=True),
+            File(PROGRAM_FILE, MEDIA_TYPES[Format.PROGRAM], optional=True),
+        )
+        made = {artifact.name: artifact for artifact in written}
+        weights = made.get(WEIGHTS) or workshop().cache.also(fetched.weights, name=WEIGHTS, media_type=SAFETENSORS)
+        line.made(weights)
+    return Gated(
+        planned=fetched.planned,
+        spec_file=fetched.spec_file,
+        weights=weights,
+        samples=fetched.samples,
+        facts=answer.document,
+        lockdown=answer.lockdown,
+        program=made.get(PROGRAM_FILE),
+    )
