@@ -30,9 +30,9 @@ import torch
 from torch import nn
 
 import packhouse
+from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import open_format
 from packhouse.parity.int8_quality import sqnr_db
-from packhouse.parity.judge import Array
 from packhouse.parity.probes import read_samples
 from packhouse.spec.model import SPEC_FILE, Format
 from tasks.jobs.measure import processor

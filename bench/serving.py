@@ -37,7 +37,7 @@ from torch import nn
 
 import packhouse
 from bench.formats import Recurrent, mlp, resnet
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.parity.probes import read_samples
 from packhouse.serving.settings import from_environment
 from packhouse.spec.model import SPEC_FILE, Format

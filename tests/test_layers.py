@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from packhouse.architectures.code_digest import imported_names, parsed
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("packhouse", "infra", "tasks", "flows")
-ALLOWED = {
-    "packhouse": {"packhouse"},
-    "infra": {"infra", "packhouse"},
-    "tasks": {"tasks", "infra", "packhouse"},
-    "flows": {"flows", "tasks", "infra", "packhouse"},
-}
+"""From the ground up: each imports itself and those before it."""
+ORDER = {
+    "packhouse": (
+        "errors", "digest", "artifact", "atomic_write", "exit_status", "store", "spec", "weights", "formats",
+        "architectures", "release", "parity", "trust", "report", "training", "consume", "serving", "cli", "__main__",
+    ),
+    "infra": ("sandbox", "settings", "registry", "images", "mlflow", "worker", "deploy"),
+    "tasks": (
+        "_support", "jobs", "fetch", "decisions", "export", "signing", "images", "register_mlflow", "night", "cuda",
+        "plan", "reference_outputs", "validate_weights", "quantise", "judge", "pack", "measure", "report", "publish",
+        "make", "package", "commit", "commit_and_promote",
+    ),
+}  # fmt: skip
+"""What lies in each, from the ground up: a sub-package or a module imports itself and those before it."""
+MOST = {"packhouse": 20, "infra": 8, "tasks": 25}
+"""Entries of a folder, without `__init__.py`: more show no design."""
 FORBIDDEN = {
     "packhouse": {"prefect", "mlflow", "docker"},
     "infra": {"prefect"},
@@ -32,24 +44,63 @@ def modules(layer: str) -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return names
+    """Dotted names of modules, and `package.name` of what is taken from a package."""
+    return set(imported_names(parsed(path.read_bytes()), ""))
 
 
-@pytest.mark.parametrize("layer", OURS)
-def test_a_layer_imports_only_itself_and_the_layers_below(layer):
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def edges(*layers: str) -> dict[str, set[str]]:
+    """Our modules -> those of ours that they import, also inside functions."""
+    known = {name_of(path): path for layer in layers for path in modules(layer)}
+    found = {}
+    for name, path in known.items():
+        given = imported(path)
+        packages = {each.rpartition(".")[0] for each in given if each in known}
+        found[name] = {each for each in given if each in known and each not in packages} - {name}
+    return found
+
+
+def place(name: str) -> tuple[int, int]:
+    """Where a module stands in the order: its layer, and its place there. The package itself stands at the ground."""
+    layer, _, rest = name.partition(".")
+    inside = rest.partition(".")[0]
+    return OURS.index(layer), ORDER[layer].index(inside) if inside and layer in ORDER else -1
+
+
+def test_imports_go_downwards_only():
     wrong = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in modules(layer)
-        for name in imported(path)
-        if name.split(".")[0] in OURS and name.split(".")[0] not in ALLOWED[layer]
+        f"{name} imports {other}"
+        for name, others in edges(*OURS).items()
+        for other in others
+        if "." in name and place(other) > place(name)
     }
     assert not wrong
+
+
+def test_every_sub_package_has_its_place_in_the_order():
+    for layer, order in ORDER.items():
+        there = {
+            path.stem for path in (ROOT / layer).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+        }
+        assert there - {"__init__"} == set(order), layer
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    try:
+        list(TopologicalSorter(edges(*OURS)).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("layer", MOST)
+def test_a_folder_shows_few_entries(layer):
+    listed = subprocess.run(["git", "ls-files", layer], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    entries = {line.split("/")[1] for line in listed.splitlines()} - {"__init__.py"}
+    assert len(entries) <= MOST[layer], sorted(entries)
 
 
 @pytest.mark.parametrize("layer", FORBIDDEN)

@@ -29,7 +29,8 @@ from infra.registry.reference import Reference
 from infra.sandbox.lockdown import Measure
 from infra.sandbox.terminate import end
 from packhouse.errors import ImageInvalid, ReleaseInvalid, Unavailable, squeezed
-from packhouse.parity.judge import Array, Case
+from packhouse.formats.arrays import Array
+from packhouse.parity.judge import Case
 from packhouse.release.manifest import Manifest
 from packhouse.serving.oip_client import READY_S, Server
 

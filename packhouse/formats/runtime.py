@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from packhouse.errors import ReleaseInvalid
-from packhouse.parity.judge import Array, Outputs
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.spec.model import Format
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any
 
 from packhouse.digest import MiB, canonical_json
 from packhouse.errors import ReleaseInvalid
-from packhouse.parity.judge import Array, Case
+from packhouse.formats.arrays import Array
+from packhouse.parity.judge import Case
 from packhouse.parity.rounding import Error, Yardstick
 from packhouse.weights.safetensors_codec import open_mapped, read_numpy, write_numpy
 

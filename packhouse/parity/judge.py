@@ -14,11 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.parity.int8_quality import Quality, has_signal, sqnr_db
 from packhouse.parity.rounding import TORN_SCALED, Rounding, Yardstick, error, largest, rounding
-
-Array = NDArray[np.generic]
-Outputs = Mapping[str, Array]
 
 UNREFERENCED_SCALED = {"float16": 1e-2, "float32": 1e-5, "float64": 2e-14}
 """Largest error, as a part of the output's largest value, where no float64 run exists. About 84 units in the last

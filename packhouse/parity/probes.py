@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from packhouse.errors import SamplesInvalid, UnsafeWeights, WeightsInvalid
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.spec.model import Axis, Input, Labels, Spec, Tensor
 from packhouse.spec.steps import UNKNOWN, lookup
 from packhouse.spec.types import DType

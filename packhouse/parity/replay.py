@@ -19,9 +19,10 @@ from types import ModuleType
 from typing import assert_never
 
 from packhouse.architectures.registry import GROUP
+from packhouse.formats.arrays import Outputs
 from packhouse.formats.runtime import open_format
 from packhouse.parity.golden_file import read_cases
-from packhouse.parity.judge import Absolute, Case, Judgement, Outputs, Ratio, judge, judge_sqnr, measured
+from packhouse.parity.judge import Absolute, Case, Judgement, Ratio, judge, judge_sqnr, measured
 from packhouse.parity.rounding import TORN_SCALED
 from packhouse.release.manifest import (
     GOLDEN,

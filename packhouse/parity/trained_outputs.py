@@ -13,7 +13,8 @@ import numpy as np
 
 from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SamplesInvalid
-from packhouse.parity.judge import Array, Case, Outputs, Ratio, judge, judge_one
+from packhouse.formats.arrays import Array, Outputs
+from packhouse.parity.judge import Case, Ratio, judge, judge_one
 from packhouse.parity.probes import ANSWER, Probe, probes
 from packhouse.spec.model import Output, Spec
 

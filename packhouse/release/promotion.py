@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from packhouse.errors import NotFound, Refused
-from packhouse.spec.policy import Policy, Promotion, parse_policy, policy_key, tightened
+from packhouse.release.store_layout import policy_key
+from packhouse.spec.policy import Policy, Promotion, parse_policy, tightened
 from packhouse.store import Store
 
 MAX_POLICY_BYTES = 64 * 1024

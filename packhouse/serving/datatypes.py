@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 
 
 class Datatype(StrEnum):

@@ -17,8 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from packhouse.errors import squeezed
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.formats.runtime import as_text
-from packhouse.parity.judge import Array, Case, Outputs
+from packhouse.parity.judge import Case
 from packhouse.parity.replay import compare, golden_cases
 from packhouse.release.manifest import GOLDEN
 from packhouse.serving.errors import RequestRefused

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.serving.datatypes import BY_SPEC, Datatype, datatype_of
 from packhouse.serving.errors import RequestRefused
 from packhouse.spec.model import Axis, Input, Spec, Tensor

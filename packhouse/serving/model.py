@@ -14,8 +14,8 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from packhouse.errors import ReleaseInvalid, squeezed
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.formats.runtime import as_text
-from packhouse.parity.judge import Array, Outputs
 from packhouse.parity.replay import compare, golden_cases
 from packhouse.release.manifest import GOLDEN
 from packhouse.serving.datatypes import BY_ONNX, Datatype

@@ -22,8 +22,9 @@ import numpy as np
 import safetensors.numpy
 
 from packhouse.errors import ReleaseInvalid, Unavailable, squeezed
+from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import as_text
-from packhouse.parity.judge import Array, Case
+from packhouse.parity.judge import Case
 from packhouse.parity.replay import golden_cases
 from packhouse.release.manifest import GOLDEN, MANIFEST, Manifest, load
 from packhouse.serving.datatypes import Datatype

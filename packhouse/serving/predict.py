@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.serving.errors import RequestRefused
 from packhouse.serving.io_signature import Contract
 from packhouse.serving.protocol import Run

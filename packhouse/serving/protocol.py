@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.serving.datatypes import datatype_of
 from packhouse.serving.errors import NotServed, RequestRefused
 from packhouse.serving.io_signature import Contract, Wanted

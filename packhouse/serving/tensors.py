@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.serving.datatypes import Datatype
 from packhouse.serving.errors import RequestRefused
 

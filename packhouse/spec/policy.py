@@ -13,7 +13,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from packhouse.artifact import Frozen
 from packhouse.errors import SpecInvalid, coded
-from packhouse.release.store_layout import policy_key as policy_key
 from packhouse.spec.errors import PLAIN_WORDS
 from packhouse.spec.types import PRODUCTION, ChannelName, Number
 from packhouse.spec.versions import refuse_newer

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 from packhouse.architectures import exported_program, registry
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import ArchitectureUnknown, SamplesInvalid, SpecInvalid, WeightsInvalid
-from packhouse.parity.judge import Array, Case, Outputs
+from packhouse.formats.arrays import Array, Outputs
+from packhouse.parity.judge import Case
 from packhouse.parity.probes import check_samples, read_samples
 from packhouse.parity.trained_outputs import answer, cases, difference, refusal
 from packhouse.spec.errors import Finding, key_of, line_of

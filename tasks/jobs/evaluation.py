@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from packhouse.parity.judge import Array, Case, Outputs
+from packhouse.formats.arrays import Array, Outputs
+from packhouse.parity.judge import Case
 from packhouse.spec.model import Spec
 
 MAX_EVALUATION = 2048

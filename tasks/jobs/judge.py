@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from packhouse.errors import without_paths
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.formats.runtime import Runner, open_format
 from packhouse.parity.golden_file import golden, read_cases
 from packhouse.parity.int8_quality import Quality, Tally, has_signal, sqnr_db
 from packhouse.parity.judge import (
     Absolute,
-    Array,
     Case,
     Deviation,
     Int8Gate,
     Judgement,
-    Outputs,
     Ratio,
     Tolerance,
     form,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.parity.probes import most_rows, repeated
 from packhouse.spec.model import Spec
 

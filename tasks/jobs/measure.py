@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import Runner, as_text, open_format
-from packhouse.parity.judge import Array
 from packhouse.parity.latency import Timing
 from packhouse.parity.probes import read_samples
 from packhouse.spec.model import Format, Spec, parse

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from packhouse.architectures import exported_program, registry
+from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import as_tensor
-from packhouse.parity.judge import Array
 from packhouse.parity.probes import probes, read_samples
 from packhouse.spec.model import Axis, Spec, parse
 from packhouse.weights.safetensors_torch import dtype_name, read_torch

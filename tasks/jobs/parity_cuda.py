@@ -13,9 +13,10 @@ import torch
 
 from packhouse.artifact import Outcome
 from packhouse.errors import PackhouseError
+from packhouse.formats.arrays import Outputs
 from packhouse.formats.runtime import Runner, Vocabularies, onnx_runner, torch_runner
 from packhouse.parity.golden_file import read_cases
-from packhouse.parity.judge import Case, Judgement, Outputs, judge
+from packhouse.parity.judge import Case, Judgement, judge
 from packhouse.spec.model import Format, Spec
 from tasks.jobs.exporters import brief
 from tasks.jobs.judge import tolerance

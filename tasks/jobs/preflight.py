@@ -15,7 +15,7 @@ import torch
 
 from packhouse.architectures import registry
 from packhouse.errors import ArchitectureUnknown
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.parity.preflight import Finding, Severity, Trap, distinct
 from packhouse.parity.probes import LARGE
 from packhouse.spec.model import Spec

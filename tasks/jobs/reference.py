@@ -12,9 +12,10 @@ import torch
 
 from packhouse.digest import MiB
 from packhouse.errors import ParityRefused, SpecInvalid
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.formats.runtime import Runner, torch_runner
 from packhouse.parity.golden_file import write_cases
-from packhouse.parity.judge import Array, Case, Outputs, roundings, with_yardsticks
+from packhouse.parity.judge import Case, roundings, with_yardsticks
 from packhouse.parity.preflight import DIFFERS_BETWEEN_CALLS, Finding, Severity, Trap, explained
 from packhouse.parity.probes import Probe, check_samples, not_tried, probes, read_samples, sizes_of
 from packhouse.spec.model import Spec

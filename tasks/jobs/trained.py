@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from packhouse.parity.judge import Array, Case
+from packhouse.formats.arrays import Array
+from packhouse.parity.judge import Case
 from packhouse.parity.trained_outputs import cases, difference, refusal
 from packhouse.spec.model import Spec
 

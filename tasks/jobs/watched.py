@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.parity.preflight import Finding, Trap
 from tasks.jobs import model as models
 

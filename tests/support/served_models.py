@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from packhouse.parity.judge import Array, Case
+from packhouse.formats.arrays import Array
+from packhouse.parity.judge import Case
 from packhouse.release.manifest import Manifest
 from packhouse.spec.model import Format
 from tests.support.served_releases import asked, write

@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 
 from packhouse.digest import digest_bytes, digest_file
+from packhouse.formats.arrays import Array
 from packhouse.parity.golden_file import write_cases
-from packhouse.parity.judge import Array, Case, measured
+from packhouse.parity.judge import Case, measured
 from packhouse.release.manifest import GOLDEN, AnyTolerance, ArchitectureCode, Inputs, Manifest, RatioTolerance
 from packhouse.spec.model import SPEC_FILE, Format, Spec
 from tests.support.small_release import seal

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from packhouse.release.manifest import Manifest
 from packhouse.spec.model import Spec, Tensor
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import Vocabularies, open_format
-from packhouse.parity.judge import Array
 from packhouse.spec.model import Format
 from tasks.jobs.evaluation import Batch
 from tasks.jobs.int8.recipes import Ranges

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from tasks.jobs.int8.recipes import Recipe, Way, convolves, looks_up, multiplies, recurs, takes
 from tasks.jobs.int8.static import followed, scale_and_zero
 from tasks.jobs.int8.weights import FULL, in_blocks, quantised, scale_of

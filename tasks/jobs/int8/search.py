@@ -15,9 +15,10 @@ from pathlib import Path
 import onnx
 
 from packhouse.digest import MiB
+from packhouse.formats.arrays import Array, Outputs
 from packhouse.formats.runtime import open_format
 from packhouse.parity.int8_quality import Noise, Quality, Tally
-from packhouse.parity.judge import Array, Case, Int8Gate, Judgement, Outputs, form, judge_int8
+from packhouse.parity.judge import Case, Int8Gate, Judgement, form, judge_int8
 from packhouse.spec.model import Format, Gates, Spec
 from tasks.jobs.evaluation import batches
 from tasks.jobs.exporters import brief

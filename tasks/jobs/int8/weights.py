@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 
 FULL = 127
 """Largest absolute value of an 8-bit weight."""

@@ -18,7 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from packhouse.errors import ExportFailed
-from packhouse.parity.judge import Array
+from packhouse.formats.arrays import Array
 from tasks.jobs.onnx.file import DATA, Payload, strip, write
 
 LARGE_BYTES = 1024

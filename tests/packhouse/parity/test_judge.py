@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
+from packhouse.formats.arrays import Outputs
 from packhouse.parity.int8_quality import Quality, Tally, sqnr_db
-from packhouse.parity.judge import Absolute, Case, Int8Gate, Outputs, Ratio, judge, judge_int8, judge_sqnr
+from packhouse.parity.judge import Absolute, Case, Int8Gate, Ratio, judge, judge_int8, judge_sqnr
 
 F32 = np.float32
 X = np.zeros((2, 1), F32)

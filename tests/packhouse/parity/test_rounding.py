@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packhouse.errors import ReleaseInvalid
+from packhouse.formats.arrays import Outputs
 from packhouse.parity.golden_file import golden, read_cases, write_cases
-from packhouse.parity.judge import Case, Outputs, Ratio, judge, judge_one, measured, roundings, with_yardsticks
+from packhouse.parity.judge import Case, Ratio, judge, judge_one, measured, roundings, with_yardsticks
 from packhouse.parity.replay import golden_cases
 from packhouse.parity.rounding import TORN_SCALED
 

@@ -16,13 +16,13 @@ from packhouse.errors import Refused, SpecInvalid
 from packhouse.release.channels import by_hand, change
 from packhouse.release.manifest import channel_key
 from packhouse.release.promotion import insist, read_policy
+from packhouse.release.store_layout import policy_key
 from packhouse.spec.policy import (
     MARGINS,
     Policy,
     Promotion,
     Retention,
     parse_policy,
-    policy_key,
     render_policy,
     tightened,
 )
