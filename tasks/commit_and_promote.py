@@ -9,7 +9,7 @@ from __future__ import annotations
 from infra.worker.context import workshop
 from packhouse.release.manifest import ChannelName, Record
 from packhouse.spec.model import Spec
-from tasks._support.pipeline_task import patient, stage
+from tasks._support.pipeline_task import patient, pipeline_task
 from tasks._support.states import Proven, Released
 from tasks.commit import approve, commit, promote
 from tasks.images.attach_referrers import attached, modelpack
@@ -21,14 +21,14 @@ from tasks.signing.sign_channel import sign_channel
 NAME = "commit and promote"
 
 
-@stage(NAME, retries=0)
+@pipeline_task(NAME, retries=0)
 def commit_and_promote(proven: Proven, channel: ChannelName, source: str) -> Released:
     """Of a release that this run has made. Raises what the steps raise."""
     record = patient(commit)(proven)
     return _promoted(record, proven.published.packed.planned.spec, channel, source, again=False)
 
 
-@stage(NAME, retries=0)
+@pipeline_task(NAME, retries=0)
 def promote_again(record: Record, spec: Spec, channel: ChannelName, source: str) -> Released:
     """Of a release that stands already; its registry may have lost its image since. Raises what the steps raise."""
     if record.image:
@@ -36,7 +36,7 @@ def promote_again(record: Record, spec: Spec, channel: ChannelName, source: str)
     return _promoted(record, spec, channel, source, again=True)
 
 
-@stage("promote", retries=0)
+@pipeline_task("promote", retries=0)
 def promote_approved(model: str, release: str, channel: ChannelName, source: str, by: str) -> Released:
     """Of a release that a person has approved. Raises what the steps raise."""
     return _followed(patient(approve)(model, release, channel, source, by=by))

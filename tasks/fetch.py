@@ -8,11 +8,11 @@ from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import DigestMismatch, LimitExceeded
 from packhouse.spec.model import MAX_SPEC_BYTES, SPEC_FILE, File
 from packhouse.store import Retrying, Store, open_store
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Fetched, Planned
 
 
-@stage("fetch source")
+@pipeline_task("fetch source")
 def fetch(planned: Planned) -> Fetched:
     """Raises DigestMismatch: other bytes than the spec names, or another spec than was planned. NotFound, and the
     store's errors."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from packhouse.spec.model import Format
-from tasks._support.pipeline_task import stage
+from tasks._support.pipeline_task import pipeline_task
 from tasks._support.states import Gated, Judged, LeftOut, Referenced
 from tasks.export import export
 from tasks.judge import judge
@@ -20,7 +20,7 @@ class Awaited(Protocol):
     def result(self) -> Referenced: ...
 
 
-@stage("make", of="{format}")
+@pipeline_task("make", of="{format}")
 def make_format(gated: Gated, format: Format, base: Judged | LeftOut | None, reference: Awaited) -> Judged | LeftOut:
     """Exports or quantises, compares with the model, and uploads what passed.
 

@@ -15,7 +15,7 @@ from packhouse.artifact import Outcome
 from packhouse.parity.latency import Timing, in_order, slowest, smallest, typical
 from packhouse.release.manifest import Decisions
 from packhouse.spec.model import DEFAULT_SPEED, Format, Spec
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Judged, LeftOut, Measured
 from tasks.decisions import decide
 from tasks.export import left_out
@@ -25,7 +25,7 @@ GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRI
 """Side by side in one child: a base and its INT8, so that both see the same minute of this machine."""
 
 
-@stage("measure latency")
+@pipeline_task("measure latency")
 def measure_latency(gated: Gated, judged: list[Judged]) -> tuple[Measured, list[Judged], list[LeftOut]]:
     """What was timed, the formats that stay, and the INT8 formats that are not worth shipping.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from packhouse.report.model import Report
-from tasks._support.pipeline_task import stage
+from tasks._support.pipeline_task import pipeline_task
 from tasks._support.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
 from tasks.cuda.cuda_batch import Cuda
 from tasks.pack import pack
 from tasks.report import report
 
 
-@stage("package")
+@pipeline_task("package")
 def package(
     gated: Gated,
     referenced: Referenced,

@@ -13,13 +13,13 @@ from packhouse.spec.model import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
 from packhouse.spec.sources import check_program, checked_source
 from packhouse.spec.supported import check_supported
 from packhouse.store import Retrying, open_store
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Planned
 from tasks.register_mlflow import check_asked
 from tasks.signing.sign import is_signed
 
 
-@stage("plan")
+@pipeline_task("plan")
 def plan(source: str) -> Planned:
     """Costs two small reads, whatever the model's size; three where releases are signed.
 

@@ -24,7 +24,7 @@ from packhouse.release.manifest import (
 from packhouse.report.html import html
 from packhouse.report.model import Report, markdown
 from packhouse.store.base import holds_bytes
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Judged, Packed, Planned, Published
 from tasks.signing.sign import is_signed
 
@@ -44,7 +44,7 @@ def _early(judged: Judged) -> tuple[Artifact, ...]:
     return () if judged.candidate.format.int8 else judged.candidate.files
 
 
-@stage("publish")
+@pipeline_task("publish")
 def publish(packed: Packed, report: Report) -> Published:
     """The artifacts that are not up yet, then the report, then the manifest.
 

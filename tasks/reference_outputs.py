@@ -7,11 +7,11 @@ from infra.worker.context import File, workshop
 from packhouse.artifact import SAFETENSORS
 from packhouse.parity.preflight import Finding
 from packhouse.release.manifest import Counts, Sizes
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Referenced
 
 
-@stage("reference outputs")
+@pipeline_task("reference outputs")
 def refer(gated: Gated) -> Referenced:
     """Raises SamplesInvalid, SpecInvalid, ParityRefused: see tasks.jobs.reference."""
     with one_line(gated.planned.model, "reference outputs") as line:

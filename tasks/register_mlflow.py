@@ -26,7 +26,7 @@ from packhouse.release.manifest import RECORD as RECORD_FILE
 from packhouse.spec.model import SPEC_FILE, Format, Spec, parse
 from packhouse.spec.sources import checked_source
 from packhouse.trust.verify import manifest_bytes, parsed_manifest, read_spec
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Released
 from tasks.fetch import download
 from tasks.images.build_image import SERVED
@@ -45,7 +45,7 @@ def check_asked(spec: Spec) -> None:
         )
 
 
-@stage("register in MLflow")
+@pipeline_task("register in MLflow")
 def register(released: Released, source: str = "") -> tuple[str, ...]:
     """What was done, in words; nothing where all stands already, which costs a few small reads and two requests.
     source: where it was made from, to find the training run.

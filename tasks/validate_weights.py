@@ -6,7 +6,7 @@ from infra.worker.context import File, workshop
 from packhouse.artifact import SAFETENSORS
 from packhouse.release.manifest import WEIGHTS
 from packhouse.spec.model import Format
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Fetched, Gated
 from tasks.export import MEDIA_TYPES
 
@@ -14,7 +14,7 @@ PROGRAM_FILE = "program.pt2"
 """What the gate makes of a source that is a program, written anew; not a part of the release."""
 
 
-@stage("validate weights")
+@pipeline_task("validate weights")
 def gate(fetched: Fetched) -> Gated:
     """Raises UnsafeWeights, WeightsInvalid, ArchitectureUnknown; LimitExceeded, StageCrashed from the sandbox."""
     with one_line(fetched.planned.model, "validate weights") as line:

@@ -1,4 +1,4 @@
-"""What makes a function a stage of the line: a Prefect task that persists nothing and retries only what can help."""
+"""What makes a function a step of the pipeline: a Prefect task that persists nothing and retries only what can help."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOPELESS = (StoreRefusal, RegistryRefusal, KeyAbsent, Stopping, GpuUnavailable)
 """Waiting does not help: only a person can, or the run is ending, or no GPU worker will be there in a moment."""
 
 
-def stage(name: str, of: str = "", *, retries: int = RETRIES) -> Callable[[Callable[P, R]], Task[P, R]]:
+def pipeline_task(name: str, of: str = "", *, retries: int = RETRIES) -> Callable[[Callable[P, R]], Task[P, R]]:
     """of: what a run of it works on, by its parameters, such as `{format}`; a run list shows it. retries: 0 for a task
     of several steps of which none may be done twice; each step is then `patient`.
 
@@ -62,7 +62,7 @@ def patient(step: Callable[P, R]) -> Callable[P, R]:
 
 
 class Line:
-    """Says what a stage did, in one line."""
+    """Says what a step did, in one line."""
 
     def __init__(self) -> None:
         self.words: list[str] = []

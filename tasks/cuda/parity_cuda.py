@@ -12,7 +12,7 @@ from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import GpuUnavailable, ParityRefused
 from packhouse.release.manifest import Decisions
 from packhouse.spec.model import Format, Want
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Judged, Planned, Referenced
 from tasks.cuda.cuda_batch import Batch, Cuda, CudaCandidate, current_batch, use_batch
 from tasks.cuda.cuda_pool import cuda_worker, send
@@ -34,7 +34,7 @@ CHECKED = (Format.TORCHSCRIPT, Format.ONNX)
 EARLIER = "CUDA: decided in an earlier run of the same inputs"
 
 
-@stage("check on CUDA")
+@pipeline_task("check on CUDA")
 def parity_cuda(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -> Cuda:
     """What an earlier run of the same inputs decided counts: whether a GPU was there today must not change a manifest.
 

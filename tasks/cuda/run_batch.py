@@ -10,7 +10,7 @@ from packhouse.artifact import Outcome, Verdict
 from packhouse.digest import digest_bytes
 from packhouse.errors import PackhouseError, Refused, squeezed, without_paths
 from packhouse.release.manifest import dump, load
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks.cuda.cuda_batch import REPRODUCES, RUNS, Cuda, CudaCandidate
 from tasks.cuda.cuda_pool import Answered, Asked, Reference, answer_key, work_key
 from tasks.export import digested
@@ -21,14 +21,14 @@ DEVICE = "cuda"
 NO_DEVICE = "no CUDA device on this worker"
 
 
-@stage("take batch")
+@pipeline_task("take batch")
 def take_batch(batch: Reference) -> Asked:
     """Raises NotFound, DigestMismatch: not these bytes. ReleaseInvalid: they are no batch."""
     data = b"".join(workshop().store.read(batch.key, digest=batch.digest, size=batch.size))
     return load(Asked, data, where=batch.key)
 
 
-@stage("look for gpu")
+@pipeline_task("look for gpu")
 def look_for_gpu() -> Cuda | str:
     """The notes on the device, or why there is none."""
     if not may_have_gpu():
@@ -40,7 +40,7 @@ def look_for_gpu() -> Cuda | str:
     return str(answer.document["missing"]) or Cuda(notes=tuple(answer.document["notes"]))
 
 
-@stage("fetch for gpu", of="{candidate.model}")
+@pipeline_task("fetch for gpu", of="{candidate.model}")
 def fetch_for_gpu(candidate: CudaCandidate) -> CudaCandidate:
     """Raises NotFound, DigestMismatch: the store has other bytes than the batch names."""
     with one_line(candidate.model, "fetch for the GPU"):
@@ -49,7 +49,7 @@ def fetch_for_gpu(candidate: CudaCandidate) -> CudaCandidate:
     return candidate
 
 
-@stage("check on gpu", of="{candidate.model}")
+@pipeline_task("check on gpu", of="{candidate.model}")
 def check_on_gpu(candidate: CudaCandidate) -> Cuda:
     """All that is checked in one child, which starts CUDA once. Then what failed there in a child of its own: a crash
     takes the others with it, and after a fault of the device nothing runs in that process any more."""
@@ -64,7 +64,7 @@ def check_on_gpu(candidate: CudaCandidate) -> Cuda:
     return Cuda(verdicts=verdicts, notes=tuple(dict.fromkeys(note for cuda in found.values() for note in cuda.notes)))
 
 
-@stage("leave answer")
+@pipeline_task("leave answer")
 def leave_answer(batch: Reference, run: str, found: Mapping[str, Cuda]) -> None:
     data = dump(Answered(batch=batch.digest, found=dict(found)))
     workshop().store.put(answer_key(batch, run), data, digest=digest_bytes(data))

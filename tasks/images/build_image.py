@@ -11,13 +11,13 @@ from packhouse.artifact import Artifact
 from packhouse.digest import short
 from packhouse.release.manifest import GOLDEN, Manifest, ReleasedImage
 from packhouse.spec.model import SPEC_FILE, Format
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Imaged, Published
 
 SERVED = (Format.ONNX, Format.ONNX_INT8)
 
 
-@stage("build image")
+@pipeline_task("build image")
 def image(published: Published) -> Imaged:
     """Raises ImageInvalid: the worker has no image to build on, or ONNX was left out. SourceNotAllowed: images may not
     go there. RegistryUnavailable, RegistryRefusal, EngineUnavailable."""

@@ -15,12 +15,12 @@ from packhouse.formats.processors import has_vnni
 from packhouse.parity.judge import Case
 from packhouse.parity.replay import compare, golden_cases
 from packhouse.release.manifest import CANARY, GOLDEN, Made, Processors, Record, Release
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Imaged, Proven, Published
 from tasks.images.build_image import SERVED, files
 
 
-@stage("canary")
+@pipeline_task("canary")
 def canary(imaged: Imaged) -> Proven:
     """Each format that the image can serve on this processor. Raises ImageInvalid: it answers something else, or does
     not answer. EngineUnavailable."""

@@ -12,7 +12,7 @@ from packhouse.artifact import Frozen
 from packhouse.errors import Refused
 from packhouse.release.lookup import find, releases
 from packhouse.trust.verify import verify
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 
 
 class Audited(Frozen):
@@ -26,7 +26,7 @@ class Audited(Frozen):
     seconds: float
 
 
-@stage("pointed at")
+@pipeline_task("pointed at")
 def pointed_at(models: Sequence[str]) -> list[str]:
     """`model/id` of each release that a channel points at. A model without a release has none."""
     store = workshop().store
@@ -34,7 +34,7 @@ def pointed_at(models: Sequence[str]) -> list[str]:
     return [f"{entry.model}/{entry.release}" for entry in listed if entry.channels]
 
 
-@stage("audit", of="{release}")
+@pipeline_task("audit", of="{release}")
 def audited(release: str) -> Audited:
     """Raises Unavailable: the store does not answer, or a runtime is not installed here."""
     model, _, _ = release.partition("/")
@@ -51,7 +51,7 @@ def audited(release: str) -> Audited:
     return Audited(release=release, reason="", formats=formats, seconds=time.monotonic() - started)
 
 
-@stage("show audit")
+@pipeline_task("show audit")
 def show_audit(audits: Sequence[Audited]) -> None:
     """Those that do not verify first."""
     rows = [

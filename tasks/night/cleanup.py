@@ -7,13 +7,13 @@ import time
 
 from infra.worker.context import workshop
 from packhouse.release.store_layout import AREAS, WORK, expired
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 
 KEEP_S = WORK.expires_s or 0.0
 """By the store's clock. No run lasts so long: a night gives up after two days at most."""
 
 
-@stage("sweep")
+@pipeline_task("sweep")
 def sweep() -> int:
     """How many objects were old enough to go."""
     store, now = workshop().store, time.time()

@@ -23,7 +23,7 @@ from packhouse.spec.model import MAX_SPEC_BYTES, SPEC_FILE, Spec, parse
 from packhouse.spec.sources import MAX_SOURCE_CHARACTERS, checked_source
 from packhouse.spec.supported import check_supported
 from packhouse.store import Retrying, Store, open_store
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks.signing.sign_channel import settled
 
 READERS = 16
@@ -67,7 +67,7 @@ class _Read:
     digest: str
 
 
-@stage("plan night")
+@pipeline_task("plan night")
 def night(roots: Sequence[str], channel: str) -> Night:
     """Every source below the roots; of each model the one that was staged last.
 

@@ -12,7 +12,7 @@ from infra.worker.context import workshop
 from packhouse.artifact import Frozen
 from packhouse.errors import ImageLost, PackhouseError
 from packhouse.release.lookup import find, releases
-from tasks._support.pipeline_task import stage
+from tasks._support.pipeline_task import pipeline_task
 from tasks.images.attach_referrers import attached
 from tasks.images.restore_image import restored
 from tasks.images.tag_image import tagged
@@ -29,7 +29,7 @@ class Mended(Frozen):
     lost: str = ""
 
 
-@stage("mend")
+@pipeline_task("mend")
 def mend(models: Sequence[str], *, tags: bool = True) -> list[Mended]:
     """Every channel of these models, or of all. One that can not be mended stops no other. tags: images and their tags,
     too.
@@ -61,7 +61,7 @@ def _mended(model: str, release: str, channel: str, *, tags: bool) -> Mended:
     return Mended(channel=f"{model}@{channel}", done=tuple(done), reason="; ".join(reasons), lost=lost)
 
 
-@stage("show mended")
+@pipeline_task("show mended")
 def show_mended(found: Sequence[Mended]) -> None:
     """What did not follow, and nothing where all did."""
     rows = [

@@ -9,14 +9,14 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from packhouse.report.model import size
-from tasks._support.pipeline_task import stage
+from tasks._support.pipeline_task import pipeline_task
 from tasks.night.plan import Night
 
 ROWS = 1000
 """Of the table artifact: what the UI shows without effort. Bad ends come first."""
 
 
-@stage("show night")
+@pipeline_task("show night")
 def show_night(planned: Night, ends: Sequence[dict[str, Any]], seconds: float) -> None:
     """ends: of every model that was to be released, as plain documents of flows.run_result.End."""
     rows = sorted((_row(end) for end in ends), key=lambda row: (row["outcome"] == "released", row["model"]))

@@ -25,7 +25,7 @@ from packhouse.spec.model import MAX_SPEC_BYTES, SPEC_FILE
 from packhouse.spec.sources import checked_source
 from packhouse.store import open_store
 from packhouse.training.announce import identity
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.subflows import start
 
 RELEASE = "release/release"
@@ -53,7 +53,7 @@ class Watched(Frozen):
     reason: str = ""
 
 
-@stage("look at MLflow")
+@pipeline_task("look at MLflow")
 def look(experiments: Sequence[str], limit: int) -> list[Watched]:
     """Starts a release for at most `limit` training runs, the oldest first; the next watch goes on from there.
 
@@ -133,7 +133,7 @@ def _away(error: Exception) -> PackhouseError:
     )
 
 
-@stage("show watch")
+@pipeline_task("show watch")
 def show_watch(found: Sequence[Watched]) -> None:
     """What was not started first."""
     rows = [

@@ -22,7 +22,7 @@ from packhouse.release.lookup import channels, find, read_channel
 from packhouse.release.manifest import Channel, channel_key, dump
 from packhouse.trust.rollback_floors import Floors
 from packhouse.trust.signed_channels import Pointer, behind, following, signature_key, standing, statement
-from tasks._support.pipeline_task import one_line, stage
+from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Released
 from tasks.signing.sign import is_signed
 from tasks.signing.sign_pool import sent
@@ -145,7 +145,7 @@ def _swapped(by: Signer, pointer: Pointer, version: str | None) -> bool:
     return done
 
 
-@stage("renew")
+@pipeline_task("renew")
 def renew() -> None:
     """What was signed of channels is renewed where it is due. What hinders that is no end of a night, and is said by
     `look_at_signatures` before it hurts."""
@@ -166,7 +166,7 @@ def renewed(models: Sequence[str] = ()) -> list[Standing]:
     return _each(models, renew=True)
 
 
-@stage("look at signatures")
+@pipeline_task("look at signatures")
 def look_at_signatures(models: Sequence[str] = ()) -> list[Standing]:
     """Every channel of these models, or of all. Raises KeyAbsent, and the store's errors where it can not be listed."""
     return standings(models)
@@ -176,7 +176,7 @@ def standings(models: Sequence[str] = ()) -> list[Standing]:
     return _each(models, renew=False)
 
 
-@stage("show channels")
+@pipeline_task("show channels")
 def show_channels(found: Sequence[Standing]) -> None:
     """Those that somebody should look after, and nothing where there is none."""
     rows = [{"channel": each.channel, "why": each.reason} for each in found if each.reason]
