@@ -2,7 +2,7 @@
 
 Each request is a line of JSON on stdin, each answer the exit status on a line of stdout. A child has the environment,
 the folder and the streams of its request, and nothing of the one before it. What differs from the command itself: when
-it becomes the worker (`packhouse.cli.app.worker`), the child goes on in the worker's `main`, which is imported too,
+it becomes the worker (`packhouse.cli.worker.worker`), the child goes on in the worker's `main`, which is imported too,
 instead of starting Python again.
 """
 

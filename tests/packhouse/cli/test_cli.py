@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from packhouse.cli import app
+from packhouse.cli import app, show
 from packhouse.errors import NotFound, StoreUnavailable
 
 
@@ -85,7 +85,7 @@ def ended(monkeypatch, what, *arguments: str) -> object:
         return iter(())
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(app, "listing", happens)
+    monkeypatch.setattr(show, "listing", happens)
     monkeypatch.setattr(sys, "argv", ["packhouse", *arguments])
     try:
         with pytest.raises(SystemExit) as end:
