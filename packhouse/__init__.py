@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packhouse.consume.fetch import Fetched, fetch
     from packhouse.consume.session import open_session
-    from packhouse.training.staging import Staged, Standardise, stage
+    from packhouse.training.samples import Standardise
+    from packhouse.training.source import Staged
+    from packhouse.training.staging import stage
 
 __all__ = ["Fetched", "Staged", "Standardise", "fetch", "open_session", "stage"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Fetched": "consume.fetch",
-    "Staged": "training.staging",
-    "Standardise": "training.staging",
+    "Staged": "training.source",
+    "Standardise": "training.samples",
     "fetch": "consume.fetch",
     "open_session": "consume.session",
     "stage": "training.staging",

@@ -12,7 +12,7 @@ from packhouse.cli.options import (
 )
 from packhouse.errors import SpecInvalid
 from packhouse.spec.model import SPEC_FILE, read
-from packhouse.training.staging import stage_folder
+from packhouse.training.source import stage_folder
 
 
 def stage(

@@ -28,7 +28,7 @@ from packhouse.report.html import html
 from packhouse.report.model import Report
 from packhouse.spec.model import Format, parse
 from packhouse.store import open_store
-from packhouse.training.staging import stage_folder
+from packhouse.training.source import stage_folder
 from packhouse.trust.verify import read_manifest, verify
 from packhouse.weights.safetensors_torch import read_torch
 from tasks import export

@@ -10,7 +10,7 @@ import pytest
 
 import packhouse
 from packhouse.consume import fetch, session
-from packhouse.training import staging
+from packhouse.training import samples, source, staging
 
 
 def in_a_fresh_process(program: str) -> str:
@@ -25,8 +25,8 @@ def test_the_public_names_are_those_of_the_modules_that_define_them():
     assert packhouse.open_session is session.open_session
     assert (packhouse.stage, packhouse.Staged, packhouse.Standardise) == (
         staging.stage,
-        staging.Staged,
-        staging.Standardise,
+        source.Staged,
+        samples.Standardise,
     )
 
 

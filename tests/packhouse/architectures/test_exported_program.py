@@ -20,7 +20,7 @@ from packhouse.architectures import exported_program
 from packhouse.errors import SpecInvalid, UnsafeWeights
 from packhouse.parity.probes import read_samples
 from packhouse.spec.model import SPEC_FILE, parse
-from packhouse.training.staging import stage_folder
+from packhouse.training.source import stage_folder
 from packhouse.weights.safetensors_codec import write_numpy
 
 MODEL = "models/model.json"

@@ -23,7 +23,7 @@ from packhouse.spec.model import SPEC_FILE
 from packhouse.training import prefect_client
 from packhouse.training.announce import EVENT, announce, event
 from packhouse.training.prefect_client import TRIES
-from packhouse.training.staging import stage_folder
+from packhouse.training.source import stage_folder
 from tests.servers.place import free_ports
 
 SECRET = "hunter2hunter2"

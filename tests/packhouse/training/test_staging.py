@@ -36,8 +36,9 @@ from packhouse.spec.model import SPEC_FILE, Card, parse
 from packhouse.spec.steps import Concatenate, OneHot, Standard
 from packhouse.spec.types import DType
 from packhouse.store import FileStore
-from packhouse.training import staging
-from packhouse.training.staging import stage, stage_folder
+from packhouse.training import source
+from packhouse.training.source import stage_folder
+from packhouse.training.staging import stage
 from packhouse.weights.safetensors_codec import read_numpy
 
 X = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
@@ -89,14 +90,14 @@ class Recorder(FileStore):
 
 def test_package_toml_is_written_last(tmp_path, monkeypatch):
     store = Recorder(tmp_path / "source")
-    monkeypatch.setattr(staging, "open_store", lambda url: store)
+    monkeypatch.setattr(source, "open_store", lambda url: store)
     staged(tmp_path)
     assert store.keys == ["weights.safetensors", "samples.safetensors", SPEC_FILE]
 
 
 @pytest.mark.parametrize("fails", ["weights.safetensors", "samples.safetensors", SPEC_FILE])
 def test_staging_that_broke_off_leaves_no_source(tmp_path, monkeypatch, fails):
-    monkeypatch.setattr(staging, "open_store", lambda url: Recorder(tmp_path / "source", fails=fails))
+    monkeypatch.setattr(source, "open_store", lambda url: Recorder(tmp_path / "source", fails=fails))
     with pytest.raises(OSError, match="pulled the plug"):
         staged(tmp_path)
     assert not (tmp_path / "source" / SPEC_FILE).exists()
@@ -111,7 +112,7 @@ def test_a_store_that_does_not_answer_at_once_is_asked_again(tmp_path, monkeypat
             super().put(key, body, digest=digest)
 
     store = Busy(tmp_path / "source", fails="weights.safetensors")
-    monkeypatch.setattr(staging, "open_store", lambda url: store)
+    monkeypatch.setattr(source, "open_store", lambda url: store)
     staged(tmp_path)
     assert store.keys == ["weights.safetensors", "samples.safetensors", SPEC_FILE]
 
