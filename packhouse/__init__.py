@@ -5,9 +5,15 @@ opens it. Importing this brings in neither torch nor an orchestrator: each name 
 """
 
 import importlib
+import importlib.util
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from packhouse.consume.fetch import Fetched, fetch
     from packhouse.consume.session import open_session
     from packhouse.training.samples import Standardise
@@ -26,6 +32,34 @@ _HOMES = {
     "stage": "training.staging",
 }
 
+_MOVED = {
+    "packhouse.preprocessing": "packhouse.training.preprocessing",
+    "packhouse.pretrained": "packhouse.architectures.transformers",
+}
+"""Modules that 0.1 documented, by their names of then. They go with 1.0."""
+
+
+class _Moved:
+    """Finds and loads what `_MOVED` names, with a warning that says the new name."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> "ModuleSpec | None":
+        if name not in _MOVED:
+            return None
+        warnings.warn(f"{name} is now {_MOVED[name]}", DeprecationWarning, stacklevel=2)
+        return importlib.util.spec_from_loader(name, _Moved)  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(_: "ModuleSpec") -> None:
+        """The default."""
+
+    @staticmethod
+    def exec_module(module: "ModuleType") -> None:
+        now = importlib.import_module(_MOVED[module.__name__])
+        vars(module).update({name: value for name, value in vars(now).items() if not name.startswith("__")})
+
+
+sys.meta_path.append(_Moved)
 
 if not TYPE_CHECKING:  # else a type checker would believe that every name is there
 

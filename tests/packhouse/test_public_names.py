@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import packhouse
 from packhouse.consume import fetch, session
 from packhouse.training import samples, source, staging
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def in_a_fresh_process(program: str) -> str:
@@ -61,3 +64,31 @@ def test_a_name_that_is_not_there_is_an_attribute_error(name):
         getattr(packhouse, name)
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
         exec("from packhouse import nothing")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from packhouse.preprocessing import from_sklearn as f; print(f.__module__)",
+        "import packhouse; print(packhouse.preprocessing.from_sklearn.__module__)",
+    ],
+)
+def test_a_module_that_0_1_documented_still_works_and_says_its_new_name(program):
+    done = subprocess.run([sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "packhouse.training.preprocessing\n"
+    assert "DeprecationWarning: packhouse.preprocessing is now packhouse.training.preprocessing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("infra.serving", "packhouse.serving"),
+        ("infra.webhook", "infra.mlflow.webhook"),
+        ("infra.again", "infra.worker.rerun"),
+    ],
+)
+def test_a_program_that_0_1_documented_names_its_replacement_in_one_line(old, new):
+    done = subprocess.run([sys.executable, "-m", old], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{old} is now {new}" in done.stderr
