@@ -10,8 +10,8 @@ from packhouse.digest import digest_bytes
 from packhouse.errors import Refused
 from packhouse.parity.probes import not_tried, read_samples, sizes_of
 from packhouse.release.manifest import NEEDS, Counts, Rows, Selection, Values
+from packhouse.release.store_layout import policy_key
 from packhouse.spec.model import Format, parse
-from packhouse.spec.policy import policy_key
 from packhouse.spec.types import PRODUCTION
 from tasks._support.states import Judged, Measured
 from tasks.commit import commit, promote

@@ -289,10 +289,10 @@ def machine() -> Iterator[Machine]:
 
 STAGE = """
 import sys, numpy as np, torch, packhouse
-from packhouse import architectures
+from packhouse.architectures import registry
 torch.manual_seed(0)
 samples = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
-model = architectures.build("test.linear", {})
+model = registry.build("test.linear", {})
 others = ["torchscript", "program", "torchscript-int8", "onnx-int8"]
 staged = packhouse.stage(model, to=sys.argv[1], name="linear", architecture="test.linear", inputs={"x": samples},
                          outputs=["y"], formats=dict.fromkeys(others, "off"))

@@ -246,7 +246,8 @@ def test_a_model_that_can_not_be_released_is_refused_once_with_the_line(tmp_path
 
 def test_a_model_whose_operator_has_no_kernel_for_the_cpu_is_refused_with_the_line(tmp_path, monkeypatch):
     line = OneLine(faulty.OnlyOnCuda, tmp_path, monkeypatch)
-    with pytest.raises(SpecInvalid, match=r"the model fails on 'batch 1'.*only_on_cuda at tests/tasks/faulty\.py:\d+"):
+    told = r"the model fails on 'batch 1'.*only_on_cuda at tests/support/faulty\.py:\d+"
+    with pytest.raises(SpecInvalid, match=told):
         line.refer()
 
 
