@@ -1,4 +1,4 @@
-"""Settings of a worker, from environment variables `PACKHOUSE_*`. docs/settings.md lists them."""
+"""Settings of a worker, from environment variables `PACKHOUSE_*`. `make docs` writes docs/settings.md from them."""
 
 from __future__ import annotations
 
@@ -24,66 +24,232 @@ class BuildBy(StrEnum):
 
 
 class Settings(BaseSettings):
-    """home: where the embedded defaults live. store: where releases go. sources: the prefixes that sources must lie
-    under, and that a night looks through; none: any source. trusted_programs: the prefixes below which a source may be
-    a `.pt2`, which is code; none: no source. cache: local, content-addressed, may be deleted at any
-    time. require: lockdown measures without which no child starts. children: how many child processes compute at a
-    time. Seconds and bytes are per child. models: how many models of one run are under way at a time. latency_s: how
-    long one format is timed. cuda_pool: the work pool whose workers have a GPU; cuda_wait_s: how long a release waits
-    for one; cuda_omit: lockdown measures that a GPU's driver can not live with. mlflow_uri: the tracking server that
-    `watch` looks at and releases are registered in; mlflow_register: all of them, and not only those whose spec asks
-    for it; webhook_secret: what MLflow signs its webhooks with. approval_s: how long a promotion waits for a
-    person.
-    runtime_image: what models' images are built on, by digest. registries: prefixes of the repositories that images may
-    go to. registry_ca: a file of authorities to trust; insecure_registries: hosts that speak plain HTTP. platform: of
-    the runtime image. image_builder, engine: who builds, and where the Docker engine listens; with an engine, the
-    canary is a container of it.
-    signing_key: a private key in PEM, signing_password: of it; signing_certificates: its own certificate first, then
-    those above; signing_keyless: by the identity of the environment instead. signers: files of public keys,
-    certificates or policies, or public keys themselves, by which this worker knows what was signed, besides its own
-    key. sign_pool: the work pool whose workers sign, where this one does not; sign_wait_s: how long a release waits for
-    them. channel_expires_s: how long a channel's signature counts; channel_renew_s: after how long it is late. builder:
-    the name of these workers in the provenance, a URI; worker_image: what they run in, by digest."""
+    """A field `name` is the environment variable `PACKHOUSE_NAME`. Fields of one group of the page stand together."""
 
     model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
 
-    home: Path = Path("~/.packhouse").expanduser()
-    store: str = ""
-    sources: tuple[str, ...] = ()
-    trusted_programs: tuple[str, ...] = ()
-    cache: Path | None = None
-    require: tuple[Measure, ...] = ()
-    children: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
-    child_seconds: Annotated[float, Field(gt=0)] = 900.0
-    child_memory: Annotated[int, Field(ge=256 * 1024 * 1024)] = 16 * GiB
-    fetch_bytes: Annotated[int, Field(ge=1)] = 64 * GiB
-    models: Annotated[int, Field(ge=1, le=64)] = 8
-    latency_s: Annotated[float, Field(gt=0, le=600)] = 0.5
-    cuda_pool: str = "cuda"
-    cuda_wait_s: Annotated[float, Field(gt=0)] = 1800.0
-    cuda_omit: tuple[Measure, ...] = ()
-    mlflow_uri: str = ""
-    mlflow_register: bool = False
-    webhook_secret: SecretStr = SecretStr("")
-    approval_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
-    runtime_image: str = ""
-    registries: tuple[str, ...] = ()
-    registry_ca: str = ""
-    insecure_registries: tuple[str, ...] = ()
-    platform: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")] = "linux/amd64"
-    image_builder: BuildBy = BuildBy.REGISTRY
-    engine: str = ""
-    signing_key: str = ""
-    signing_password: SecretStr = SecretStr("")
-    signing_certificates: tuple[str, ...] = ()
-    signing_keyless: bool = False
-    signers: tuple[str, ...] = ()
-    sign_pool: str = ""
-    sign_wait_s: Annotated[float, Field(gt=0)] = 1800.0
-    channel_expires_s: Annotated[float, Field(gt=0, le=1e10)] = 14 * 24 * 3600.0
-    channel_renew_s: Annotated[float, Field(gt=0, le=1e10)] = 36 * 3600.0
-    builder: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*:\S{1,250}$")] = "urn:packhouse:worker"
-    worker_image: str = ""
+    home: Annotated[
+        Path,
+        Field(
+            description="Folder with the default store (`store/`), the cache (`cache/`) and runs' servers (`prefect/`)."
+        ),
+    ] = Path("~/.packhouse").expanduser()
+    store: Annotated[
+        str,
+        Field(
+            description="Store that releases go to: a folder, `file:///path` or `s3://bucket/prefix` (docs/stores.md). "
+            "None: `store/` in `PACKHOUSE_HOME`."
+        ),
+    ] = ""
+    sources: Annotated[
+        tuple[str, ...],
+        Field(
+            description='Prefixes that sources must lie under, such as `["s3://models/sources"]`. '
+            "The nightly looks for sources below them. None: any source, and the nightly must be given its roots."
+        ),
+    ] = ()
+    trusted_programs: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Prefixes below which a source may be a `.pt2`, which is code "
+            "(docs/architectures.md#program-a-pt2-that-needs-no-class). None: no source may be one."
+        ),
+    ] = ()
+    cache: Annotated[
+        Path | None,
+        Field(
+            description="Folder of local files by digest. You may delete it while nothing runs. "
+            "None: `cache/` in `PACKHOUSE_HOME`."
+        ),
+    ] = None
+
+    models: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Models of one `release` run that are under way at a time and go to the GPU together. "
+            "`PACKHOUSE_CHILDREN` limits how many compute.",
+        ),
+    ] = 8
+    latency_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=600,
+            description="Seconds for which one format is timed, for all batch sizes and threads (docs/latency.md).",
+        ),
+    ] = 0.5
+    approval_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Seconds that a promotion to `production` waits for a person, if the spec requires approval.",
+        ),
+    ] = 24 * 3600.0
+
+    children: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=256,
+            default_factory=lambda: os.cpu_count() or 1,
+            description="Child processes that compute at a time. Default: the machine's number of processors.",
+        ),
+    ]
+    child_seconds: Annotated[float, Field(gt=0, description="Time limit of one child process, in seconds.")] = 900.0
+    child_memory: Annotated[
+        int,
+        Field(ge=256 * 1024 * 1024, description="Memory limit of one child process, in bytes. Mapped weights count."),
+    ] = 16 * GiB
+    fetch_bytes: Annotated[int, Field(ge=1, description="Size of the largest file that is fetched, in bytes.")] = (
+        64 * GiB
+    )
+    require: Annotated[
+        tuple[Measure, ...],
+        Field(description="Sandbox measures without which no child process starts (docs/sandbox.md)."),
+    ] = ()
+
+    cuda_pool: Annotated[str, Field(description="Work pool whose workers have a GPU (docs/parity.md#on-a-gpu).")] = (
+        "cuda"
+    )
+    cuda_wait_s: Annotated[
+        float, Field(gt=0, description="Seconds that a release waits for the result of a GPU worker.")
+    ] = 1800.0
+    cuda_omit: Annotated[
+        tuple[Measure, ...],
+        Field(
+            description="Of GPU workers: sandbox measures to leave out, because the GPU's driver fails under them "
+            "(docs/sandbox.md)."
+        ),
+    ] = ()
+
+    mlflow_uri: Annotated[
+        str,
+        Field(
+            description="MLflow server. `watch` releases its finished runs (docs/triggers.md), and releases are "
+            "registered in it (docs/mlflow.md). None: neither is done."
+        ),
+    ] = ""
+    mlflow_register: Annotated[
+        bool,
+        Field(description="Register every release in MLflow. `false`: only those whose spec has `[mlflow]`."),
+    ] = False
+    webhook_secret: Annotated[
+        SecretStr,
+        Field(
+            description="Of the webhook receiver, not of workers: the secret that MLflow signs its webhooks with, "
+            "16 characters or more. None: the receiver does not start."
+        ),
+    ] = SecretStr("")
+
+    runtime_image: Annotated[
+        str,
+        Field(
+            description="Image that models' images are built on, by digest. None: a spec that has `[image]` is refused."
+        ),
+    ] = ""
+    registries: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Prefixes of the repositories that images may go to, such as "
+            '`["registry.example/models"]`. A registry on this machine needs no entry.'
+        ),
+    ] = ()
+    registry_ca: Annotated[
+        str,
+        Field(
+            description="File of authorities (PEM) to trust in addition to the usual ones, "
+            "when the certificate of a registry is checked."
+        ),
+    ] = ""
+    insecure_registries: Annotated[
+        tuple[str, ...],
+        Field(description="Hosts that are reached by plain HTTP. A registry on this machine needs no entry."),
+    ] = ()
+    platform: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]+/[a-z0-9]+$",
+            description="Platform of the runtime image, if `PACKHOUSE_RUNTIME_IMAGE` is an index of several.",
+        ),
+    ] = "linux/amd64"
+    image_builder: Annotated[
+        BuildBy,
+        Field(
+            description="Builder of images. `registry` appends a layer over the registry's API. "
+            "`docker` builds and pushes with an engine."
+        ),
+    ] = BuildBy.REGISTRY
+    engine: Annotated[
+        str,
+        Field(
+            description="Address of a Docker engine, such as `unix:///var/run/docker.sock`. The canary and the builder "
+            "`docker` use it. None: the canary is a child process."
+        ),
+    ] = ""
+
+    signing_key: Annotated[
+        str,
+        Field(
+            description="File of the private key (PEM; ECDSA on P-256, P-384 or P-521) that signs releases. "
+            "None: this worker signs with no key."
+        ),
+    ] = ""
+    signing_password: Annotated[
+        SecretStr, Field(description="Password of `PACKHOUSE_SIGNING_KEY`. None: the key has no password.")
+    ] = SecretStr("")
+    signing_certificates: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Files: the certificate of the key, then those of the authorities above it. "
+            "Readers then trust an authority instead of a key."
+        ),
+    ] = ()
+    signing_keyless: Annotated[
+        bool,
+        Field(
+            description="Sign by the identity of the environment (the token of a CI job or workload), "
+            "through Sigstore's public service."
+        ),
+    ] = False
+    signers: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Signers that this worker trusts besides its own key: public keys (PEM, as files or as text), "
+            "certificates or policies. Required if other workers sign for it, and for keyless signing."
+        ),
+    ] = ()
+    sign_pool: Annotated[
+        str, Field(description="Work pool whose workers sign. None: this worker signs, if it has a key.")
+    ] = ""
+    sign_wait_s: Annotated[
+        float, Field(gt=0, description="Seconds that a release waits for the workers of `PACKHOUSE_SIGN_POOL`.")
+    ] = 1800.0
+    channel_expires_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1e10,
+            description="Seconds after which the signature of a channel expires (docs/channels.md#signed-channels).",
+        ),
+    ] = 14 * 24 * 3600.0
+    channel_renew_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1e10,
+            description="Seconds after which a channel's signature is late: the nightly must have renewed it by then.",
+        ),
+    ] = 36 * 3600.0
+    builder: Annotated[
+        str,
+        Field(pattern=r"^[a-z][a-z0-9+.-]*:\S{1,250}$", description="Name of these workers in the provenance: a URI."),
+    ] = "urn:packhouse:worker"
+    worker_image: Annotated[
+        str,
+        Field(description="Image that this worker runs in, by digest, for the provenance. None: it names no image."),
+    ] = ""
 
     @property
     def store_url(self) -> str:
