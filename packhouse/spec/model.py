@@ -96,24 +96,40 @@ MAX_SPEC_BYTES = 1024 * 1024
 
 
 class Spec(Frozen):
-    """One parsed package.toml. needs: the oldest packhouse that reads it, for those that do not."""
+    """One parsed package.toml."""
 
     schema_version: Annotated[Literal[1, 2], Field(alias="schema")]
+    """Version of this format. packhouse writes 2, and reads 1 too (docs/spec.md#schema-1)."""
     needs: Annotated[str, Field(pattern=VERSION)] | None = None
+    """The oldest packhouse that reads this file, such as `0.2`. An older one refuses the file in one line."""
     model: ModelSection
+    """What the model is called."""
     architecture: Architecture
+    """Who builds the module."""
     axes: dict[TensorName, Axis] = {}
+    """Sizes that may change, by name."""
     inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=64)]
+    """From 1 to 64, in the order in which the module takes them."""
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=64)]
+    """From 1 to 64, in the order in which the module gives them."""
     weights: Weights
+    """The file of the trained weights."""
     samples: Samples
+    """The file of real inputs."""
     preprocessing: Annotated[tuple[Step, ...], BeforeValidator(listed), Field(max_length=256)] = ()
+    """Up to 256 steps, in their order."""
     formats: Formats = Formats()
+    """Which formats are made."""
     gates: Gates = Gates()
+    """What a format must keep to."""
     promotion: Promotion | None = None
+    """Margins to the release of another channel. *Not yet*."""
     card: Card | None = None
+    """Text for people."""
     image: Image | None = None
+    """Where the model's image goes."""
     mlflow: MLflow | None = None
+    """Where the release is registered."""
 
     @property
     def text(self) -> dict[str, tuple[str, ...]]:

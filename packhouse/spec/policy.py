@@ -25,19 +25,22 @@ MARGINS = ("accuracy_drop", "slice_drop", "changed", "p95", "size")
 
 
 class Promotion(Frozen):
-    """Margins that a release must keep to. One that is left out is not compared.
-
-    no_worse_than: the channel whose release is compared with. channels: those that are guarded. Both are PRODUCTION
-    where nobody names one. accuracy_drop: in points of 1, over all evaluation samples. slice_drop: the same in any
-    slice. changed: part of the samples whose output changes. p95, size: how much slower or larger, as a part."""
+    """Margins that a release must keep to. One that is left out is not compared."""
 
     no_worse_than: ChannelName | None = None
+    """The channel whose release is compared with. None: `production`."""
     channels: tuple[ChannelName, ...] = ()
+    """The channels that are guarded. None: `production`."""
     accuracy_drop: Points | None = None
+    """Largest drop of accuracy over all evaluation samples; 0.01 is one percentage point."""
     slice_drop: Points | None = None
+    """Largest drop of accuracy in any slice."""
     changed: Points | None = None
+    """Largest part of samples whose output changes."""
     p95: Part | None = None
+    """How much slower the release may be, as a part."""
     size: Part | None = None
+    """How much larger the release may be, as a part."""
 
     @model_validator(mode="after")
     def _each_once(self) -> Promotion:
@@ -57,9 +60,10 @@ class Promotion(Frozen):
 
 
 class Retention(Frozen):
-    """keep: earlier releases of each channel."""
+    """How many releases are kept."""
 
     keep: Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+    """How many earlier releases of each channel are kept."""
 
 
 class Policy(Frozen):

@@ -68,9 +68,13 @@ class Standard(Frozen):
 
     kind: Literal["standard"] = "standard"
     input: TensorName
+    """The name whose value the step takes."""
     columns: tuple[str, ...] = ()
+    """Names of the features, for people."""
     mean: tuple[Number, ...]
+    """One number a feature."""
     scale: tuple[Number, ...]
+    """One number a feature, none of them 0."""
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -89,15 +93,21 @@ class Standard(Frozen):
 
 
 class MinMax(Frozen):
-    """From data_min..data_max to feature_range along the last axis of a float32 input. clip: nothing lies outside."""
+    """From data_min..data_max to feature_range along the last axis of a float32 input."""
 
     kind: Literal["min-max"] = "min-max"
     input: TensorName
+    """The name whose value the step takes."""
     columns: tuple[str, ...] = ()
+    """Names of the features, for people."""
     data_min: tuple[Number, ...]
+    """One number a feature."""
     data_max: tuple[Number, ...]
+    """One number a feature, not below its minimum."""
     feature_range: tuple[Number, Number] = (0.0, 1.0)
+    """Lowest and highest value of the result."""
     clip: Flag = False
+    """Whether a value outside becomes the nearest end."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -130,14 +140,16 @@ def _check_float32(values: Iterable[float], key: str) -> None:
 
 
 class OneHot(Frozen):
-    """1.0 in the place of the category, 0.0 elsewhere: each column of the last axis becomes one column a category.
-
-    unknown: what another category is. zeros: all 0.0. never: samples may have none, and nothing is promised."""
+    """1.0 in the place of the category, 0.0 elsewhere: each column of the last axis becomes one column a category."""
 
     kind: Literal["one-hot"] = "one-hot"
     input: TensorName
+    """The name whose value the step takes."""
     categories: Codes
+    """The categories, each once."""
     unknown: Literal["zeros", "never"]
+    """Any other category. `zeros`: it is all zeros, and that is tried. `never`: samples may have none, and nothing
+    is promised of one."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -162,14 +174,17 @@ class OneHot(Frozen):
 
 
 class Vocabulary(Frozen):
-    """The index of each value, int64, such as an embedding takes. indices: of the values; their positions where left
-    out. unknown: the index of everything else."""
+    """The index of each value, int64, such as an embedding takes."""
 
     kind: Literal["vocabulary"] = "vocabulary"
     input: TensorName
+    """The name whose value the step takes."""
     values: Codes
+    """The values, each once; integers at most 1,048,576 apart."""
     indices: tuple[Index, ...] = ()
+    """The index of each value. None: its position."""
     unknown: Index
+    """The index of every other value."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -210,6 +225,7 @@ class Concatenate(Frozen):
 
     kind: Literal["concatenate"] = "concatenate"
     inputs: Annotated[tuple[TensorName, ...], Field(min_length=2)]
+    """Two names at least, in the order of the columns. The module gets one tensor, in the place of the first."""
 
     def after(self, values: Values) -> Values:
         parts = [_found(name, values, "inputs", position) for position, name in enumerate(self.inputs)]

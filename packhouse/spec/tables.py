@@ -77,14 +77,19 @@ class Want(StrEnum):
 
 class ModelSection(Frozen):
     name: ModelName
+    """Name of the model's releases: lower-case letters, digits and `-`, at most 63, a letter or digit first."""
     description: Annotated[str, Field(max_length=500)] = ""
+    """Text for people, at most 500 characters."""
 
 
 class Architecture(Frozen):
     """Which registered builder makes the module, and the keyword arguments it is called with."""
 
     name: Annotated[str, Field(pattern=PLAIN_NAME)]
+    """A name in the entry point group `packhouse.architectures` of a package on the workers. Built in are
+    `transformers` and `program` (docs/architectures.md)."""
     arguments: dict[str, JsonValue] = {}
+    """Keyword arguments of the builder: text, numbers, flags, lists and tables."""
 
     @model_validator(mode="after")
     def _plain(self) -> Self:
@@ -93,12 +98,15 @@ class Architecture(Frozen):
 
 
 class Axis(Frozen):
-    """A dynamic axis: every size from min to max must work; or those in `sizes`, and no others. min and max are then
+    """A dynamic axis: every size from min to max must work, or those in `sizes` and no others. min and max are then
     the least and the greatest of them."""
 
     min: EmptyOrMore = 1
+    """Smallest size. 0 is *not yet*."""
     max: Dimension = Field(default_factory=lambda: 0)
+    """Largest size, at least 1 and `min`. Required, unless `sizes` is given."""
     sizes: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=1000)] | None = None
+    """The only legal sizes, in ascending order, instead of `min` and `max`. *Not yet*."""
 
     @model_validator(mode="after")
     def _limits(self) -> Self:
@@ -133,11 +141,14 @@ def check_ordered(least: int, most: int) -> None:
 
 
 class Tensor(Frozen):
-    """A named input or output. shape: sizes, and names of axes where the size may change."""
+    """A named input or output."""
 
     name: TensorName
+    """Letters, digits and `_`, at most 63, no digit first."""
     dtype: DType = DType.FLOAT32
+    """Type of the elements."""
     shape: tuple[Dimension | TensorName, ...]
+    """Sizes, and names of axes whose size may change."""
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -148,18 +159,23 @@ Columns = Annotated[tuple[Words, ...], Field(max_length=100_000)]
 
 
 class Input(Tensor):
-    """range: smallest and largest value, both included; needed for integers that index something. nan, inf: these are
-    legal values. bounded: values outside of those in the samples have no meaning. lengths_of: the axis whose valid
-    lengths this input holds. index_of: the tensor of the weights whose rows it selects. columns: names along the last
-    axis."""
+    """An input, in the order of the module's forward."""
 
     range: tuple[Number, Number] | None = None
+    """Smallest and largest value, both included. Samples must lie in it, and probes stay in it. Set it for integers
+    that index something."""
     nan: Flag = False
+    """Whether NaN is a legal value, of a floating input. *Not yet*."""
     inf: Flag = False
+    """Whether infinity is a legal value, of a floating input. *Not yet*."""
     bounded: Flag = False
+    """Whether values outside those of the samples have no meaning, so that no probe leaves them. *Not yet*."""
     lengths_of: TensorName | None = None
+    """The axis whose valid lengths this integer input holds. *Not yet*."""
     index_of: Words | None = None
+    """The tensor of the weights whose rows this integer input selects. *Not yet*."""
     columns: Columns = ()
+    """Names along the last axis, each once, of a table whose columns no preprocessing step names."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -189,11 +205,14 @@ class Kind(StrEnum):
 
 
 class Output(Tensor):
-    """An axis that no input has needs no [axes] entry: its size follows from the others. columns: names along the last
-    axis."""
+    """An output, in the order that the module gives. An axis that no input has needs no [axes] entry: its size
+    follows from the others."""
 
     kind: Kind = Kind.VALUE
+    """What the numbers are. `scores`: one score a class along the last axis; the largest is the result. `embedding`:
+    compared by direction; *not yet*. `value`: numbers."""
     columns: Columns = ()
+    """Names along the last axis, such as `churn_score`, each once."""
 
     @property
     def scores(self) -> bool:
@@ -242,8 +261,11 @@ def _check_plain(value: Any, key: str) -> None:
 
 class File(Frozen):
     file: FileName
+    """Plain name of a file beside `package.toml`: letters, digits, `.`, `_` and `-`, at most 120."""
     sha256: Sha256
+    """SHA-256 of its bytes: 64 lower-case hex digits."""
     size: Size
+    """Its size in bytes."""
 
     @property
     def digest(self) -> str:
@@ -251,14 +273,16 @@ class File(Frozen):
 
 
 class Weights(File):
-    """key: the entry of the checkpoint that holds the state dict. prefix: what is cut from the front of each tensor's
-    name. ignore: patterns of entries that are no part of the model. cast: the dtype that floating weights are cast
-    to."""
+    """The file of the trained weights."""
 
     key: Words | None = None
+    """The entry of the checkpoint that holds the state dict. *Not yet*."""
     prefix: Words | None = None
+    """Text to cut from the front of each tensor's name. *Not yet*."""
     ignore: Annotated[tuple[Words, ...], Field(max_length=1000)] = ()
+    """Patterns (`*`, `?`) of entries that are no part of the model. *Not yet*."""
     cast: Literal[DType.FLOAT32, DType.FLOAT64, DType.FLOAT16] | None = None
+    """The dtype that floating weights of another dtype are cast to. *Not yet*."""
 
 
 class Labels(StrEnum):
@@ -277,12 +301,14 @@ def _labels(given: Any) -> Any:
 
 
 class Samples(File):
-    """A safetensors file of real inputs: `calibration.<input>` and `evaluation.<input>`, both (n, ...). Where `labels`
-    says so, `label` too, (n of evaluation,). slices: names of groups; `slice` is then the group of each evaluation
-    sample, int64, by its position here."""
+    """A safetensors file of real inputs: `calibration.<input>` and `evaluation.<input>`, both (n, ...)."""
 
     labels: Annotated[Labels | None, BeforeValidator(_labels)] = None
+    """The file also has `label`, one number for each evaluation sample. `class`: int64, its class; needs an output
+    of kind `scores`. `value`: float32 or float64, of a regression; *not yet*."""
     slices: Annotated[tuple[Words, ...], Field(max_length=1000)] = ()
+    """Names of groups. The file also has `slice`: int64, the group of each evaluation sample by its position in this
+    list. *Not yet*."""
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -291,10 +317,12 @@ class Samples(File):
 
 
 class Asked(Frozen):
-    """What is wanted of a format that is not built in, and how. options: the format's own."""
+    """What is wanted of a format that is not built in, and how."""
 
     want: Want
+    """Whether the format is made."""
     options: dict[str, JsonValue] = {}
+    """The format's own options."""
 
     @model_validator(mode="before")
     @classmethod
@@ -308,18 +336,26 @@ class Asked(Frozen):
 
 
 class BuiltIn(Frozen):
-    """What is wanted of each format that is built in. int8_weights: bits of large matrices in `onnx-int8` whose
-    activations stay in floats, if that keeps to the gates; None: activations are quantised too. onnxruntime: the oldest
-    release that must read the ONNX files; None: nobody asks. opset: None: `onnx_opset` follows from the others."""
+    """What is wanted of each format that is built in."""
 
     onnx: Want = Want.REQUIRED
+    """`model.onnx`."""
     torchscript: Want = Want.REQUIRED
+    """`model.ts`."""
     program: Want = Want.OPTIONAL
+    """`model.pt2`, of `torch.export`."""
     onnx_int8: Annotated[Want, Field(alias="onnx-int8")] = Want.OPTIONAL
+    """`model.int8.onnx`."""
     torchscript_int8: Annotated[Want, Field(alias="torchscript-int8")] = Want.OPTIONAL
+    """`model.int8.ts`."""
     onnxruntime: Annotated[str, Field(strict=True)] | None = None
+    """The oldest onnxruntime that must read the ONNX files, such as `1.17` (docs/onnx.md)."""
     opset: Annotated[int, Field(strict=True, ge=17, le=24)] | None = None
+    """ONNX opset. None: 20, or the newest that `onnxruntime` reads, if that is less. docs/onnx.md#opset-17 names
+    what 17 lacks."""
     int8_weights: Literal[4, 8] | None = None
+    """`onnx-int8` quantises only the weights of large matrices, to 4 or 8 bits, if that passes the gates
+    (docs/int8.md). None: activations too."""
 
     def want(self, format: Format) -> Want:
         want: Want = getattr(self, _field(format))
@@ -400,38 +436,44 @@ class Formats(BuiltIn):
 
 
 class Embedding(Frozen):
-    """Of outputs of kind `embedding`: least mean cosine, and least part of samples with the same nearest neighbour."""
+    """How far INT8 may move outputs of kind `embedding`."""
 
     cosine: Annotated[float, Field(ge=0, le=1)] = 0.995
+    """Least mean cosine between the outputs of INT8 and those of fp32."""
     neighbours: Annotated[float, Field(ge=0, le=1)] = 0.98
+    """Least part of the samples with the same nearest neighbour."""
 
 
 class Gates(Frozen):
-    """What a format must keep to. docs/parity.md says where the defaults come from.
-
-    max_ratio, rms_ratio: error against float64, in units of the rounding that fp32 itself shows.
-    atol, rtol: set both to be held to |error| <= atol + rtol * |value| instead.
-    int8_*: how far INT8 may fall: accuracy in points of 1 where samples have labels, else the part of equal answers
-    where outputs are scores, else the signal-to-noise ratio in dB. int8_worth: INT8 must be smaller or faster by this
-    part, and slower at no timed batch size; 0: it ships whatever its size and speed are.
-    int8_speed: of schema 1 alone, instead of int8_worth: fp32 time / INT8 time, at least; None: DEFAULT_SPEED.
-    cuda: whether a release must run and reproduce on a GPU. optional: it is tried where a GPU worker is online, and the
-    release goes on whatever the verdicts in its manifest are.
-    approve: a person must approve a release before the channel `production` moves to it.
-    """
+    """What a format must keep to. docs/parity.md says where the defaults come from."""
 
     max_ratio: Annotated[float, Field(ge=1, le=1e6)] = 8.0
+    """Largest error, in units of the rounding that fp32 itself shows against float64."""
     rms_ratio: Annotated[float, Field(ge=1, le=1e6)] = 6.0
+    """Root mean square error, in the same unit."""
     atol: Annotated[float, Field(ge=0, le=1)] | None = None
+    """With `rtol`, instead of both ratios: every error is at most `atol + rtol * abs(value)`. Set both or neither."""
     rtol: Annotated[float, Field(ge=0, le=1)] | None = None
+    """See `atol`."""
     int8_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Largest drop of accuracy; 0.01 is one percentage point. Applies if samples have labels."""
     int8_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Least part of samples with the same result. Applies if outputs are scores and samples have no labels."""
     int8_sqnr_db: Annotated[float, Field(ge=0, le=200)] = 30.0
+    """Least signal-to-noise ratio in dB, of floating outputs that are no scores."""
     int8_worth: Annotated[float, Field(ge=0, le=100)] = DEFAULT_WORTH
+    """INT8 ships if it is smaller or faster by this part, and slower at no timed batch size
+    (docs/int8.md#what-int8-has-to-be-worth). 0: it ships whatever its size and speed are."""
     int8_embedding: Embedding = Embedding()
+    """Of outputs of kind `embedding`. *Not yet*."""
     int8_speed: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Of schema 1 alone, instead of `int8_worth`: fp32 time / INT8 time, at least. None: DEFAULT_SPEED."""
     cuda: Want = Want.OPTIONAL
+    """Checks on a GPU (docs/parity.md#on-a-gpu). `required`: no release without a pass of every check. `optional`:
+    tried if a GPU worker is online, and the release goes on whatever the verdicts are. `off`: not tried."""
     approve: Flag = False
+    """Whether a person must approve a release before the channel `production` moves to it
+    (docs/operators.md#approval)."""
 
     @model_validator(mode="after")
     def _both_tolerances(self) -> Self:
@@ -441,24 +483,32 @@ class Gates(Frozen):
 
 
 class Image(Frozen):
-    """The registry repository that the model's image goes to, such as `registry.example/models/churn`. modelpack: the
-    whole release goes there too, as an artifact of the CNCF ModelPack specification."""
+    """Where the model's image goes."""
 
     repository: Annotated[str, Field(max_length=255, pattern=REPOSITORY)]
+    """Registry repository that the model's image goes to: `host/path`, lower case, no scheme, user or tag, ending in
+    the model's name (docs/images.md). Needs `onnx`."""
     modelpack: Flag = False
+    """Whether the whole release goes there too, as an artifact of the CNCF ModelPack specification."""
 
 
 class MLflow(Frozen):
-    """The registered model's name in MLflow."""
+    """Where the release is registered."""
 
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/:\x00-\x1f]+$")]
+    """Name of the registered model: no `/` and no `:` (docs/mlflow.md)."""
 
 
 class Card(Frozen):
-    """Text for people. licence: an SPDX expression."""
+    """Text for people."""
 
     task: Words | None = None
+    """What the model does, such as `tabular classification`."""
     licence: Annotated[str, Field(pattern=LICENCE)] | None = None
+    """An SPDX expression, such as `Apache-2.0`."""
     datasets: Annotated[tuple[Words, ...], Field(max_length=100)] = ()
+    """What the model was trained on."""
     intended_use: Text | None = None
+    """What the model is for, and what it is not for."""
     contact: Words | None = None
+    """Whom to ask."""
