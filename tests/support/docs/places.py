@@ -1,0 +1,8 @@
+"""Where the described things are. The generators import them from here alone, so that a move is one edit."""
+
+from __future__ import annotations
+
+from infra.deploy.apply import deployments as deployments
+from infra.serving.settings import ServingSettings as ServingSettings
+from infra.settings import Settings as Settings
+from packhouse.spec import Spec as Spec
