@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from infra.deploy.apply import deployments as deployments
-from infra.serving.settings import ServingSettings as ServingSettings
+from packhouse.serving.settings import ServingSettings as ServingSettings
 from infra.settings import Settings as Settings
-from packhouse.spec import Spec as Spec
+from packhouse.spec.model import Spec as Spec
