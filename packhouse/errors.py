@@ -17,17 +17,33 @@ _CODE = re.compile(r"^(PH-[0-9]{4})(?: |$)| \((PH-[0-9]{4})\)")
 
 
 class PackhouseError(Exception):
-    """An end that packhouse can name.
+    """The base of all errors of packhouse. `str(error)` is one line of plain text.
 
-    what: the finding, a short clause, with its code in front: `PH-0123 sha256 differs`. Without a code, the code of
-    another message that it quotes counts, else that of the class. where: the file, key or place. got, want: the two
-    values that differ. next: what to do about it. All are plain text; `str(error)` is one line.
+    Attributes:
+        exit_status (int): Exit status of a command that ends with this error: 1 refused, 2 unavailable.
+        class_code (str): Code of a message of this class that has none of its own.
+        code (str): The message's code, such as `PH-0123` (docs/errors.md).
+        what (str): The finding, a short clause.
+        where (str): The file, key or place.
+        got (str): The value that was found.
+        want (str): The value that was expected.
+        next (str): What to do about it.
     """
 
     exit_status: ClassVar[int] = 1
     class_code: ClassVar[str] = "PH-0001"
 
     def __init__(self, what: str, *, where: str = "", got: str = "", want: str = "", next: str = "") -> None:
+        """Makes an error.
+
+        Args:
+            what: The finding, a short clause, with its code in front: `PH-0123 sha256 differs`. Without a code, the
+                code of another message that it quotes counts, else that of the class.
+            where: The file, key or place.
+            got: The value that was found.
+            want: The value that was expected.
+            next: What to do about it.
+        """
         self.what, self.where, self.got, self.want, self.next = (
             printable(part) for part in (what, where, got, want, next)
         )
@@ -46,7 +62,11 @@ class PackhouseError(Exception):
         return f"{self.code} {self.what}"
 
     def document(self) -> ErrorDocument:
-        """The error as plain JSON, to cross a process boundary. Law: from_document(e.document()) equals e."""
+        """Writes the error as plain JSON, to cross a process boundary.
+
+        Returns:
+            The document `d`, for which `from_document(d)` equals the error.
+        """
         parts = {"what": self.what, "where": self.where, "got": self.got, "want": self.want, "next": self.next}
         said = {name: part for name, part in parts.items() if part}
         return {"error": type(self).__name__, "code": self.code, **said}
@@ -113,7 +133,7 @@ class LimitExceeded(Refused):
 
 
 class StageCrashed(Refused):
-    """A stage's child process died without an answer."""
+    """A stage's child process died without a result."""
 
     class_code = "PH-0012"
 
@@ -125,7 +145,7 @@ class SourceNotAllowed(Refused):
 
 
 class NotApproved(Refused):
-    """A person was asked, and said no."""
+    """A person refused the approval."""
 
     class_code = "PH-0014"
 
@@ -137,19 +157,19 @@ class ReleaseConflict(Refused):
 
 
 class ReleaseInvalid(Refused):
-    """A release is not whole, or is not what its record says."""
+    """A release is not complete, or is not what its record says."""
 
     class_code = "PH-0016"
 
 
 class SignatureInvalid(Refused):
-    """A release is not signed by anybody whom the reader trusts, or not as the reader's policy wants it."""
+    """No signer that the reader trusts signed the release, or the reader's policy is not met."""
 
     class_code = "PH-0017"
 
 
 class ImageInvalid(Refused):
-    """An image, its manifest or its name is not what it must be, or a registry does not take it."""
+    """An image, its manifest or its name is not valid, or a registry does not accept it."""
 
     class_code = "PH-0018"
 
@@ -167,7 +187,7 @@ class NotFound(Refused):
 
 
 class Unavailable(PackhouseError):
-    """The world is bad: a server, a disk, the network. Trying again may help."""
+    """A server, a disk or the network fails. Trying again may help."""
 
     class_code = "PH-0021"
 
@@ -175,13 +195,13 @@ class Unavailable(PackhouseError):
 
 
 class StoreUnavailable(Unavailable):
-    """The store did not answer, refused us, or broke off."""
+    """The store did not answer, broke off or denied access."""
 
     class_code = "PH-0022"
 
 
 class StoreRefusal(StoreUnavailable):
-    """The store refuses us: credentials, permissions, or a request that it does not take. Only a person can help."""
+    """The store denies access, or does not accept a request. Only a person can help."""
 
     class_code = "PH-0023"
 
@@ -193,7 +213,7 @@ class RegistryUnavailable(Unavailable):
 
 
 class RegistryRefusal(RegistryUnavailable):
-    """The registry does not let us in, or can not be trusted. Only a person can help."""
+    """The registry denies access, or its certificate is not trusted. Only a person can help."""
 
     class_code = "PH-0025"
 
@@ -205,7 +225,7 @@ class EngineUnavailable(Unavailable):
 
 
 class SignerUnavailable(Unavailable):
-    """Nothing was signed: whoever vouches for an identity does not, or a signer elsewhere did not do it."""
+    """Nothing was signed: the identity provider or the signing worker failed."""
 
     class_code = "PH-0027"
 
@@ -223,7 +243,7 @@ class StoreFull(Unavailable):
 
 
 class RunLost(Unavailable):
-    """A run on another worker crashed, was cancelled or took too long, and left no word of this."""
+    """A run on another worker crashed, was cancelled or took too long, and left no result."""
 
     class_code = "PH-0030"
 
@@ -235,7 +255,7 @@ class Stopping(Unavailable):
 
 
 class Contention(Unavailable):
-    """Another writer moved the same thing at the same time, more often than we tried."""
+    """Other writers changed the same object at the same time, on each of several attempts."""
 
     class_code = "PH-0032"
 
@@ -247,7 +267,17 @@ class GpuUnavailable(Unavailable):
 
 
 def from_document(document: ErrorDocument) -> PackhouseError:
-    """The error that `document()` wrote. Raises KeyError where the class is not of this tree, or not imported here."""
+    """Reads an error that `PackhouseError.document` wrote.
+
+    Args:
+        document: The document.
+
+    Returns:
+        An equal error.
+
+    Raises:
+        KeyError: The class is not of this tree, or not imported here.
+    """
     parts = {name: document.get(name, "") for name in ("what", "where", "got", "want", "next")}
     what = parts.pop("what")
     return _leaves()[document["error"]](f"{document['code']} {what}" if "code" in document else what, **parts)

@@ -11,7 +11,7 @@ import importlib.util
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from packhouse.architectures.code_digest import code_digest, module_digests
 from packhouse.digest import digest_file, digest_files
@@ -23,8 +23,42 @@ if TYPE_CHECKING:
 GROUP = "packhouse.architectures"
 
 
+class Builder(Protocol):
+    """What an entry point of the group `packhouse.architectures` is: a class of modules, or a function that makes one.
+
+    The package that registers it must be installed on the workers. Its version, its code and the versions of what it
+    requires are part of a release's id.
+    """
+
+    def __call__(self, **arguments: Any) -> torch.nn.Module:
+        """Makes the module that the staged weights are loaded into.
+
+        Args:
+            **arguments: `[architecture] arguments` of package.toml: text, numbers, flags, lists and tables.
+
+        Returns:
+            A module in float32, on the CPU. Its `state_dict` has the names and shapes of the staged weights. Its
+            `forward` takes the spec's inputs by position, as preprocessing leaves them. It returns a tensor, or a
+            tuple, list or dict of tensors in the order of the spec's outputs.
+
+        Raises:
+            Exception: Any exception refuses the arguments, and the model with them.
+        """
+        ...
+
+
 def find(name: str) -> importlib.metadata.EntryPoint:
-    """Raises ArchitectureUnknown: nothing installed registers the name, or two packages do."""
+    """Finds the entry point of an architecture, without importing its package.
+
+    Args:
+        name: The architecture's name in package.toml.
+
+    Returns:
+        The entry point. Its `load` gives the builder.
+
+    Raises:
+        ArchitectureUnknown: No installed package registers the name, or two packages do.
+    """
     points = tuple(importlib.metadata.entry_points(group=GROUP))
     found = [point for point in points if point.name == name]
     if len(found) == 1:
@@ -42,24 +76,43 @@ def find(name: str) -> importlib.metadata.EntryPoint:
 
 
 def build(name: str, arguments: dict[str, Any]) -> torch.nn.Module:
-    """A fresh module in eval mode. Raises ArchitectureUnknown: it is not registered or refuses the arguments."""
+    """Builds a module with the builder that is registered for it.
+
+    Args:
+        name: The architecture's name in package.toml.
+        arguments: Keyword arguments of its builder.
+
+    Returns:
+        A new module in eval mode.
+
+    Raises:
+        ArchitectureUnknown: The architecture is not registered, or its builder refuses the arguments.
+    """
     point = find(name)
     try:
-        module = point.load()(**arguments)
+        builder: Builder = point.load()
+        module = builder(**arguments)
         module.eval()
     except Exception as error:  # the builder is somebody's code: whatever it raises is about these arguments
         raise ArchitectureUnknown(
             f"PH-0104 can not be built: {type(error).__name__}: {error}", where=f"architecture {name!r}"
         ) from error
-    return module  # type: ignore[no-any-return]  # what an entry point returns has no static type
+    return module
 
 
 def fingerprint(name: str) -> dict[str, Any]:
-    """What decides how the architecture behaves: its distribution, version, the digest of its code, and the versions
-    of the distributions that it requires and that are installed.
+    """What decides how the architecture behaves. Imports nothing of its package.
 
-    The code of an installed package is its source files, byte for byte. Of packhouse's own builders it is what their
-    code digest is over: comments of ours change nothing. Imports nothing of the package.
+    Args:
+        name: The architecture's name in package.toml.
+
+    Returns:
+        Plain JSON: `name`, `distribution`, `version`, `code` (a digest), and `requires` (distribution -> version, of
+        those that it requires and that are installed). The digest of an installed package is over the bytes of its
+        source files. That of packhouse's own builders is over syntax trees, so that comments change nothing.
+
+    Raises:
+        ArchitectureUnknown: The architecture is not registered, or its package can not be found.
     """
     point = find(name)
     dist = point.dist

@@ -22,11 +22,20 @@ REMOTE_CODE = "auto_map"
 
 
 def build(*, model: str, config: str, inputs: Sequence[str], outputs: Sequence[str]) -> nn.Module:
-    """model: a class of the library, such as `BertForSequenceClassification`. config: the text of a config.json.
-    inputs: the arguments of its forward that the spec's inputs are, in order. outputs: fields of its answer.
+    """Builds a model of the transformers library with random weights: the architecture `transformers`.
 
-    Parameters have the names that the library gives them. Raises ArchitectureUnknown: the library has no such model,
-    the config is none of its, or it asks for code from elsewhere.
+    Args:
+        model: A class of the library, such as `BertForSequenceClassification`.
+        config: The text of a `config.json`.
+        inputs: The arguments of the model's `forward` that the spec's inputs are, in their order.
+        outputs: The fields of its result that the spec's outputs are, in their order.
+
+    Returns:
+        The module, in float32. Its parameters have the names that the library gives them.
+
+    Raises:
+        ArchitectureUnknown: The library has no such model, the config belongs to another one, or it requires code from
+            elsewhere.
     """
     kind = _class(model, inputs, outputs)
     module: nn.Module = kind(_config(kind, config))
@@ -36,10 +45,20 @@ def build(*, model: str, config: str, inputs: Sequence[str], outputs: Sequence[s
 def load(
     folder: str | Path, *, inputs: Sequence[str], outputs: Sequence[str], model: str = ""
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a folder with config.json and safetensors, in one file or in shards, in fp32 and eval mode; and the
-    arguments of its architecture, for `stage`. model: by default the class that config.json names.
+    """Loads a model that `save_pretrained` wrote, and makes the arguments for `packhouse.stage`.
 
-    Raises ArchitectureUnknown as `build` does. WeightsInvalid: weights are missing, or are not in safetensors.
+    Args:
+        folder: A folder with `config.json` and safetensors, in one file or in shards.
+        inputs: The arguments of the model's `forward` that the spec's inputs are, in their order.
+        outputs: The fields of its result that the spec's outputs are, in their order.
+        model: A class of the library. Empty: the class that `config.json` names.
+
+    Returns:
+        The model, in float32 and eval mode; and the keyword arguments of `build`.
+
+    Raises:
+        ArchitectureUnknown: As `build` raises it.
+        WeightsInvalid: Weights are missing, or are not in safetensors.
     """
     folder = Path(folder)
     text = _read(folder / CONFIG_FILE)

@@ -33,9 +33,17 @@ AT_A_TIME = 4
 
 @dataclass(frozen=True)
 class Fetched:
-    """release: `model/id`. serial: of the channel, 0 where a release was named. signed_by: empty where nobody was asked
-    for. got, kept: files that came over the wire, and that were there already. late: why to look after the channel's
-    signature, which was to be renewed; else empty."""
+    """A release that `fetch` put into a folder.
+
+    Attributes:
+        folder: The release's folder, an absolute path.
+        release: The release, as `model/id`.
+        serial: The channel's serial. 0: `fetch` was given a release, and no channel.
+        signed_by: Who signed the release. Empty: `trust` was empty.
+        got: How many files were downloaded.
+        kept: How many files were in the folder already, with the right bytes.
+        late: Why the operator should look after the channel's signature, which is due for renewal. Empty: it is not.
+    """
 
     folder: Path
     release: str
@@ -56,17 +64,32 @@ def fetch(
     floors: str | Path | None = None,
     formats: Sequence[Format | str] = (),
 ) -> Fetched:
-    """Downloads a release.
+    """Downloads a release into a folder, and checks every byte.
 
-    reference: `model@channel` or `model/release`. destination: the folder that it becomes. store: a folder, `file://`
-    or `s3://`. trust: public keys, certificates or policies, of which one must have signed it, and the channel too; the
-    signed channel is followed then, and not its file. floor: the least serial that the channel may have; the highest
-    one seen is remembered in the folder `floors` ($PACKHOUSE_HOME/floors), and a lower one is refused: somebody shows
-    an old channel. formats: only what a server needs of these.
+    The folder gets its name when all files are on disk. A second call continues a download that broke off. It downloads
+    again only what is missing or damaged.
 
-    Raises NotFound: no such channel or release. SignatureInvalid, DigestMismatch, ReleaseInvalid: it is not what it
-    says, or the channel's signature has expired. Refused: a serial below the floor, or something else stands at the
-    destination. And the store's errors.
+    Args:
+        reference: `model@channel`, or a release, `model/id`.
+        destination: The folder that the release becomes.
+        store: The store: a folder, `file:///path` or `s3://bucket/prefix`.
+        trust: Files of public keys, certificates or policies. One of them must have signed the release and the channel.
+            `fetch` then follows the signed channel. Empty: no signature is required.
+        floor: The least serial that the channel may have.
+        floors: The folder that remembers the highest serial seen of each channel; a lower one is refused as a rollback
+            attack. None: `$PACKHOUSE_HOME/floors`.
+        formats: The formats to download, with what a server needs. Empty: the whole release.
+
+    Returns:
+        What was fetched, and from which release.
+
+    Raises:
+        NotFound: The store has no such channel, release or format.
+        SignatureInvalid: No trusted signer signed it, or the channel's signature has expired.
+        DigestMismatch: A file has other bytes than the manifest names.
+        ReleaseInvalid: The release's record or manifest is not what a release has.
+        Refused: The channel's serial is below the floor, or the destination holds something else.
+        StoreUnavailable: The store did not answer, broke off or denied access.
     """
     place, destination = Retrying(open_store(store)), Path(destination).expanduser().absolute()
     trusted, folder = Trusted.asked(trust), Path(floors) if floors else home() / "floors"
@@ -154,10 +177,10 @@ def _is_it(destination: Path, found: Found) -> bool:
 
 @contextlib.contextmanager
 def _held(destination: Path, found: Found) -> Iterator[Path]:
-    """The folder to work in, by one fetch at a time: the destination where this release stands there, else one beside
-    it that is of this release alone, and where a fetch that broke off goes on.
+    """The folder to work in, locked: the destination if it holds this release, else a folder beside it.
 
-    Raises Refused: something else stands at the destination."""
+    A fetch that broke off continues there. Raises Refused: the destination holds something else.
+    """
     beside = destination.with_name(f".{destination.name}.{found.record.release[:12]}.partial")
     while True:
         folder = destination if _is_it(destination, found) else beside
@@ -213,5 +236,9 @@ def _sync(folder: Path) -> None:
 
 
 def home() -> Path:
-    """Where this machine's user keeps what packhouse remembers."""
+    """The folder that packhouse keeps on this machine for its user.
+
+    Returns:
+        `PACKHOUSE_HOME`, or `~/.packhouse`, as an absolute path.
+    """
     return Path(os.environ.get("PACKHOUSE_HOME") or "~/.packhouse").expanduser().resolve()

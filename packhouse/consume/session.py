@@ -23,14 +23,25 @@ if TYPE_CHECKING:
 def open_session(
     folder: str | Path, format: Format | str | None = None, *, trust: Iterable[str | Path] = (), threads: int = 0
 ) -> onnxruntime.InferenceSession:
-    """The release's ONNX format, once its bytes were checked against manifest and record.
+    """Opens the ONNX format of a fetched release, after it has checked the bytes against manifest and record.
 
-    folder: as `fetch` leaves it. format: onnx or onnx-int8; by default INT8 where the release has it, this folder holds
-    it and this processor answers as the judged one did, else fp32; never one that must be named. trust: whose signature
-    it must have. threads: of one call; 0: as ONNX Runtime thinks.
+    Args:
+        folder: A release's folder, as `fetch` leaves it.
+        format: `onnx` or `onnx-int8`. None: INT8 if the folder holds it and this processor computes it as it was
+            judged, else fp32. None never selects a format that must be named.
+        trust: Files of public keys, certificates or policies, of which one must have signed the release. Empty: no
+            signature is required.
+        threads: Threads that one run computes with. 0: ONNX Runtime decides.
 
-    Raises NotFound, ReleaseInvalid, DigestMismatch, SignatureInvalid; Unavailable: onnxruntime is not installed, or
-    this version does not know the format.
+    Returns:
+        The session. Its inputs and outputs have the names, dtypes and shapes of the release's `package.toml`.
+
+    Raises:
+        NotFound: The folder holds no such format, or none that this processor computes as it was judged.
+        ReleaseInvalid: The folder's record or manifest is not what a release has, or the file does not load.
+        DigestMismatch: A file has other bytes than the manifest names.
+        SignatureInvalid: No trusted signer signed the release.
+        Unavailable: onnxruntime is not installed, or this version of packhouse does not know the format.
     """
     place = Path(folder).expanduser().absolute()
     found = at_prefix(FileStore(place), "")

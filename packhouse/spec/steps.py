@@ -64,7 +64,9 @@ def _coded(name: str, values: Values, text: bool) -> Value:
 
 
 class Standard(Frozen):
-    """(x - mean) / scale along the last axis of a float32 input."""
+    """(x - mean) / scale along the last axis of a float32 input, as scikit-learn's StandardScaler computes it.
+
+    Source: https://scikit-learn.org/stable/modules/generated/sklearn.preprocessing.StandardScaler.html"""
 
     kind: Literal["standard"] = "standard"
     input: TensorName
@@ -93,7 +95,10 @@ class Standard(Frozen):
 
 
 class MinMax(Frozen):
-    """From data_min..data_max to feature_range along the last axis of a float32 input."""
+    """(x - data_min) / (data_max - data_min) * (high - low) + low along the last axis of a float32 input, with
+    (low, high) = feature_range, as scikit-learn's MinMaxScaler computes it.
+
+    Source: https://scikit-learn.org/stable/modules/generated/sklearn.preprocessing.MinMaxScaler.html"""
 
     kind: Literal["min-max"] = "min-max"
     input: TensorName

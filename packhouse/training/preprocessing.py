@@ -22,7 +22,15 @@ __all__ = ["Concatenate", "MinMax", "OneHot", "Standard", "Step", "Vocabulary", 
 
 
 def apply(steps: Iterable[Step], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """What the model takes, by name, in its order. inputs: raw, text as codes. In fp32, as the released formats do."""
+    """Applies steps to raw inputs, in float32, as the released formats do.
+
+    Args:
+        steps: The steps, in their order.
+        inputs: Input name -> array, (n, ...). Text is given as codes, int64: see `codes`.
+
+    Returns:
+        Name -> array, in the order in which the module takes them.
+    """
     values = dict(inputs)
     for step in steps:
         match step:
@@ -58,7 +66,18 @@ def _f32(values: Sequence[float]) -> Array:
 
 
 def codes(text: ArrayLike, values: Sequence[str]) -> Array:
-    """int64, of the same shape: the position of each text among the values, UNKNOWN for any other."""
+    """Replaces text by its codes.
+
+    Args:
+        text: Strings, of any shape.
+        values: The strings that a step lists.
+
+    Returns:
+        int64, of the same shape: the position of each string among the values, and -1 for any other string.
+
+    Raises:
+        SamplesInvalid: An entry is no string.
+    """
     known = {value: code for code, value in enumerate(values)}
     array = np.asarray(text, dtype=object)
     for entry in array.flat:
@@ -73,13 +92,20 @@ def codes(text: ArrayLike, values: Sequence[str]) -> Array:
 
 
 def from_sklearn(transformer: Any, *inputs: str) -> tuple[Step, ...]:
-    """The steps of a fitted StandardScaler, MinMaxScaler, OneHotEncoder or OrdinalEncoder; or of a ColumnTransformer of
-    such and "drop", columns by name, whose parts are concatenated.
+    """The steps that compute what a fitted transformer of scikit-learn computes.
 
-    inputs: a scaler takes one, with all of its columns; an encoder one for each column, of shape (n, 1). A
-    ColumnTransformer names them itself: a scaler's input has the name of its part, an encoder's that of the column.
+    Args:
+        transformer: A fitted StandardScaler, MinMaxScaler, OneHotEncoder or OrdinalEncoder. Or a ColumnTransformer of
+            these and `"drop"`, with columns by name, whose parts are concatenated.
+        *inputs: Names of inputs. A scaler takes one, (n, features), with all of its columns. An encoder takes one for
+            each column, (n, 1). A ColumnTransformer takes none: a scaler's input is called as its part, an encoder's as
+            the column.
 
-    Raises SpecInvalid: another transformer, or one with a rule that a step has not.
+    Returns:
+        The steps, for `packhouse.stage(preprocessing=...)`.
+
+    Raises:
+        SpecInvalid: Another transformer, or one with an option that no step has.
     """
     if hasattr(transformer, "transformers_"):
         return _of_columns(transformer)

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standardise:
-    """(x - mean) / scale along the last axis of one input: a scikit-learn StandardScaler's numbers, not its pickle."""
+    """The numbers of a fitted scikit-learn StandardScaler: `(x - mean) / scale`, in float32, along the last axis.
+
+    Attributes:
+        input: The input that is standardised: float32, (n, ..., features).
+        mean: One number a feature.
+        scale: One number a feature, none of them 0.
+        columns: Names of the features, for people. Empty: they have none.
+    """
 
     input: str
     mean: Sequence[float]

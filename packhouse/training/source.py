@@ -28,7 +28,13 @@ SAMPLES_FILE = "samples.safetensors"
 
 @dataclass(frozen=True)
 class Staged:
-    """url: what to hand to `packhouse release`. notes: what could not be checked here."""
+    """A source that was written.
+
+    Attributes:
+        url: The source, as `packhouse release` takes it.
+        spec: What `package.toml` says.
+        notes: What could not be checked here, one sentence each.
+    """
 
     url: str
     spec: Spec
@@ -44,10 +50,26 @@ def stage_folder(
     notes: tuple[str, ...] = (),
     announce_to: str | None = None,
 ) -> Staged:
-    """Stages files that are there already. document: package.toml as a dictionary, in which `weights` and `samples`
-    need not name digests and sizes; they are filled in. It keeps its schema. text: the same as its author wrote it, for
-    the lines in messages. Uploads the files, then package.toml. Of a program, the example
-    inputs stay here. Raises UnsafeWeights: the program carries other pickles."""
+    """Stages files that exist already: uploads weights and samples, then `package.toml`.
+
+    Args:
+        folder: The folder with the files. A program in it keeps its example inputs; the uploaded copy has none.
+        document: `package.toml` as a dictionary. Digests and sizes that `weights` and `samples` lack are filled in. It
+            keeps its schema.
+        to: A folder or an `s3://` prefix, a new one for each training run.
+        text: `package.toml` as its author wrote it, for the lines in messages.
+        notes: What could not be checked before, for the result.
+        announce_to: As in `stage`.
+
+    Returns:
+        The source's URL, its spec, and what could not be checked here.
+
+    Raises:
+        SpecInvalid: The document does not say what a spec must say, or names a file that does not exist.
+        SamplesInvalid: The samples do not fit the declared inputs.
+        UnsafeWeights: The program carries pickles besides its example inputs.
+        StoreUnavailable: The store did not answer, broke off or denied access.
+    """
     with tempfile.TemporaryDirectory(prefix="packhouse-stage-") as work:
         program = _without_examples(folder, document, Path(work))
         spec = filled_spec(folder, document, program, told=lambda found: _in_file(found, text))

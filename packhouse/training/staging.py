@@ -66,26 +66,54 @@ def stage(
     modelpack: bool = False,
     announce_to: str | None = None,
 ) -> Staged:
-    """Writes the source of one trained model to `to`: a folder or an `s3://` prefix, one for each training run.
+    """Writes the source of one trained model: weights, real samples and `package.toml`, which is written last.
 
-    model: trained; put into eval mode. architecture, arguments: what the registry on the workers builds it from; for a
-    model of torch.export.export, "program" and none, and its example inputs are taken out of it.
-    inputs: name -> real samples, (n, ...), as the released model will get them: before `preprocessing`. They are
-    passed to the model by position, in this order, as `preprocessing` leaves them; text only where a step lists it.
-    outputs: names, in the order of the model's answer.
-    labels: int, (n,), the right class of each sample; makes accuracy the measure of INT8, and needs `scores`: the
-    outputs with one score a class (default with labels: the first). kinds: output -> "scores", "embedding" or "value",
-    the default; `scores` is short for the first. axes: input or output -> its axes, a name where the size may change;
-    default: the first of an input is "batch", and those of an output are read off the model. ranges: axis -> smallest
-    and largest size; default: the batch has 1 to 64. sizes: axis -> the only sizes that are legal, instead of a range.
-    value_ranges: input -> its smallest and largest value. columns: input or output -> names along its last axis.
-    calibration: the part of the samples, evenly spread, that INT8 may calibrate on; accuracy never sees it.
-    card: text for people: task, licence, datasets, intended_use, contact.
-    announce_to: the Prefect API that is told, so that the release starts at once; default: PREFECT_API_URL where it is
-    set; "off": nobody.
+    Args:
+        model: The trained model, on the CPU. It is put into eval mode. Of a program of `torch.export.export`, the
+            example inputs are removed.
+        to: A folder or an `s3://` prefix, a new one for each training run.
+        name: Name of the model's releases.
+        architecture: Registered name of the builder that makes the module on the workers; `"program"` for a program.
+        inputs: Input name -> real samples, (n, ...), as the released model will get them, before `preprocessing`. The
+            model gets them by position, in this order, as `preprocessing` leaves them. Text needs a step that lists it.
+        outputs: Names of the outputs, in the order in which the model gives them.
+        arguments: Keyword arguments of the builder. None: it takes none.
+        labels: The right class of each sample: integers, (n,). INT8 is then measured by accuracy, and an output must be
+            of kind `scores`. None: there are no labels.
+        scores: Outputs with one score a class along the last axis. None: the first output if there are labels, else
+            none.
+        axes: Input or output -> its axes, a name for a size that may change. None: the first axis of an input is
+            `batch`, and those of an output are read off the model.
+        ranges: Axis -> smallest and largest size. None: `batch` has 1 to 64.
+        sizes: Axis -> the only legal sizes, instead of a range.
+        value_ranges: Input -> its smallest and largest value, both included.
+        kinds: Output -> `scores`, `embedding` or `value`. None: `value`, or as `scores` says.
+        columns: Input or output -> names along its last axis, for people.
+        calibration: Part of the samples, evenly spread, on which INT8 is calibrated: above 0, below 1. Accuracy is
+            measured on the others.
+        preprocessing: Steps that become part of every format. Empty: none.
+        description: Text for people.
+        card: Text for people: `task`, `licence`, `datasets`, `intended_use`, `contact`.
+        formats: Keys of `[formats]`, such as `{"program": "off"}` (docs/spec.md#formats).
+        gates: Keys of `[gates]`, such as `{"int8_accuracy_drop": 0.02}` (docs/spec.md#gates).
+        mlflow: Name of the registered model in MLflow. None: the release is registered if the workers register all.
+        image: Registry repository of the model's image. None: no image is made.
+        modelpack: Whether the whole release goes to that repository too, as a CNCF ModelPack artifact.
+        announce_to: The Prefect API that is told, so that the release starts at once. None: `PREFECT_API_URL`, if it is
+            set. `"off"`: no server is told.
 
-    Raises SpecInvalid, SamplesInvalid, WeightsInvalid, ArchitectureUnknown (it is registered here and refuses the
-    arguments), ParityRefused (it is registered here and answers otherwise), and the store's errors.
+    Returns:
+        The source's URL, its spec, and what could not be checked here.
+
+    Raises:
+        SpecInvalid: An argument does not say what a spec must say.
+        SamplesInvalid: The samples do not fit the declared inputs, or the model fails on them.
+        WeightsInvalid: The architecture with these arguments has other tensors than the trained model, or the model has
+            no parameters.
+        ArchitectureUnknown: The architecture is registered here, and its builder refuses the arguments.
+        ParityRefused: The architecture is registered here, and its module computes other outputs.
+        UnsafeWeights: The program carries pickles or custom code.
+        StoreUnavailable: The store did not answer, broke off or denied access.
     """
     steps = as_steps(preprocessing)
     samples = {key: as_sample(steps, key, value) for key, value in inputs.items()}

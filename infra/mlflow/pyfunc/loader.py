@@ -37,12 +37,19 @@ Document = dict[str, Any]
 
 
 class Release(PythonModel):
-    """A DataFrame gives a DataFrame; a dict of arrays, or the array of an only input, gives a dict of arrays."""
+    """A release as an MLflow pyfunc model."""
 
     _skip_type_hint_validation = True  # or each import warns that `predict` has no annotations
 
     def load_context(self, context: Any) -> None:
-        """Raises ValueError: a file is not the one that the manifest names."""
+        """Opens the model. MLflow calls it.
+
+        Args:
+            context: MLflow's context: the artifact `release`, and `model_config` with `format`, `threads`, `manifest`.
+
+        Raises:
+            ValueError: A file is not the one that the manifest names, or this processor can not run the format.
+        """
         config, folder = context.model_config or {}, Path(context.artifacts["release"])
         manifest = checked(folder, str(config.get("manifest") or ""))
         spec = tomllib.loads((folder / "package.toml").read_text("utf-8"))
@@ -54,8 +61,21 @@ class Release(PythonModel):
         self.table, self.answers = tables(spec, manifest["text"])
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-        """Without annotations: MLflow would make a signature of them. Raises ValueError: an input is missing, or does
-        not fit."""
+        """Computes the outputs.
+
+        Args:
+            context: MLflow's context, which is not used.
+            model_input: A DataFrame, whose columns are those of the signature. Or a dict of arrays by input name, (n,
+                ...), or the array of an only input.
+            params: MLflow's parameters, which are not used.
+
+        Returns:
+            For a DataFrame, a DataFrame with its index. Else a dict of arrays by output name.
+
+        Raises:
+            ValueError: An input is missing, or has another dtype or shape.
+        """
+        # Without annotations: MLflow would make a signature of them.
         given = self._arrays(model_input)
         if missing := sorted(self.declared.keys() - given.keys()):
             raise ValueError(f"input {missing[0]!r} is missing; got {sorted(map(str, given))}")
@@ -142,9 +162,16 @@ def described(made: Document) -> Document:
 
 
 def tables(spec: Document, text: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Of each input, and of each output, the columns of a table that hold it, in order. Nothing where the model has no
-    preprocessing, so that its inputs are no features, or where something of it is no table: then it takes arrays. text:
-    the inputs that are text."""
+    """The columns of a table that hold each input, and each output.
+
+    Args:
+        spec: The release's package.toml.
+        text: The inputs that are text.
+
+    Returns:
+        Name -> columns in their order, of inputs and of outputs. Both are empty if the model has no preprocessing, or
+        if an input or output does not fit into a table: then the model takes arrays.
+    """
     steps = spec.get("preprocessing", [])
     steps = [steps] if isinstance(steps, dict) else steps
     named = {step["input"]: step["columns"] for step in reversed(steps) if step.get("columns")}
@@ -181,8 +208,21 @@ _TENSORS = {"float": "float32", "double": "float64"}
 
 
 def fitting(array: Any, kind: str, name: str) -> Any:
-    """The array as the session takes it. kind: ONNX Runtime's word, such as `tensor(float)`. Numbers become the
-    model's numbers where no digit before the point is lost; text stays text."""
+    """The array as the session takes it.
+
+    Numbers get the model's dtype, if no digit before the point is lost. Text stays text.
+
+    Args:
+        array: What the caller gave.
+        kind: ONNX Runtime's name of a type, such as `tensor(float)`.
+        name: The input, for messages.
+
+    Returns:
+        A contiguous array of that type.
+
+    Raises:
+        ValueError: The array has another kind of values, or numbers that the dtype can not hold.
+    """
     wanted = kind.removeprefix("tensor(").removesuffix(")")
     if wanted == "string":
         array = np.asarray(array, dtype=object)
