@@ -101,8 +101,10 @@ def _without_examples(folder: Path, document: Mapping[str, Any], work: Path) -> 
 def filled_spec(
     folder: Path, document: Mapping[str, Any], program: Path | None = None, *, told: Callable[[Finding], SpecInvalid]
 ) -> Spec:
-    """The spec, with the digests and sizes of the folder's files. program: what is to be uploaded for weights. told:
-    how a finding is said to whoever wrote the document."""
+    """The spec, with the digests and sizes of the folder's files.
+
+    program: what is uploaded as weights. told: makes the error for the author of the document.
+    """
     filled = dict(document)
     for section, default in (("weights", WEIGHTS_FILE), ("samples", SAMPLES_FILE)):
         given = document.get(section, {})
