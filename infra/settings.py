@@ -216,8 +216,8 @@ class Settings(BaseSettings):
     signers: Annotated[
         tuple[str, ...],
         Field(
-            description="Signers that this worker trusts besides its own key: public keys (PEM, as files or as text), "
-            "certificates or policies. Required if other workers sign for it, and for keyless signing."
+            description="Signers that this worker trusts in addition to its own key: public keys (PEM, as files or as "
+            "text), certificates or policies. Required if other workers sign for it, and for keyless signing."
         ),
     ] = ()
     sign_pool: Annotated[

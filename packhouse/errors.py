@@ -73,7 +73,7 @@ class PackhouseError(Exception):
 
 
 class Refused(PackhouseError):
-    """The input is bad. Trying again gives the same answer."""
+    """The input is bad. Another attempt fails in the same way."""
 
     class_code = "PH-0002"
 
