@@ -59,10 +59,11 @@ docs-check: $(READY) ## the documentation's links, and the commands and files th
 mutants: $(READY) ## plant faults in a copy, one at a time, and require that a test catches each; ONLY=ID JOBS=2
 	$(BIN)/python -m tests.mutants --jobs $(or $(JOBS),2) $(addprefix --only ,$(ONLY))
 
-lint: $(READY) ## ruff and mypy; without ruff's cache, which misses that an import became first-party
+lint: $(READY) ## ruff, mypy and the words of texts; without ruff's cache, which misses that an import became first-party
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.words
 
 format: $(READY) ## let ruff write
 	$(BIN)/ruff check --no-cache --fix .
