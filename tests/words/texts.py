@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ import typer
 import typer.main
 
 import packhouse
-from packhouse.cli import app
+from packhouse.cli.app import app
 from tests.support import error_codes
 from tests.words.sentences import PLACEHOLDER, Block, docstring_blocks, markdown_blocks, without_code
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILT = frozenset({"build", "dist", "wheels", "node_modules"})
 HINTS = ("where", "got", "want", "next")
 """Arguments of an error that can hold text beside the message."""
 
@@ -47,10 +48,12 @@ def all_texts() -> list[Text]:
 
 
 def project_pages() -> list[Path]:
-    """All Markdown files that git knows or does not ignore."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [ROOT / name for name in sorted({*listed.split("\0")} - {""}) if (ROOT / name).is_file()]
+    """All Markdown files but those in folders that tools write: hidden ones, but for .github, and what is built."""
+    found = list[Path]()
+    for folder, below, files in os.walk(ROOT):  # without git: an archive of the source has none
+        below[:] = [name for name in below if name not in BUILT and (name == ".github" or not name.startswith("."))]
+        found += [Path(folder) / name for name in files if name.endswith(".md")]
+    return sorted(found)
 
 
 def pages(paths: list[Path]) -> Iterator[Text]:
