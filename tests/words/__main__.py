@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in shown:
         print(line)
     if shown:
-        print(f"{len(shown)} findings; docs/writing.md explains the rules")
+        print(f"Findings: {len(shown)}. docs/writing.md explains the rules.")
     return 1 if shown else 0
 
 
