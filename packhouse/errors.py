@@ -21,7 +21,7 @@ class PackhouseError(Exception):
 
     Attributes:
         exit_status (int): Exit status of a command that ends with this error: 1 refused, 2 unavailable.
-        class_code (str): Code of a message of this class that has none of its own.
+        class_code (str): Code of the messages of this class that bring none.
         code (str): The message's code, such as `PH-0123` (docs/errors.md).
         what (str): The finding, a short clause.
         where (str): The file, key or place.
