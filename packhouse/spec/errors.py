@@ -1,23 +1,16 @@
-"""What is wrong with a spec, in one line: the key, its line in the file, and what was expected."""
+"""What is wrong with a spec, in one line: the key, and what was expected."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from packhouse.errors import coded
 from packhouse.spec.steps import KINDS
+from packhouse.spec.toml_location import MAX_SHOWN, Path
 from packhouse.spec.types import Misplaced
-
-MAX_KEY_PARTS = 32
-"""Parts of a dotted key. tomllib's time grows with their square: one key of 1 MiB keeps it busy for many minutes."""
-
-Path = tuple[int | str, ...]
-"""The keys from the top of the document to one of its values."""
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 FORMAT_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -85,19 +78,11 @@ def finding(error: ValidationError, *, one_step: bool) -> Finding:
     )
 
 
-def key_of(path: Path) -> str:
-    """As a person writes it: `inputs[1].shape`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")[:MAX_SHOWN]
-
-
 def _places(paths: Iterable[tuple[int | str, ...]]) -> int:
     """How many places have a finding: pydantic also calls a list too short whose only entry is wrong."""
     every = set(paths)
     return sum(not any(other != path and other[: len(path)] == path for other in every) for path in every)
 
-
-MAX_SHOWN = 80
-"""Characters of a value or key of somebody's file that a message repeats."""
 
 _FORMS = {
     MODEL_NAME: "lower-case letters, digits and -, at most 63",
@@ -133,49 +118,3 @@ def _written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     if location[2:3] == ("shape",):
         return location[:4]
     return tuple(part for part in location if part != "[key]")
-
-
-_PART = r"""(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[A-Za-z0-9_-]+)"""
-_STATEMENT = re.compile(rf"\s*(\[\[?)?\s*({_PART}(?:\s*\.\s*{_PART})*)\s*[=\]]")
-DEEP_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_PART}[ \t]*\.[ \t]*){{{MAX_KEY_PARTS}}}", re.MULTILINE)
-_TOKEN = re.compile(
-    r"""
-    \"\"\"(?:\\.|[^\\])*?\"\"\"(?!\") | '''.*?'''(?!') | "(?:\\.|[^"\\\n])*" | '[^'\n]*' | \#[^\n]*
-    | (?P<open>[\[{]) | (?P<close>[\]}]) | (?P<end>\n)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def line_of(path: Path, text: str) -> int | None:
-    """The line, from 1, of the deepest part of the path that is written in the text; None where none is."""
-    best: tuple[int, int] | None = None
-    table: tuple[int | str, ...] = ()
-    elements: Counter[tuple[int | str, ...]] = Counter()
-    for number, statement in _statements(text):
-        if not (found := _STATEMENT.match(statement)):
-            continue
-        names = [part.strip("\"'") for part in re.findall(_PART, found[2])]
-        if found[1]:
-            table = ()
-            for depth, name in enumerate(names, start=1):
-                table = (*table, name)
-                if found[1] == "[[" and depth == len(names):
-                    elements[table] += 1
-                if elements[table]:
-                    table = (*table, elements[table] - 1)
-        here = table if found[1] else (*table, *names)
-        if here and here == path[: len(here)] and (best is None or len(here) > best[0]):
-            best = (len(here), number)
-    return best[1] if best else None
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """The line number and text of each table header and each `key = value`, whose value may go over many lines."""
-    start, line, depth, first = 0, 1, 0, 1
-    for token in _TOKEN.finditer(f"{text}\n"):
-        depth += bool(token["open"]) - bool(token["close"])
-        line += token[0].count("\n")
-        if token["end"] and not depth:
-            yield first, text[start : token.start()]
-            start, first = token.end(), line

@@ -7,8 +7,6 @@ a new one may not is looked at where a model is staged or planned: packhouse/spe
 
 from __future__ import annotations
 
-import re
-import tomllib
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
@@ -16,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from packhouse.artifact import Frozen
 from packhouse.errors import SpecInvalid
-from packhouse.spec.errors import DEEP_KEY, MAX_KEY_PARTS, REPOSITORY, VERSION, Finding, finding, key_of, line_of
+from packhouse.spec.errors import REPOSITORY, VERSION, Finding, finding
 from packhouse.spec.policy import Promotion
 from packhouse.spec.schema1 import downgraded, needs_schema_2, upgraded
 from packhouse.spec.steps import Step, Value, listed, prepared, text_of
@@ -46,8 +44,9 @@ from packhouse.spec.tables import (
     Want,
     Weights,
 )
+from packhouse.spec.toml_location import MAX_KEY_PARTS, MAX_SPEC_BYTES, SPEC_FILE, key_of, line_of, read
 from packhouse.spec.types import Misplaced, TensorName
-from packhouse.spec.versions import NEEDS, refuse_newer
+from packhouse.spec.versions import refuse_newer
 
 __all__ = [
     "DEFAULT_OPSET",
@@ -89,10 +88,8 @@ __all__ = [
 
 SCHEMA = 2
 """What this version writes. It reads this one and 1."""
-SPEC_FILE = "package.toml"
 PROGRAM = "program"
 """The architecture whose weights file is the model: a `.pt2` of torch.export."""
-MAX_SPEC_BYTES = 1024 * 1024
 
 
 class Spec(Frozen):
@@ -231,7 +228,7 @@ def parse(data: bytes, *, where: str = SPEC_FILE) -> Spec:
     """Raises SpecInvalid with the line and the key of the first finding, and how many more there are."""
     document = read(data, where=where)
     text = data.decode("utf-8")
-    _check_version(document, f"{where}:{line_of(('schema',), text)}")
+    refuse_newer(document, SCHEMA, where=f"{where}:{line_of(('schema',), text)}", error=SpecInvalid)
     found = checked(document)
     if isinstance(found, Spec):
         return found
@@ -255,46 +252,6 @@ def checked(document: dict[str, Any]) -> Spec | Finding:
         if one and found.what == "unknown key" and needs_schema_2(found.path):
             return Finding(found.path, "unknown key in schema 1: it needs `schema = 2`", others=found.others)
         return found
-
-
-def _check_version(document: dict[str, Any], where: str) -> None:
-    """Of a later schema, nothing is looked at but its number and `needs`."""
-    from packhouse import __version__  # the package imports this module
-
-    refuse_newer(document, SCHEMA, where=where, error=SpecInvalid)
-    needs = document.get("needs")
-    if document.get("schema") != SCHEMA or not isinstance(needs, str) or not re.fullmatch(VERSION, needs):
-        return
-    if _numbers(needs) > max(_numbers(NEEDS), _numbers(__version__)):
-        raise SpecInvalid(f"PH-0241 needs packhouse {needs} or later, and this is packhouse {__version__}", where=where)
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)[:3]]
-
-
-def read(data: bytes, *, where: str = SPEC_FILE) -> dict[str, Any]:
-    """The TOML document, whatever it says. Raises SpecInvalid: it is none, or one that keeps a parser busy for good."""
-    if len(data) > MAX_SPEC_BYTES:
-        raise SpecInvalid(
-            "PH-0236 too large", where=where, got=f"{len(data):,} bytes", want=f"at most {MAX_SPEC_BYTES:,}"
-        )
-    try:
-        text = data.decode("utf-8")
-        if deep := DEEP_KEY.search(text):
-            place = f"{where}:{text.count(chr(10), 0, deep.start()) + 1}"
-            raise SpecInvalid("PH-0237 nested too deep", where=place, want=f"keys of at most {MAX_KEY_PARTS} parts")
-        return tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise SpecInvalid("PH-0238 not UTF-8", where=f"{where} byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        line = (at[1] or str(text.count("\n") + 1)) if at else ""
-        raise SpecInvalid(f"PH-0239 not TOML: {error}", where=f"{where}:{line}".rstrip(":")) from error
-    except RecursionError as error:
-        raise SpecInvalid("PH-0237 nested too deep", where=where) from error
-    except ValueError as error:  # a number of more digits than Python reads
-        raise SpecInvalid(f"PH-0240 not TOML that can be read: {error}", where=where) from error
 
 
 def render(spec: Spec) -> bytes:

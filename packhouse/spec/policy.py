@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from packhouse.artifact import Frozen
 from packhouse.errors import SpecInvalid, coded
 from packhouse.spec.errors import PLAIN_WORDS
+from packhouse.spec.toml_location import key_of, read
 from packhouse.spec.types import PRODUCTION, ChannelName, Number
 from packhouse.spec.versions import refuse_newer
 
@@ -76,8 +77,6 @@ class Policy(Frozen):
 
 def parse_policy(data: bytes, *, where: str = POLICY) -> Policy:
     """Raises SpecInvalid: the file and key of the first finding, and how many more there are."""
-    from packhouse.spec.model import read  # spec imports this module for its `[promotion]`
-
     document = read(data, where=where)
     refuse_newer(document, SCHEMA, where=where, error=SpecInvalid)
     try:
@@ -119,7 +118,7 @@ def _guarded(promotion: Promotion) -> set[str]:
 def _finding(error: ValidationError, where: str) -> SpecInvalid:
     findings = error.errors(include_url=False)
     first: Any = findings[0]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")[:80]
+    key = key_of(first["loc"])
     what = first["msg"].removeprefix("Value error, ")
     what = PLAIN_WORDS.get(what, what)
     code, what = coded(what)

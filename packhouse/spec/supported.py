@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from packhouse.errors import SpecInvalid
-from packhouse.spec.errors import MAX_SHOWN, Path, key_of
 from packhouse.spec.model import SPEC_FILE, Format, Kind, Labels, Spec
+from packhouse.spec.toml_location import MAX_SHOWN, Path, key_of
 
 NEXT = "remove it, or use a later packhouse"
 

@@ -13,9 +13,10 @@ from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import SpecInvalid
 from packhouse.parity.probes import check_samples, read_samples
 from packhouse.parity.trained_outputs import cases
-from packhouse.spec.errors import Finding, key_of, line_of
+from packhouse.spec.errors import Finding
 from packhouse.spec.model import PROGRAM, SPEC_FILE, Spec, checked, read, render
 from packhouse.spec.supported import check_supported
+from packhouse.spec.toml_location import key_of, line_of
 from packhouse.store import Retrying, open_store
 from packhouse.training.announce import announce
 

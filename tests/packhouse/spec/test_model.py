@@ -19,6 +19,7 @@ from packhouse.spec.onnxruntimes import ORDER
 from packhouse.spec.steps import Standard
 from packhouse.spec.supported import check_supported
 from packhouse.spec.types import DType
+from packhouse.spec.versions import NEEDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -963,6 +964,11 @@ def test_a_key_that_is_not_acted_on_yet_is_read_and_is_refused_by_its_name_where
 )
 def test_what_is_only_for_people_to_read_is_taken(new):
     check_supported(parse(GOOD.replace("[[outputs]]", new, 1).encode()))
+
+
+def test_a_needs_with_one_more_zero_is_the_same_version():
+    text = GOOD.replace("schema = 2", f'schema = 2\nneeds = "{NEEDS}.0"', 1)
+    assert parse(text.encode()).needs == f"{NEEDS}.0"
 
 
 def test_every_key_of_schema_2_has_its_place_in_memory():
