@@ -18,10 +18,20 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes, unique
 from packhouse.errors import ReleaseInvalid, Unavailable
-from packhouse.release.store_layout import ID
+from packhouse.release import schema1
+from packhouse.release.parts import MAX_DOCUMENT_BYTES as MAX_DOCUMENT_BYTES
+from packhouse.release.parts import RUNTIMES as RUNTIMES
+from packhouse.release.parts import AbsoluteTolerance as AbsoluteTolerance
+from packhouse.release.parts import AnyTolerance as AnyTolerance
+from packhouse.release.parts import ArchitectureCode as ArchitectureCode
+from packhouse.release.parts import Processors as Processors
+from packhouse.release.parts import RatioTolerance as RatioTolerance
+from packhouse.release.parts import ReleasedImage as ReleasedImage
+from packhouse.release.parts import ReleaseId as ReleaseId
+from packhouse.release.parts import SqnrTolerance as SqnrTolerance
 from packhouse.release.store_layout import channel_key as channel_key
 from packhouse.release.store_layout import release_key as release_key
-from packhouse.spec.model import REPOSITORY, Format, ModelName
+from packhouse.spec.model import Format, ModelName
 from packhouse.spec.onnxruntimes import Onnx
 from packhouse.spec.types import CHANNEL as CHANNEL
 from packhouse.spec.types import PRODUCTION as PRODUCTION
@@ -47,22 +57,10 @@ UNDIGESTED = frozenset({RECORD, MANIFEST, PROVENANCE, SIGNATURE, IMAGE_BUNDLES})
 """Names in a release's folder that the manifest does not list: itself, its record, what is said of that record, and
 what was measured."""
 
-MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 T = TypeVar("T", bound=Frozen)
-ReleaseId = Annotated[str, Field(pattern=f"^{ID}$")]
 FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 OpenFormat = Annotated[Format | FormatName, Field(union_mode="left_to_right")]
 """A format by name: one that this version knows, or another one's name."""
-
-
-class ArchitectureCode(Frozen):
-    """The builder that was used, the digest over its package's sources, and the versions of what it requires."""
-
-    name: str
-    distribution: str
-    version: str
-    code: Digest
-    requires: dict[str, str] = {}
 
 
 class FormatPackage(Frozen):
@@ -101,40 +99,6 @@ class Inputs(Frozen):
         return digest_bytes(canonical_json(document)).removeprefix("sha256:")[:32]
 
 
-class RatioTolerance(Frozen):
-    """See judge.Ratio."""
-
-    kind: Literal["ratio"] = "ratio"
-    max: float
-    rms: float
-
-
-class AbsoluteTolerance(Frozen):
-    """See judge.Absolute."""
-
-    kind: Literal["absolute"] = "absolute"
-    atol: float
-    rtol: float
-
-
-class SqnrTolerance(Frozen):
-    """INT8: the golden answers' signal-to-noise ratio may not fall below this many dB."""
-
-    kind: Literal["sqnr"] = "sqnr"
-    sqnr_db: float
-
-
-AnyTolerance = Annotated[RatioTolerance | AbsoluteTolerance | SqnrTolerance, Field(discriminator="kind")]
-
-
-class Processors(StrEnum):
-    """Where a format's answers are those that were judged. vnni: where 8-bit products are added in 32 bits; others add
-    pairs of them in 16 bits, which such weights can overflow."""
-
-    ANY = "any"
-    VNNI = "vnni"
-
-
 class Rows(StrEnum):
     """Whether a row's output depends on the other rows of its batch."""
 
@@ -157,15 +121,6 @@ class Runtime(Frozen):
     name: Name
     oldest: Annotated[str, Field(max_length=100)] = ""
     facts: dict[str, JsonValue] = {}
-
-
-RUNTIMES = {
-    Format.ONNX: "onnxruntime",
-    Format.ONNX_INT8: "onnxruntime",
-    Format.TORCHSCRIPT: "torch",
-    Format.TORCHSCRIPT_INT8: "torch",
-    Format.PROGRAM: "torch",
-}
 
 
 class Release(Frozen):
@@ -293,18 +248,6 @@ CANARY = "canary"
 """The check that no image can be released without: started as its user starts it, it answered the golden inputs."""
 
 
-class ReleasedImage(Frozen):
-    """The image that serves this release. repository: with its registry. runtime: the image that it was built on."""
-
-    repository: Annotated[str, Field(max_length=255, pattern=REPOSITORY)]
-    digest: Digest
-    runtime: Digest
-
-    @property
-    def reference(self) -> str:
-        return f"{self.repository}@{self.digest}"
-
-
 class Made(Frozen):
     """Who made a release. source: where from, without credentials. builder: an URI that the operator gives to these
     workers; worker: their image by digest, in which a step can be replayed; empty where they run in none. version: of
@@ -417,11 +360,12 @@ class Tombstone(Frozen):
 
 def dump(document: Frozen) -> bytes:
     """Canonical JSON, in the schema that the document was read from. Law: load(type(d), dump(d)) == d."""
-    if isinstance(document, Manifest | Record) and document.schema_version == 1:
-        from packhouse.release import schema1  # which is made of what stands here
-
-        document = schema1.down(document)
-    return canonical_json(document.model_dump(mode="json", by_alias=True))
+    plain = document.model_dump(mode="json", by_alias=True)
+    if isinstance(document, Manifest) and document.schema_version == 1:
+        plain = schema1.manifest_down(plain)
+    if isinstance(document, Record) and document.schema_version == 1:
+        plain = schema1.record_down(plain)
+    return canonical_json(plain)
 
 
 def load(kind: type[T], data: bytes, *, where: str) -> T:
@@ -445,8 +389,5 @@ def load(kind: type[T], data: bytes, *, where: str) -> T:
 
 def _validated(kind: type[T], document: object, data: bytes) -> T:
     if kind in (Manifest, Record) and isinstance(document, dict) and document.get("schema", 1) == 1:
-        from packhouse.release import schema1
-
-        old: T = schema1.read(kind, data)
-        return old
+        return kind.model_validate(schema1.manifest_up(data) if kind is Manifest else schema1.record_up(data))
     return kind.model_validate_json(data, strict=True)

@@ -1,36 +1,33 @@
 """Schema 1: manifests and records as packhouse 0.1 wrote them. Read for good, by the rules that they were written by.
 
-`up` gives them the form of schema 2, in which all else of packhouse sees them; `down` takes it back. Law: down(up(d))
-equals d. What schema 1 does not say is empty or `untested`.
+`manifest_up` and `record_up` give the form of schema 2, in which all else of packhouse sees a document; `manifest_down`
+and `record_down` take it back. Law: down(up(d)) equals d. What schema 1 does not say is empty or `untested`.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Verdict
-from packhouse.release.manifest import (
+from packhouse.release.parts import (
     MAX_DOCUMENT_BYTES,
     RUNTIMES,
     AnyTolerance,
     ArchitectureCode,
-    Inputs,
-    Made,
-    Manifest,
     Processors,
-    Record,
-    Release,
     ReleasedImage,
     ReleaseId,
-    Runtime,
 )
 from packhouse.spec.model import Format, ModelName
 from packhouse.spec.onnxruntimes import Onnx
 from packhouse.spec.types import TensorName
 
 NEEDS = "0.1"
+Plain = dict[str, Any]
+"""A document, or a part of one, as JSON has it."""
 
 
 class Inputs1(Frozen):
@@ -84,76 +81,76 @@ class Record1(Frozen):
     provenance: Made1 | None = None
 
 
-def read(kind: type[Any], data: bytes) -> Any:
-    """kind: Manifest or Record. Raises ValidationError: by schema 1 it is none, or does not hold together."""
-    if kind is Manifest:
-        return up_manifest(Manifest1.model_validate_json(data, strict=True))
-    return up_record(Record1.model_validate_json(data, strict=True))
+def manifest_up(data: bytes) -> dict[str, Any]:
+    """The fields of the manifest in schema 2, which then checks them. Raises ValidationError: none by schema 1."""
+    old = Manifest1.model_validate_json(data, strict=True)
+    return _fields(old) | {
+        "needs": NEEDS,
+        "inputs": _fields(old.inputs),
+        "formats": tuple(map(_release_up, old.formats)),
+    }
 
 
-def up_manifest(old: Manifest1) -> Manifest:
-    """What holds a manifest together is asked of its new form: schema 2 asks the same of what schema 1 has."""
-    return Manifest(
-        **{"schema": 1},
-        needs=NEEDS,
-        model=old.model,
-        release=old.release,
-        inputs=Inputs(**_fields(old.inputs)),
-        outputs=old.outputs,
-        text=old.text,
-        formats=tuple(_up_release(made) for made in old.formats),
-        artifacts=old.artifacts,
-        verdicts=old.verdicts,
+def record_up(data: bytes) -> dict[str, Any]:
+    """As `manifest_up`, of a record."""
+    old = Record1.model_validate_json(data, strict=True)
+    return _fields(old) | {"needs": NEEDS, "provenance": _fields(old.provenance) if old.provenance else None}
+
+
+def manifest_down(new: Plain) -> Plain:
+    """The JSON document of schema 1, of a manifest in schema 2 that was read from it."""
+    return _plain(
+        Manifest1,
+        {
+            **_known(Manifest1, new),
+            "inputs": _known(Inputs1, new["inputs"]),
+            "formats": [_release_down(made) for made in new["formats"]],
+        },
     )
 
 
-def up_record(old: Record1) -> Record:
-    made = Made(**_fields(old.provenance)) if old.provenance else None
-    return Record(**{"schema": 1}, needs=NEEDS, **_fields(old, but={"schema_version", "provenance"}), provenance=made)
+def record_down(new: Plain) -> Plain:
+    """As `manifest_down`, of a record."""
+    made = new["provenance"]
+    return _plain(Record1, {**_known(Record1, new), "provenance": _known(Made1, made) if made else None})
 
 
-def down(new: Manifest | Record) -> Manifest1 | Record1:
-    """Of a document that was read from schema 1."""
-    if isinstance(new, Record):
-        made = Made1(**_fields(new.provenance, but={"sandbox"})) if new.provenance else None
-        return Record1(**_fields(new, but={"schema_version", "needs", "provenance"}), provenance=made)
-    return Manifest1(
-        model=new.model,
-        release=new.release,
-        inputs=Inputs1(**_fields(new.inputs, but={"environment", "format_packages"})),
-        outputs=new.outputs,
-        text=new.text,
-        formats=tuple(_down_release(made) for made in new.formats),
-        artifacts=new.artifacts,
-        verdicts=new.verdicts,
-    )
-
-
-def _up_release(old: Release1) -> Release:
-    facts: dict[str, Any] = {"opset": old.onnx.opset, "ir": old.onnx.ir} if old.onnx else {}
+def _release_up(old: Release1) -> dict[str, Any]:
+    facts = {"opset": old.onnx.opset, "ir": old.onnx.ir} if old.onnx else {}
     oldest = old.onnx.onnxruntime if old.onnx else ""
-    return Release(
-        name=old.format.value,
-        files=(old.file, old.data) if old.data else (old.file,),
-        runtime=Runtime(name=RUNTIMES[old.format], oldest=oldest, facts=facts),
-        tolerance=old.tolerance,
-        recipe=old.recipe,
-        processors=old.processors,
-    )
+    return {
+        "name": old.format.value,
+        "files": (old.file, old.data) if old.data else (old.file,),
+        "runtime": {"name": RUNTIMES[old.format], "oldest": oldest, "facts": facts},
+        "tolerance": old.tolerance,
+        "recipe": old.recipe,
+        "processors": old.processors,
+    }
 
 
-def _down_release(new: Release) -> Release1:
-    facts = new.runtime.facts
-    return Release1(
-        format=Format(new.name),
-        file=new.file,
-        tolerance=new.tolerance,
-        recipe=new.recipe,
-        processors=new.processors,
-        onnx=Onnx.model_validate({**facts, "onnxruntime": new.runtime.oldest}) if facts else None,
-        data=new.files[1] if len(new.files) > 1 else None,
-    )
+def _release_down(new: Plain) -> Plain:
+    file, *data = new["files"]
+    facts, oldest = new["runtime"]["facts"], new["runtime"]["oldest"]
+    return {
+        **_known(Release1, new),
+        "format": new["name"],
+        "file": file,
+        "data": data[0] if data else None,
+        "onnx": {**facts, "onnxruntime": oldest} if facts else None,
+    }
 
 
-def _fields(document: Frozen, but: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:
-    return {name: getattr(document, name) for name in type(document).model_fields if name not in but}
+def _fields(document: Frozen) -> dict[str, Any]:
+    """By the names that they have in JSON."""
+    fields = type(document).model_fields
+    return {field.alias or name: getattr(document, name) for name, field in fields.items()}
+
+
+def _known(kind: type[Frozen], document: Plain) -> Plain:
+    """The keys that this part has in schema 1."""
+    names = {field.alias or name for name, field in kind.model_fields.items()}
+    return {key: value for key, value in document.items() if key in names}
+
+
+def _plain(kind: type[Frozen], document: Plain) -> Plain:
+    return kind.model_validate_json(json.dumps(document)).model_dump(mode="json", by_alias=True)
