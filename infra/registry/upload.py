@@ -6,9 +6,9 @@ Source: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -16,9 +16,6 @@ import requests
 from infra.registry.responses import expect, said, same_digest
 from packhouse.digest import MiB, short
 from packhouse.errors import RegistryUnavailable, Unavailable
-
-if TYPE_CHECKING:
-    from infra.registry.client import Client
 
 Body = Callable[[], Iterator[bytes]]
 SMALL = MiB
@@ -29,10 +26,34 @@ LOST = (400, 404, 408, 416)
 """Answers to a part of an upload after which it begins anew: the session is gone, or counts otherwise."""
 
 
+class Requests(Protocol):
+    """What an upload needs of a registry's client."""
+
+    host: str
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        """Whether the registry has the blob."""
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *repositories: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size: int = 0,
+        answer_s: float = ...,
+    ) -> requests.Response:
+        """One request. Raises RegistryUnavailable, RegistryRefusal."""
+
+    def place(self, answer: requests.Response) -> str:
+        """Where the upload goes on, by the registry's answer."""
+
+
 class Upload:
     """One blob on its way: a session at the registry, and how far it got."""
 
-    def __init__(self, client: Client, repository: str, digest: str, size: int, body: Body) -> None:
+    def __init__(self, client: Requests, repository: str, digest: str, size: int, body: Body) -> None:
         self._client, self._repository = client, repository
         self._digest, self._size, self._body = digest, size, body
         self._place = ""
