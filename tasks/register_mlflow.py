@@ -19,13 +19,12 @@ from packhouse.digest import digest_bytes
 from packhouse.errors import Contention, Refused, SpecInvalid, Unavailable
 from packhouse.formats.runtime import as_text
 from packhouse.parity.replay import golden_cases
-from packhouse.release.lookup import Found, find, read_channel
+from packhouse.release.lookup import Found, find, manifest_bytes, parsed_manifest, read_channel, read_spec
 from packhouse.release.manifest import GOLDEN, Record
 from packhouse.release.manifest import MANIFEST as MANIFEST_FILE
 from packhouse.release.manifest import RECORD as RECORD_FILE
 from packhouse.spec.model import SPEC_FILE, Format, Spec, parse
 from packhouse.spec.sources import checked_source
-from packhouse.trust.verify import manifest_bytes, parsed_manifest, read_spec
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Released
 from tasks.fetch import download

@@ -96,6 +96,12 @@ def test_no_modules_import_each_other_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_only_what_verifies_imports_verify():
+    """Reading a manifest needs none of it."""
+    users = {name for name, others in edges(*OURS).items() if "packhouse.trust.verify" in others}
+    assert users == {"packhouse.cli.verify", "tasks.night.audit"}
+
+
 @pytest.mark.parametrize("layer", MOST)
 def test_a_folder_shows_few_entries(layer):
     listed = subprocess.run(["git", "ls-files", layer], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -19,10 +19,9 @@ from flows.run_result import Status
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
 from infra.worker.context import Workshop, architecture_modules, use, workshop
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.trust.verify import read_manifest
 from tasks import export
 
 ALL = "all"

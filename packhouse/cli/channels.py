@@ -23,14 +23,13 @@ from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, Refused, SignatureInvalid
 from packhouse.release import channels
 from packhouse.release.lookup import channels as named_channels
-from packhouse.release.lookup import named_channel, read_channel
+from packhouse.release.lookup import named_channel, read_channel, read_manifest, read_spec
 from packhouse.release.manifest import MAX_SERIAL, PRODUCTION, Channel, Why, dump
 from packhouse.release.promotion import insist
 from packhouse.store import Store
 from packhouse.trust.signatures import Trusted, check_release
 from packhouse.trust.signed_channels import behind as reason_behind
 from packhouse.trust.signed_channels import find_trusted, standing
-from packhouse.trust.verify import read_manifest, read_spec
 
 
 def promote(

@@ -21,10 +21,9 @@ from packhouse.cli.options import (
 )
 from packhouse.errors import ReleaseInvalid, printable
 from packhouse.parity.latency import TIMING_HEADINGS, timing_cells
-from packhouse.release.lookup import listing
+from packhouse.release.lookup import listing, read_manifest
 from packhouse.release.manifest import REPORT_JSON, load
 from packhouse.report.model import HEADINGS, Report, cautions, cells, reads, size
-from packhouse.trust.verify import read_manifest
 
 NAMED = 5
 """Keys that fit nowhere of which `ls` says the name."""

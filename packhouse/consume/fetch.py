@@ -18,7 +18,7 @@ from packhouse import atomic_write
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_file
 from packhouse.errors import NotFound, Refused, StoreRefusal, StoreUnavailable
-from packhouse.release.lookup import Found, find, named_channel, read_channel
+from packhouse.release.lookup import Found, find, manifest_bytes, named_channel, parsed_manifest, read_channel
 from packhouse.release.manifest import GOLDEN, MANIFEST, PROVENANCE, RECORD, SIGNATURE, UNDIGESTED, Manifest
 from packhouse.spec.model import SPEC_FILE, Format
 from packhouse.store import Retrying, Store, open_store
@@ -26,7 +26,6 @@ from packhouse.store.retrying import Patience
 from packhouse.trust.rollback_floors import Floors
 from packhouse.trust.signatures import Trusted, check_release, said_of
 from packhouse.trust.signed_channels import pointed
-from packhouse.trust.verify import manifest_bytes, parsed_manifest
 
 AT_A_TIME = 4
 

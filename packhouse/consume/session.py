@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
 from packhouse.formats.processors import has_vnni
 from packhouse.formats.runtime import onnx_session
-from packhouse.release.lookup import at_prefix
+from packhouse.release.lookup import at_prefix, read_manifest
 from packhouse.release.manifest import Manifest, Processors, Release, Selection
 from packhouse.spec.model import Format
 from packhouse.store import FileStore
 from packhouse.trust.signatures import Trusted, check_release
-from packhouse.trust.verify import read_manifest
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -1,5 +1,7 @@
-"""Finding releases in a store: by channel, by id, or all of them. A release without a record does not exist; one that
-was deleted has a tombstone."""
+"""Finding releases in a store, by channel, by id, or all of them, and reading their manifest and spec.
+
+A release without a record does not exist; one that was deleted has a tombstone.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from packhouse.artifact import Artifact
-from packhouse.errors import NotFound, ReleaseInvalid
+from packhouse.digest import digest_bytes, short
+from packhouse.errors import DigestMismatch, NotFound, ReleaseInvalid
 from packhouse.release.manifest import (
     CHANNEL,
+    GOLDEN,
+    MANIFEST,
     MAX_DOCUMENT_BYTES,
     RECORD,
     Channel,
     Hold,
+    Manifest,
     Record,
     Tombstone,
     channel_key,
@@ -33,6 +39,7 @@ from packhouse.release.store_layout import (
     place_of,
     tombstone_key,
 )
+from packhouse.spec.model import SPEC_FILE, Spec, parse
 from packhouse.store import Store
 
 _MODEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -103,6 +110,51 @@ def at_prefix(store: Store, prefix: str) -> Found:
             next="a release without a record.json does not exist",
         ) from error
     return Found(store, prefix, data)
+
+
+def manifest_bytes(found: Found, record: Record) -> bytes:
+    """The very bytes that the record names. Raises DigestMismatch."""
+    data = found.document(MANIFEST)
+    if digest_bytes(data) != record.manifest or len(data) != record.manifest_size:
+        raise DigestMismatch(
+            "PH-0348 is not what the record names",
+            where=MANIFEST,
+            got=short(digest_bytes(data)),
+            want=short(record.manifest),
+        )
+    return data
+
+
+def read_manifest(found: Found, record: Record) -> Manifest:
+    """The manifest that the record names. Raises DigestMismatch, ReleaseInvalid."""
+    return parsed_manifest(manifest_bytes(found, record), found, record)
+
+
+def read_spec(found: Found) -> Spec:
+    """The spec that the release was made from, by its digest. Raises as `read_manifest`; SpecInvalid."""
+    return parse(b"".join(found.read(read_manifest(found, found.record).artifact(SPEC_FILE))))
+
+
+def parsed_manifest(data: bytes, found: Found, record: Record) -> Manifest:
+    """Of bytes that the record names. Raises ReleaseInvalid."""
+    manifest = load(Manifest, data, where=MANIFEST)
+    if (manifest.model, manifest.release) != (record.model, record.release):
+        raise ReleaseInvalid(
+            "PH-0346 is of another release than the record", where=MANIFEST, got=manifest.model, want=record.model
+        )
+    _check_place(found, record)
+    if manifest.artifact(SPEC_FILE).digest != manifest.inputs.spec:
+        raise ReleaseInvalid("PH-0347 is not the spec that the release was made from", where=SPEC_FILE)
+    manifest.artifact(GOLDEN)
+    return manifest
+
+
+def _check_place(found: Found, record: Record) -> None:
+    """A release that was copied under another model's name or id is not that model's."""
+    if found.prefix and found.prefix != release_key(record.model, record.release):
+        raise ReleaseInvalid(
+            "PH-0345 stands in another release's place", where=found.prefix, got=f"{record.model}/{record.release}"
+        )
 
 
 def read_channel(store: Store, model: str, channel: str) -> Channel:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from packhouse.digest import digest_bytes, short
-from packhouse.errors import DigestMismatch, LimitExceeded, ReleaseInvalid, Unavailable
-from packhouse.release.lookup import Found
-from packhouse.release.manifest import GOLDEN, MANIFEST, RUNTIMES, UNDIGESTED, Manifest, Record, load, release_key
-from packhouse.spec.model import SPEC_FILE, Spec, parse
+from packhouse.digest import digest_bytes
+from packhouse.errors import LimitExceeded, ReleaseInvalid, Unavailable
+from packhouse.release.lookup import Found, manifest_bytes, parsed_manifest
+from packhouse.release.manifest import MANIFEST, RUNTIMES, UNDIGESTED, Manifest
 from packhouse.trust.signatures import Trusted, check_release
 
 REPLAY_TIMEOUT_S = 1800
@@ -71,51 +70,6 @@ def verify(found: Found, trusted: Trusted | None = None) -> Verified:
         size=sum(artifact.size for artifact in manifest.artifacts),
         signed_by=signed_by,
     )
-
-
-def manifest_bytes(found: Found, record: Record) -> bytes:
-    """The very bytes that the record names. Raises DigestMismatch."""
-    data = found.document(MANIFEST)
-    if digest_bytes(data) != record.manifest or len(data) != record.manifest_size:
-        raise DigestMismatch(
-            "PH-0348 is not what the record names",
-            where=MANIFEST,
-            got=short(digest_bytes(data)),
-            want=short(record.manifest),
-        )
-    return data
-
-
-def read_manifest(found: Found, record: Record) -> Manifest:
-    """The manifest that the record names. Raises DigestMismatch, ReleaseInvalid."""
-    return parsed_manifest(manifest_bytes(found, record), found, record)
-
-
-def read_spec(found: Found) -> Spec:
-    """The spec that the release was made from, by its digest. Raises as `read_manifest`; SpecInvalid."""
-    return parse(b"".join(found.read(read_manifest(found, found.record).artifact(SPEC_FILE))))
-
-
-def parsed_manifest(data: bytes, found: Found, record: Record) -> Manifest:
-    """Of bytes that the record names. Raises ReleaseInvalid."""
-    manifest = load(Manifest, data, where=MANIFEST)
-    if (manifest.model, manifest.release) != (record.model, record.release):
-        raise ReleaseInvalid(
-            "PH-0346 is of another release than the record", where=MANIFEST, got=manifest.model, want=record.model
-        )
-    _check_place(found, record)
-    if manifest.artifact(SPEC_FILE).digest != manifest.inputs.spec:
-        raise ReleaseInvalid("PH-0347 is not the spec that the release was made from", where=SPEC_FILE)
-    manifest.artifact(GOLDEN)
-    return manifest
-
-
-def _check_place(found: Found, record: Record) -> None:
-    """A release that was copied under another model's name or id is not that model's."""
-    if found.prefix and found.prefix != release_key(record.model, record.release):
-        raise ReleaseInvalid(
-            "PH-0345 stands in another release's place", where=found.prefix, got=f"{record.model}/{record.release}"
-        )
 
 
 def _check_names(found: Found, manifest: Manifest) -> None:

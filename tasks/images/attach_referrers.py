@@ -16,12 +16,11 @@ from infra.worker.context import workshop
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import NotFound
-from packhouse.release.lookup import Found, find
+from packhouse.release.lookup import Found, find, read_manifest
 from packhouse.release.manifest import IMAGE_BUNDLES, MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest, Record
 from packhouse.release.sbom import MEDIA_TYPE, bill, file, libraries, model_component
 from packhouse.spec.model import Spec
 from packhouse.trust.dsse import BUNDLE, unchecked
-from packhouse.trust.verify import read_manifest
 from tasks._support.pipeline_task import one_line
 from tasks.fetch import download
 from tasks.images.build_image import SERVED

@@ -7,11 +7,10 @@ from infra.images import builders
 from infra.registry.reference import Reference, parse
 from infra.worker.context import workshop
 from packhouse.errors import ImageInvalid, ImageLost, Refused
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, manifest_bytes, parsed_manifest
 from packhouse.release.manifest import MANIFEST, Record, ReleasedImage
 from packhouse.spec.model import SPEC_FILE
 from packhouse.spec.model import parse as parse_spec
-from packhouse.trust.verify import manifest_bytes, parsed_manifest
 from tasks._support.pipeline_task import one_line
 from tasks.fetch import download
 from tasks.images.build_image import model_image, served

@@ -12,11 +12,10 @@ from infra.worker.context import workshop
 from infra.worker.signer import Signer, own_signer
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, NotFound, SignatureInvalid, SignerUnavailable
-from packhouse.release.lookup import Found, find
+from packhouse.release.lookup import Found, find, manifest_bytes, parsed_manifest
 from packhouse.release.manifest import IMAGE_BUNDLES, MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
 from packhouse.trust.provenance import about, provenance, signed_image, statement
 from packhouse.trust.signatures import files, signed_files, unchecked_files
-from packhouse.trust.verify import manifest_bytes, parsed_manifest
 from tasks._support.pipeline_task import one_line
 from tasks.signing.sign_pool import sent
 

@@ -19,12 +19,11 @@ from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import ReleaseConflict
 from packhouse.parity.golden_file import write_cases
-from packhouse.release.lookup import find, releases
+from packhouse.release.lookup import find, read_manifest, releases
 from packhouse.release.manifest import PARITY, ArchitectureCode, Inputs, Manifest
 from packhouse.report.model import Report
 from packhouse.spec.model import Format, parse
 from packhouse.store import FileStore, Store
-from packhouse.trust.verify import read_manifest
 from tasks._support.states import Candidate, Gated, Judged, Packed, Planned
 from tasks.commit import commit, promote
 from tasks.images.canary import unserved

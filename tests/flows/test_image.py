@@ -18,7 +18,7 @@ from infra.registry.credentials import Credentials
 from infra.registry.reference import parse
 from infra.settings import settings
 from infra.worker.context import Workshop, use, workshop
-from packhouse.release.lookup import at_prefix, find
+from packhouse.release.lookup import at_prefix, find, read_spec
 from packhouse.release.manifest import CANARY, MANIFEST
 from packhouse.release.sbom import MEDIA_TYPE
 from packhouse.spec.steps import OneHot
@@ -28,7 +28,7 @@ from packhouse.trust.dsse import make_keys
 from packhouse.trust.provenance import PREDICATE as PREDICATE_PROVENANCE
 from packhouse.trust.provenance import SIGNED
 from packhouse.trust.signatures import Trusted
-from packhouse.trust.verify import read_spec, verify
+from packhouse.trust.verify import verify
 from tasks.images.attach_referrers import PREDICATE
 from tasks.night.reconcile import mend
 from tasks.signing.sign import sign_release

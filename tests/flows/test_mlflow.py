@@ -28,11 +28,10 @@ from packhouse.errors import Unavailable
 from packhouse.formats.processors import has_vnni
 from packhouse.parity.judge import Case
 from packhouse.parity.replay import compare, golden_cases
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.release.manifest import GOLDEN, Processors, Release
 from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.trust.verify import read_manifest
 from tasks.register_mlflow import registered
 from tests.servers.place import free_ports
 from tests.support.churn import churn

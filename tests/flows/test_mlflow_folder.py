@@ -23,10 +23,9 @@ from infra.worker.context import workshop
 from packhouse.digest import digest_bytes
 from packhouse.formats.runtime import as_text
 from packhouse.parity.replay import compare, golden_cases
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.release.manifest import GOLDEN, RECORD
 from packhouse.spec.model import Format, parse
-from packhouse.trust.verify import read_manifest
 from tasks.register_mlflow import pyfunc
 from tests.servers.place import answers, free_ports, running, wait_until
 from tests.support.churn import churn

@@ -22,11 +22,10 @@ from infra.settings import settings
 from infra.worker.context import workshop
 from infra.worker.gpu import may_have_gpu
 from packhouse.artifact import Outcome
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.release.manifest import load
 from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.trust.verify import read_manifest
 from tasks._support import subflows as runs_of_deployments
 from tasks._support.subflows import nobody_in
 from tasks.cuda import cuda_pool, run_batch

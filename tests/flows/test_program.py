@@ -12,10 +12,10 @@ from flows.release import released as release
 from flows.run_result import Status
 from infra.settings import settings
 from infra.worker.context import Workshop, use
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.spec.model import SPEC_FILE, Format, parse, render
 from packhouse.store import open_store
-from packhouse.trust.verify import read_manifest, verify
+from packhouse.trust.verify import verify
 from tests.packhouse.architectures.test_exported_program import evaluated, exported, images, read, written
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]

@@ -22,10 +22,10 @@ from flows.release import release_model
 from flows.release import released as release
 from flows.run_result import End, Status
 from infra.sandbox.client import Sandbox
-from packhouse.release.lookup import find, releases
+from packhouse.release.lookup import find, read_manifest, releases
 from packhouse.release.manifest import MANIFEST
 from packhouse.store import open_store
-from packhouse.trust.verify import read_manifest, verify
+from packhouse.trust.verify import verify
 from tests.conftest import at_home, stager
 from tests.flows.test_bad_input import packhouse
 

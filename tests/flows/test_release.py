@@ -22,14 +22,14 @@ from infra.settings import Settings, settings
 from infra.worker.context import Workshop, use, workshop
 from infra.worker.rerun import again
 from packhouse.errors import StageCrashed, Unavailable
-from packhouse.release.lookup import find, releases
+from packhouse.release.lookup import find, read_manifest, releases
 from packhouse.release.manifest import REPORT_HTML, REPORT_JSON, load
 from packhouse.report.html import html
 from packhouse.report.model import Report
 from packhouse.spec.model import Format, parse
 from packhouse.store import open_store
 from packhouse.training.source import stage_folder
-from packhouse.trust.verify import read_manifest, verify
+from packhouse.trust.verify import verify
 from packhouse.weights.safetensors_torch import read_torch
 from tasks import export
 from tasks.commit import approve

@@ -26,13 +26,13 @@ from packhouse.consume import fetch
 from packhouse.digest import canonical_json, digest_bytes, digest_file
 from packhouse.errors import NotFound, Refused, SignatureInvalid, Stopping
 from packhouse.release.channels import by_hand, change, moved
-from packhouse.release.lookup import at_prefix, find, read_channel
+from packhouse.release.lookup import at_prefix, find, read_channel, read_spec
 from packhouse.release.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Why, channel_key, dump, release_key
 from packhouse.store import FileStore, open_store
 from packhouse.trust.dsse import make_keys
 from packhouse.trust.signatures import Trusted
 from packhouse.trust.signed_channels import signature_key
-from packhouse.trust.verify import read_spec, verify
+from packhouse.trust.verify import verify
 from tasks.commit_and_promote import promote_again
 from tasks.night.plan import plan_night
 from tasks.signing import sign as tasks_sign

@@ -12,10 +12,10 @@ from flows.release import released as release
 from flows.run_result import Status
 from infra.worker.rerun import again
 from packhouse.errors import DigestMismatch, ExportFailed
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.spec.model import Format
 from packhouse.store import open_store
-from packhouse.trust.verify import read_manifest, verify
+from packhouse.trust.verify import verify
 from tasks import export
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]

@@ -13,9 +13,8 @@ from flows.release import released
 from flows.run_result import Status
 from infra.worker.context import workshop
 from packhouse.artifact import Outcome
-from packhouse.release.lookup import find
+from packhouse.release.lookup import find, read_manifest
 from packhouse.release.manifest import PARITY, Manifest
-from packhouse.trust.verify import read_manifest
 from tests.support.zoo import LIBRARY, stage
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"

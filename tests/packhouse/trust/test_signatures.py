@@ -28,13 +28,13 @@ from infra.settings import Settings
 from infra.worker.signer import Signer, signer
 from packhouse.digest import canonical_json
 from packhouse.errors import KeyAbsent, PackhouseError, SignatureInvalid, SpecInvalid
-from packhouse.release.lookup import at_prefix, find
+from packhouse.release.lookup import at_prefix, find, read_manifest
 from packhouse.release.manifest import MANIFEST, PROVENANCE, RECORD, REPORT_JSON, SIGNATURE, Made, dump
 from packhouse.store import FileStore
 from packhouse.trust.dsse import make_keys
 from packhouse.trust.provenance import provenance, statement
 from packhouse.trust.signatures import Trusted, check_release
-from packhouse.trust.verify import read_manifest, verify
+from packhouse.trust.verify import verify
 from tests.support.small_release import MODEL, Small, flip
 
 MADE = Made(source="s3://models/sources/linear/run-1", builder="urn:acme:workers", version="0.1.0")
