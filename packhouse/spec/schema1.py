@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from packhouse.artifact import Frozen
-from packhouse.spec.errors import Path
 from packhouse.spec.steps import Step, listed
 from packhouse.spec.tables import (
     DEFAULT_SPEED,
@@ -26,6 +25,7 @@ from packhouse.spec.tables import (
     check_ordered,
     check_range,
 )
+from packhouse.spec.toml_location import Path
 from packhouse.spec.types import Flag, Misplaced, Number, TensorName
 
 Document = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from packhouse.errors import SpecInvalid
 from packhouse.spec.errors import Finding
-from packhouse.spec.errors import Path as Keys
+from packhouse.spec.toml_location import Path as Keys
 from packhouse.spec.toml_location import key_of
 
 if TYPE_CHECKING:
