@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
 from packhouse.formats.processors import has_vnni
 from packhouse.formats.runtime import onnx_session
+from packhouse.release.choice import PREFERRED, computes_as_judged, preferred
 from packhouse.release.lookup import at_prefix, read_manifest
-from packhouse.release.manifest import Manifest, Processors, Release, Selection
+from packhouse.release.manifest import Manifest, Release, Selection
 from packhouse.spec.model import Format
 from packhouse.store import FileStore
 from packhouse.trust.signatures import Trusted, check_release
@@ -58,15 +59,18 @@ def _chosen(manifest: Manifest, folder: Path, format: Format | str | None) -> Re
     if unknown := [made for made in manifest.formats if made.name == format and made.format is None]:
         raise unknown[0].not_run(str(folder))
     there = {made.name: made for made in manifest.formats if (folder / made.file).is_file()}
-    fits = {name: made for name, made in there.items() if made.processors is Processors.ANY or has_vnni()}
-    if not format:
+    vnni = has_vnni()
+    fits = {name: made for name, made in there.items() if computes_as_judged(made, vnni=vnni)}
+    if format:
+        picked = fits.get(format) if format in PREFERRED else None
+    else:
         fits = {name: made for name, made in fits.items() if made.selection is Selection.AUTO}
-    wanted = [format] if format else [Format.ONNX_INT8, Format.ONNX]
-    for each in wanted:
-        if each in fits and each in (Format.ONNX, Format.ONNX_INT8):
-            return fits[each]
+        picked = preferred(fits.values(), vnni=vnni)
+    if picked:
+        return picked
     have = ", ".join(sorted(fits)) or "none that this processor can run as it was judged"
-    raise NotFound("PH-0198 no such format here", where=str(folder), got=have, want=" or ".join(wanted))
+    want = format or " or ".join(PREFERRED)
+    raise NotFound("PH-0198 no such format here", where=str(folder), got=have, want=want)
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -14,6 +14,7 @@ from pathlib import Path
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, digest_file, short
 from packhouse.errors import DigestMismatch, NotFound, ReleaseInvalid, SignatureInvalid
+from packhouse.release.choice import PREFERRED, computes_as_judged, preferred
 from packhouse.release.manifest import (
     GOLDEN,
     MANIFEST,
@@ -23,7 +24,6 @@ from packhouse.release.manifest import (
     SIGNATURE,
     UNDIGESTED,
     Manifest,
-    Processors,
     Record,
     Release,
     Selection,
@@ -96,18 +96,19 @@ def chosen(manifest: Manifest, choice: Choice | str, *, vnni: bool, cuda: bool, 
     """The format to serve. A GPU computes fp32: ONNX Runtime has few INT8 kernels for it. One that must be named is
     never picked by `auto`."""
     by_name = {made.name: made for made in manifest.formats}
-    int8 = by_name.get(Format.ONNX_INT8)
-    fits = int8 is not None and (vnni or int8.processors is Processors.ANY)
     if choice is Choice.AUTO:
         by_name = {name: made for name, made in by_name.items() if made.selection is Selection.AUTO}
-        picked = int8 is not None and int8.name in by_name and int8.file in there and fits and not cuda
-        choice = Choice.ONNX_INT8 if picked else Choice.ONNX
+        at_hand = [
+            made for made in by_name.values() if made.name != Format.ONNX_INT8 or (made.file in there and not cuda)
+        ]
+        picked = preferred(at_hand, vnni=vnni)
+        choice = picked.name if picked else Choice.ONNX
     if choice in by_name and by_name[choice].format is None:
         raise by_name[choice].not_run(manifest.model)
-    if choice == Choice.ONNX_INT8 and int8 is not None and not fits:
+    if choice in by_name and choice in PREFERRED and not computes_as_judged(by_name[choice], vnni=vnni):
         what = "PH-0516 its answers were judged on processors with VNNI, which this one has not"
-        raise ReleaseInvalid(what, where=int8.file, next="set PACKHOUSE_FORMAT to auto or onnx")
-    if choice not in by_name or choice not in set(Choice):
+        raise ReleaseInvalid(what, where=by_name[choice].file, next="set PACKHOUSE_FORMAT to auto or onnx")
+    if choice not in by_name or choice not in PREFERRED:
         have = ", ".join(sorted(by_name))
         what = "PH-0517 can not be served" if choice in by_name else "PH-0518 the release has no such format"
         raise ReleaseInvalid(what, where=str(choice), got=have, next="set PACKHOUSE_FORMAT")

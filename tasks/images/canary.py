@@ -14,7 +14,8 @@ from packhouse.errors import ImageInvalid
 from packhouse.formats.processors import has_vnni
 from packhouse.parity.judge import Case
 from packhouse.parity.replay import compare, golden_cases
-from packhouse.release.manifest import CANARY, GOLDEN, Made, Processors, Record, Release
+from packhouse.release.choice import computes_as_judged
+from packhouse.release.manifest import CANARY, GOLDEN, Made, Record, Release
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Imaged, Proven, Published
 from tasks.images.build_image import SERVED, files
@@ -25,7 +26,8 @@ def canary(imaged: Imaged) -> Proven:
     """Each format that the image can serve on this processor. Raises ImageInvalid: it answers something else, or does
     not answer. EngineUnavailable."""
     published, manifest = imaged.published, imaged.published.packed.manifest
-    served = [made for made in manifest.formats if made.format in SERVED and _fits(made)]
+    vnni = has_vnni()
+    served = [made for made in manifest.formats if made.format in SERVED and computes_as_judged(made, vnni=vnni)]
     cases = golden_cases(workshop().cache.path(manifest.artifact(GOLDEN)))
     measures: tuple[str, ...] = ()
     with one_line(manifest.model, "canary") as line:
@@ -59,10 +61,6 @@ def _record(published: Published, **served: Any) -> Record:
         sandbox=published.packed.sandbox,
     )
     return Record(**named, manifest=manifest.digest, manifest_size=manifest.size, provenance=made, **served)
-
-
-def _fits(made: Release) -> bool:
-    return made.processors is Processors.ANY or has_vnni()
 
 
 def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,14 @@ import pytest
 
 from infra.mlflow.pyfunc import loader
 from infra.mlflow.pyfunc.loader import checked, chosen, fitting, tables
+from packhouse.consume import session
+from packhouse.errors import PackhouseError
+from packhouse.release.choice import computes_as_judged, preferred
+from packhouse.release.manifest import Manifest, Processors, Selection
+from packhouse.serving import release
+from packhouse.serving.settings import Choice
+from packhouse.spec.model import Format
+from tests.support.small_release import of_format
 
 
 def digest(data: bytes) -> str:
@@ -91,6 +100,69 @@ def test_a_format_that_must_be_named_is_not_picked():
     manifest = {"formats": [fp32, int8 | {"selection": "named"}]}
     assert chosen(manifest, "auto")["name"] == "onnx"
     assert chosen(manifest, "onnx-int8")["name"] == "onnx-int8"
+
+
+COMBINATIONS = [
+    (fp32, int8, vnni, wanted)
+    for fp32 in (None, *product(Processors, Selection))
+    for int8 in (None, *product(Processors, Selection))
+    for vnni in (False, True)
+    for wanted in ("auto", "onnx", "onnx-int8")
+    if fp32 or int8
+]
+"""For fp32 and INT8: the processors and the selection, or None where the release has no such format."""
+
+
+@pytest.mark.parametrize(("fp32", "int8", "vnni", "wanted"), COMBINATIONS)
+def test_the_loader_runs_what_sessions_and_the_server_run(tmp_path, monkeypatch, fp32, int8, vnni, wanted):
+    formats = tuple(
+        of_format(format, processors=given[0], selection=given[1])
+        for format, given in ((Format.ONNX, fp32), (Format.ONNX_INT8, int8))
+        if given
+    )
+    manifest = Manifest.model_construct(model="linear", formats=formats)
+    there = {made.file for made in formats}
+    for file in there:
+        (tmp_path / file).touch()
+    monkeypatch.setattr(loader, "_has_vnni", lambda: vnni)
+    monkeypatch.setattr(session, "has_vnni", lambda: vnni)
+
+    def name(choose) -> str:
+        try:
+            return str(choose())
+        except (ValueError, PackhouseError):
+            return "refused"
+
+    if wanted == "auto":
+        picked = preferred(formats, vnni=vnni)
+        rule = picked.name if picked else "refused"
+    else:
+        fits = (made for made in formats if made.name == wanted and computes_as_judged(made, vnni=vnni))
+        rule = next((made.name for made in fits), "refused")
+    plain = {"formats": [made.model_dump(mode="json") for made in formats]}
+    assert name(lambda: chosen(plain, wanted)["name"]) == rule
+    asked = None if wanted == "auto" else wanted
+    assert name(lambda: session._chosen(manifest, tmp_path, asked).name) == rule
+    served = lambda: release.chosen(manifest, Choice(wanted), vnni=vnni, cuda=False, there=there).name  # noqa: E731
+    assert name(served) == rule
+
+
+@pytest.mark.parametrize(
+    ("fp32", "int8", "vnni", "picked"),
+    [
+        ("any", "any", False, "onnx-int8"),
+        ("any", "vnni", True, "onnx-int8"),
+        ("any", "vnni", False, "onnx"),
+        ("any", None, True, "onnx"),
+        (None, "vnni", False, None),
+        ("vnni", "vnni", False, None),
+    ],
+)
+def test_the_rule_is_int8_where_it_computes_as_judged_and_else_fp32(fp32, int8, vnni, picked):
+    given = {Format.ONNX: fp32, Format.ONNX_INT8: int8}
+    formats = [of_format(format, processors=Processors(bound)) for format, bound in given.items() if bound]
+    found = preferred(formats, vnni=vnni)
+    assert (found.name if found else None) == picked
 
 
 def test_a_format_that_the_loader_does_not_know_is_never_picked_and_says_what_to_install():
