@@ -19,6 +19,7 @@ from packhouse.digest import digest_bytes
 from packhouse.errors import Contention, Refused, SpecInvalid, Unavailable
 from packhouse.formats.runtime import as_text
 from packhouse.parity.replay import golden_cases
+from packhouse.release.contents import needed
 from packhouse.release.lookup import Found, find, manifest_bytes, parsed_manifest, read_channel, read_spec
 from packhouse.release.manifest import GOLDEN, Record
 from packhouse.release.manifest import MANIFEST as MANIFEST_FILE
@@ -156,9 +157,8 @@ def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 
     served = [made for made in manifest.formats if made.format in SERVED]
     if Format.ONNX not in {made.format for made in served}:
         raise SpecInvalid("PH-0585 has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
-    names = [SPEC_FILE, GOLDEN, *(name for made in served for name in made.files)]
-    for name in names:
-        _put(found, manifest.artifact(name), release)
+    for artifact in needed(manifest, served):
+        _put(found, artifact, release)
     for name, data in {MANIFEST_FILE: listed, RECORD_FILE: found.record_bytes}.items():
         (release / name).write_bytes(data)
     spec = parse((release / SPEC_FILE).read_bytes())

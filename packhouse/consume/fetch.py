@@ -16,11 +16,11 @@ from pathlib import Path
 
 from packhouse import atomic_write
 from packhouse.artifact import Artifact
-from packhouse.digest import digest_file
 from packhouse.errors import NotFound, Refused, StoreRefusal, StoreUnavailable
+from packhouse.release.contents import is_whole, known_names, needed
 from packhouse.release.lookup import Found, find, manifest_bytes, named_channel, parsed_manifest, read_channel
-from packhouse.release.manifest import GOLDEN, MANIFEST, PROVENANCE, RECORD, SIGNATURE, UNDIGESTED, Manifest
-from packhouse.spec.model import SPEC_FILE, Format
+from packhouse.release.manifest import MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest
+from packhouse.spec.model import Format
 from packhouse.store import Retrying, Store, open_store
 from packhouse.store.retrying import Patience
 from packhouse.trust.rollback_floors import Floors
@@ -101,7 +101,7 @@ def fetch(
     wanted = _wanted(manifest, formats)
     documents = {**said, MANIFEST: listed, RECORD: found.record_bytes}
     with _held(destination, found) as folder:
-        _sweep(folder, {each.name for each in manifest.artifacts} | UNDIGESTED, whole=folder != destination)
+        _sweep(folder, known_names(manifest), whole=folder != destination)
         got = _download(found, wanted, folder)
         for name in {PROVENANCE, SIGNATURE} - said.keys():
             (folder / name).unlink(missing_ok=True)
@@ -160,8 +160,7 @@ def _wanted(manifest: Manifest, formats: Sequence[Format | str]) -> list[Artifac
         raise NotFound(
             "PH-0143 the release has no such format", where=str(missing[0])[:80], got=", ".join(sorted(made))
         )
-    names = {SPEC_FILE, GOLDEN, *(name for each in formats for name in made[each].files)}
-    return [manifest.artifact(name) for name in sorted(names)]
+    return needed(manifest, [made[each] for each in formats])
 
 
 def _is_it(destination: Path, found: Found) -> bool:
@@ -202,7 +201,7 @@ def _is(folder: Path, descriptor: int) -> bool:
         return False
 
 
-def _sweep(folder: Path, known: frozenset[str] | set[str], *, whole: bool) -> None:
+def _sweep(folder: Path, known: frozenset[str], *, whole: bool) -> None:
     """What fetches that were killed left behind: in a folder of ours all that is no part of the release."""
     for path in folder.iterdir():
         if (whole and path.name not in known) or atomic_write.TEMPORARY.fullmatch(path.name):
@@ -217,7 +216,7 @@ def _download(found: Found, wanted: Sequence[Artifact], folder: Path) -> int:
 
 def _one(found: Found, artifact: Artifact, folder: Path) -> bool:
     target = folder / artifact.name
-    if target.is_file() and target.stat().st_size == artifact.size and digest_file(target) == artifact.digest:
+    if is_whole(target, artifact):
         return False
     # The store's own patience ends with the first byte; here also what breaks off in the middle is begun again.
     Patience().again(

@@ -11,10 +11,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from packhouse.artifact import Artifact
-from packhouse.digest import digest_bytes, digest_file, short
+from packhouse.digest import digest_bytes, short
 from packhouse.errors import DigestMismatch, NotFound, ReleaseInvalid, SignatureInvalid
 from packhouse.release.choice import PREFERRED, computes_as_judged, preferred
+from packhouse.release.contents import check_file, missing, needed, unknown
 from packhouse.release.manifest import (
     GOLDEN,
     MANIFEST,
@@ -22,7 +22,6 @@ from packhouse.release.manifest import (
     PROVENANCE,
     RECORD,
     SIGNATURE,
-    UNDIGESTED,
     Manifest,
     Record,
     Release,
@@ -32,8 +31,6 @@ from packhouse.release.manifest import (
 from packhouse.serving.settings import Choice
 from packhouse.spec.model import MAX_SPEC_BYTES, SPEC_FILE, Format, Spec, parse
 from packhouse.trust.signatures import Trusted, check_bytes
-
-_AGAIN = "fetch the release again; nothing was read from this file"
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,9 @@ def open_release(
     if trusted:
         _check_signature(folder, there, manifest, trusted)
     made = chosen(manifest, choice, vnni=vnni, cuda=cuda, there=there)
-    for name in (SPEC_FILE, *made.files, *((GOLDEN,) if golden else ())):
-        manifest.artifact(name)
-        if name not in there:
-            raise ReleaseInvalid("PH-0521 is in the manifest but not in the folder", where=name, next="fetch it too")
+    wanted = [artifact for artifact in needed(manifest, [made]) if golden or artifact.name != GOLDEN]
+    if lacking := missing(there, wanted):
+        raise ReleaseInvalid("PH-0521 is in the manifest but not in the folder", where=lacking[0], next="fetch it too")
     return Served(folder, manifest, digest, _spec(folder / SPEC_FILE, manifest), made)
 
 
@@ -134,23 +130,13 @@ def _document(path: Path, limit: int) -> bytes:
 
 
 def _check_files(folder: Path, there: set[str], manifest: Manifest) -> None:
-    known = {artifact.name: artifact for artifact in manifest.artifacts}
-    if extra := sorted(there - known.keys() - UNDIGESTED):
+    if extra := unknown(there, manifest):
         raise ReleaseInvalid(
             "PH-0513 is in the folder but not in the manifest", where=extra[0], next="somebody put it there"
         )
-    for name in sorted(there & known.keys()):
-        _check(folder / name, known[name])
-
-
-def _check(path: Path, artifact: Artifact) -> None:
-    if (size := path.stat().st_size) != artifact.size:
-        got, want = f"{size:,} bytes", f"{artifact.size:,}"
-        raise DigestMismatch("PH-0128 size differs", where=path.name, got=got, want=want, next=_AGAIN)
-    if (got := digest_file(path)) != artifact.digest:
-        raise DigestMismatch(
-            "PH-0129 sha256 differs", where=path.name, got=short(got), want=short(artifact.digest), next=_AGAIN
-        )
+    for artifact in manifest.artifacts:
+        if artifact.name in there:
+            check_file(folder / artifact.name, artifact)
 
 
 def _check_record(path: Path, manifest: Manifest, digest: str) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from packhouse.digest import digest_bytes
 from packhouse.errors import LimitExceeded, ReleaseInvalid, Unavailable
+from packhouse.release.contents import missing, unknown
 from packhouse.release.lookup import Found, manifest_bytes, parsed_manifest
-from packhouse.release.manifest import MANIFEST, RUNTIMES, UNDIGESTED, Manifest
+from packhouse.release.manifest import MANIFEST, RUNTIMES, Manifest
 from packhouse.trust.signatures import Trusted, check_release
 
 REPLAY_TIMEOUT_S = 1800
@@ -74,11 +75,10 @@ def verify(found: Found, trusted: Trusted | None = None) -> Verified:
 
 def _check_names(found: Found, manifest: Manifest) -> None:
     """Nothing may lie in the folder that nobody vouches for."""
-    known = {artifact.name for artifact in manifest.artifacts} | UNDIGESTED
     there = {stat.key.removeprefix(found.prefix) for stat in found.store.list(found.prefix)}
-    if missing := sorted(known - UNDIGESTED - there):
-        raise ReleaseInvalid("PH-0343 is in the manifest but not in the release", where=missing[0])
-    if extra := sorted(there - known):
+    if lacking := missing(there, manifest.artifacts):
+        raise ReleaseInvalid("PH-0343 is in the manifest but not in the release", where=lacking[0])
+    if extra := unknown(there, manifest):
         raise ReleaseInvalid(
             "PH-0344 is in the release but not in its manifest", where=extra[0], next="somebody put it there"
         )

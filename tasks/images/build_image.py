@@ -9,8 +9,9 @@ from infra.registry.reference import Reference
 from infra.worker.context import workshop
 from packhouse.artifact import Artifact
 from packhouse.digest import short
-from packhouse.release.manifest import GOLDEN, Manifest, ReleasedImage
-from packhouse.spec.model import SPEC_FILE, Format
+from packhouse.release.contents import needed
+from packhouse.release.manifest import Manifest, ReleasedImage
+from packhouse.spec.model import Format
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Imaged, Published
 
@@ -70,8 +71,7 @@ def files(manifest: Manifest, kept: Artifact) -> dict[str, Path]:
 
 def served(manifest: Manifest) -> list[Artifact]:
     """What proves the release, and the formats that the server runs."""
-    formats = {name for made in manifest.formats if made.format in SERVED for name in made.files}
-    return [manifest.artifact(name) for name in sorted({SPEC_FILE, GOLDEN} | formats)]
+    return needed(manifest, [made for made in manifest.formats if made.format in SERVED])
 
 
 def _labels(manifest: Manifest, kept: Artifact, description: str) -> dict[str, str]:
