@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import assert_never
 
 from packhouse.architectures.registry import GROUP
 from packhouse.formats.arrays import Outputs
 from packhouse.formats.runtime import open_format
 from packhouse.parity.golden_file import read_cases
-from packhouse.parity.judge import Absolute, Case, Judgement, Ratio, judge, judge_sqnr, measured
+from packhouse.parity.judge import Absolute, Case, Judgement, Ratio, Tolerance, judge, judge_sqnr, measured
 from packhouse.parity.rounding import TORN_SCALED
 from packhouse.release.manifest import (
     GOLDEN,
@@ -86,20 +85,27 @@ def kept_tolerance(format: Format, gates: Gates, golden_sqnr_db: float | None) -
     """What the golden answers of a release are held to for good. golden_sqnr_db: of an INT8 format, their lowest."""
     if golden_sqnr_db is not None and format.int8:
         return SqnrTolerance(sqnr_db=float(math.floor(golden_sqnr_db - INT8_MARGIN_DB)))
+    return fp32_tolerance(gates)
+
+
+def fp32_tolerance(gates: Gates) -> RatioTolerance | AbsoluteTolerance:
+    """How far fp32 may be from the trained model: by a fixed bound where the spec gives one, else by its rounding."""
     if gates.atol is not None and gates.rtol is not None:
         return AbsoluteTolerance(atol=gates.atol, rtol=gates.rtol)
     return RatioTolerance(max=gates.max_ratio, rms=gates.rms_ratio)
 
 
+def as_judged(tolerance: RatioTolerance | AbsoluteTolerance) -> Tolerance:
+    """A release's tolerance as the judge takes it."""
+    if isinstance(tolerance, AbsoluteTolerance):
+        return Absolute(tolerance.atol, tolerance.rtol)
+    return Ratio(tolerance.max, tolerance.rms)
+
+
 def compare(cases: Sequence[Case], answers: Sequence[Outputs], tolerance: AnyTolerance) -> Judgement:
-    match tolerance:
-        case RatioTolerance():
-            return judge(cases, answers, Ratio(tolerance.max, tolerance.rms))
-        case AbsoluteTolerance():
-            return judge(cases, answers, Absolute(tolerance.atol, tolerance.rtol))
-        case SqnrTolerance():
-            return judge_sqnr(cases, answers, tolerance.sqnr_db)
-    assert_never(tolerance)
+    if isinstance(tolerance, SqnrTolerance):
+        return judge_sqnr(cases, answers, tolerance.sqnr_db)
+    return judge(cases, answers, as_judged(tolerance))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,10 @@ from packhouse.formats.runtime import Runner, open_format
 from packhouse.parity.golden_file import golden, read_cases
 from packhouse.parity.int8_quality import Quality, Tally, has_signal, sqnr_db
 from packhouse.parity.judge import (
-    Absolute,
     Case,
     Deviation,
     Int8Gate,
     Judgement,
-    Ratio,
-    Tolerance,
     form,
     judge,
     judge_int8,
@@ -30,8 +27,8 @@ from packhouse.parity.judge import (
     worst,
 )
 from packhouse.parity.probes import read_samples
-from packhouse.parity.replay import compare, kept_tolerance
-from packhouse.spec.model import Format, Gates, Spec, parse
+from packhouse.parity.replay import as_judged, compare, fp32_tolerance, kept_tolerance
+from packhouse.spec.model import Format, Spec, parse
 from tasks.jobs.evaluation import batches
 
 
@@ -95,7 +92,7 @@ def _found(asked: Asked, kind: Format, model: Path) -> Found:
 
 def _judged(asked: Asked, kind: Format, answers: Sequence[Outputs], runner: Runner) -> Found:
     """INT8 is held to its gate over all evaluation samples together; an fp32 format to each batch of them by itself."""
-    limit = tolerance(asked.spec.gates)
+    limit = as_judged(fp32_tolerance(asked.spec.gates))
     found = Judgement("") if kind.int8 else judge(asked.probes, answers, limit)
     if found.refusal:
         return Found(found.refusal, found.deviations)
@@ -118,12 +115,6 @@ def _judged(asked: Asked, kind: Format, answers: Sequence[Outputs], runner: Runn
         gate = Int8Gate(gates.int8_accuracy_drop, gates.int8_agreement, gates.int8_sqnr_db)
         found = judge_int8(asked.probes, answers, tally.quality(), gate)
     return Found(found.refusal, found.deviations, tally.quality())
-
-
-def tolerance(gates: Gates) -> Tolerance:
-    if gates.atol is not None and gates.rtol is not None:
-        return Absolute(gates.atol, gates.rtol)
-    return Ratio(gates.max_ratio, gates.rms_ratio)
 
 
 def _answers(runner: Runner, cases: Sequence[Case]) -> tuple[list[Outputs], str]:

@@ -17,9 +17,9 @@ from packhouse.formats.arrays import Outputs
 from packhouse.formats.runtime import Runner, Vocabularies, onnx_runner, torch_runner
 from packhouse.parity.golden_file import read_cases
 from packhouse.parity.judge import Case, Judgement, judge
+from packhouse.parity.replay import as_judged, fp32_tolerance
 from packhouse.spec.model import Format, Spec
 from tasks.jobs.exporters import brief
-from tasks.jobs.judge import tolerance
 from tasks.jobs.model import load, read_spec
 
 PINNED = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NVIDIA_TF32_OVERRIDE": "0"}
@@ -192,7 +192,7 @@ def _judged(
     """Every pass is judged: TorchScript runs other kernels once it knows the shapes."""
     if any(not _same_bits(passes[0], later) for later in passes[1:]):
         notes.append(f"{subject}: not repeatable to the bit")
-    judgements = [judge(cases, answers, tolerance(spec.gates)) for answers in passes]
+    judgements = [judge(cases, answers, as_judged(fp32_tolerance(spec.gates))) for answers in passes]
     notes += _distances(subject, judgements)
     refusal = next(filter(None, (judgement.refusal for judgement in judgements)), "")
     return _found(_finding(Outcome.PASS), _finding(Outcome.REFUSED, refusal) if refusal else _finding(Outcome.PASS))
