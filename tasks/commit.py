@@ -16,9 +16,9 @@ from packhouse.release.manifest import MAX_DOCUMENT_BYTES, RECORD, Channel, Reco
 from packhouse.release.promotion import insist
 from packhouse.spec.model import SPEC_FILE
 from packhouse.store import Retrying, open_store
+from packhouse.trust.signatures import is_signed
 from tasks._support.pipeline_task import one_line
 from tasks._support.states import Proven, Released
-from tasks.signing.sign import is_signed
 from tasks.signing.sign_channel import judged
 
 
@@ -50,7 +50,7 @@ def commit(proven: Proven) -> Record:
 def _may_be_anybodys(found: Found, record: Record) -> bool:
     """Whether what stands there says other than this run of where it was made or of its image, and nobody has signed
     that: what this run has proven takes its place."""
-    return found.record != record and workshop().settings.signs and not is_signed(found)
+    return found.record != record and workshop().settings.signs and not is_signed(found, workshop().known)
 
 
 def _agreed(record: Record) -> tuple[Record, bool]:
@@ -102,7 +102,7 @@ def approve(model: str, release: str, channel: str, source: str, by: str = "") -
     """Moves the channel to a committed release that a person has approved, unless one of a newer source was meanwhile.
     Raises what `promote` raises, and NotFound: there is no such release."""
     found = find(workshop().store, f"{model}/{release}")
-    if workshop().settings.signs and not is_signed(found):
+    if workshop().settings.signs and not is_signed(found, workshop().known):
         raise Refused("PH-0536 is not signed by anybody who is known here", where=found.name)
     record = found.record
     return promote(record, channel, source=source, by=by)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from infra.images import builders
+from infra.mlflow.models import check_asked
+from infra.settings import settings
 from infra.worker.context import workshop
 from infra.worker.release_inputs import release_inputs
 from packhouse.digest import digest_bytes
@@ -13,10 +15,9 @@ from packhouse.spec.model import MAX_SPEC_BYTES, PROGRAM, SPEC_FILE, parse
 from packhouse.spec.sources import check_program, checked_source
 from packhouse.spec.supported import check_supported
 from packhouse.store import Retrying, open_store
+from packhouse.trust.signatures import is_signed
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Planned
-from tasks.register_mlflow import check_asked
-from tasks.signing.sign import is_signed
 
 
 @pipeline_task("plan")
@@ -42,7 +43,7 @@ def plan(source: str) -> Planned:
         check_program(source, workshop().settings.trusted_programs)
     with one_line(spec.model.name, "plan") as line:
         inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
-        check_asked(spec)
+        check_asked(spec, settings())
         if spec.image:
             builders.allowed(spec.image.repository, spec.model.name, workshop().settings)
         record = _record(release_key(spec.model.name, inputs.release_id))
@@ -59,4 +60,4 @@ def _record(prefix: str) -> Record | None:
     record = found.record
     if release_key(record.model, record.release) != prefix:
         raise ReleaseInvalid("PH-0126 is of another release", where=f"{prefix}{RECORD}", got=found.name)
-    return None if workshop().settings.signs and not is_signed(found) else record
+    return None if workshop().settings.signs and not is_signed(found, workshop().known) else record

@@ -24,9 +24,9 @@ from packhouse.release.manifest import (
 from packhouse.report.html import html
 from packhouse.report.model import Report, markdown
 from packhouse.store.base import holds_bytes
+from packhouse.trust.signatures import is_signed
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Judged, Packed, Planned, Published
-from tasks.signing.sign import is_signed
 
 UPLOADS = 4
 
@@ -107,7 +107,7 @@ def _first_manifest(packed: Packed, key: str) -> bytes:
 
 def _signed(planned: Planned) -> bool:
     try:
-        return is_signed(find(workshop().store, f"{planned.model}/{planned.release}"))
+        return is_signed(find(workshop().store, f"{planned.model}/{planned.release}"), workshop().known)
     except NotFound:
         return False
 

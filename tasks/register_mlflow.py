@@ -24,7 +24,7 @@ from packhouse.release.lookup import Found, find, manifest_bytes, parsed_manifes
 from packhouse.release.manifest import GOLDEN, Record
 from packhouse.release.manifest import MANIFEST as MANIFEST_FILE
 from packhouse.release.manifest import RECORD as RECORD_FILE
-from packhouse.spec.model import SPEC_FILE, Format, Spec, parse
+from packhouse.spec.model import SPEC_FILE, Format, parse
 from packhouse.spec.sources import checked_source
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Released
@@ -32,17 +32,6 @@ from tasks.fetch import download
 from tasks.images.build_image import SERVED
 
 ATTEMPTS = 8
-
-
-def check_asked(spec: Spec) -> None:
-    """Raises SpecInvalid: MLflow is asked for, and this worker knows none."""
-    here = settings()
-    if (spec.mlflow or here.mlflow_register) and not here.mlflow_uri:
-        asks = "the spec's [mlflow]" if spec.mlflow else "PACKHOUSE_MLFLOW_REGISTER"
-        next = "set PACKHOUSE_MLFLOW_URI on the worker"
-        raise SpecInvalid(
-            f"PH-0587 {asks} asks for MLflow, and this worker knows none", where=spec.model.name, next=next
-        )
 
 
 @pipeline_task("register in MLflow")

@@ -96,6 +96,11 @@ def test_no_modules_import_each_other_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_a_plan_knows_no_later_step_of_the_pipeline():
+    own = {other for other in edges(*OURS)["tasks.plan"] if other.startswith("tasks.")}
+    assert own == {"tasks._support.pipeline_task", "tasks._support.states"}
+
+
 def test_only_what_verifies_imports_verify():
     """Reading a manifest needs none of it."""
     users = {name for name, others in edges(*OURS).items() if "packhouse.trust.verify" in others}

@@ -14,7 +14,9 @@ from typing import Any
 
 from infra.mlflow.pyfunc.folder import Ids
 from infra.mlflow.tracking import EXPERIMENTS, SOURCE, Tracking
-from packhouse.errors import SourceNotAllowed
+from infra.settings import Settings
+from packhouse.errors import SourceNotAllowed, SpecInvalid
+from packhouse.spec.model import Spec
 
 RELEASE, MODEL, MANIFEST, RECORD, IMAGE = (
     f"packhouse.{name}" for name in ("release", "model", "manifest", "record", "image")
@@ -30,6 +32,16 @@ _RESERVED = re.compile(r"latest|v[0-9]+")
 def alias_of(channel: str) -> str:
     """MLflow keeps `latest` for the version with the highest number, and `v1` for versions: no channel."""
     return f"channel-{channel}" if _RESERVED.fullmatch(channel) else channel
+
+
+def check_asked(spec: Spec, settings: Settings) -> None:
+    """Raises SpecInvalid: MLflow is asked for, and this worker knows none."""
+    if (spec.mlflow or settings.mlflow_register) and not settings.mlflow_uri:
+        asks = "the spec's [mlflow]" if spec.mlflow else "PACKHOUSE_MLFLOW_REGISTER"
+        next = "set PACKHOUSE_MLFLOW_URI on the worker"
+        raise SpecInvalid(
+            f"PH-0587 {asks} asks for MLflow, and this worker knows none", where=spec.model.name, next=next
+        )
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,15 @@ def said_of(found: Found) -> dict[str, bytes]:
     return said
 
 
+def is_signed(found: Found, trusted: Trusted) -> bool:
+    """Whether there is a signature over this very record by somebody who is trusted."""
+    try:
+        said, _ = trusted.open(found.document(SIGNATURE), where=SIGNATURE)
+        return signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)
+    except (NotFound, SignatureInvalid):
+        return False
+
+
 def check_release(found: Found, manifest: Manifest, trusted: Trusted, said: Mapping[str, bytes] | None = None) -> str:
     """Who signed the release, for people. said: where the caller has read it, so that what is checked is what it has.
 

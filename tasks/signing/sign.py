@@ -11,11 +11,11 @@ from pathlib import Path
 from infra.worker.context import workshop
 from infra.worker.signer import Signer, own_signer
 from packhouse.digest import digest_bytes, short
-from packhouse.errors import Contention, NotFound, SignatureInvalid, SignerUnavailable
+from packhouse.errors import Contention, SignerUnavailable
 from packhouse.release.lookup import Found, find, manifest_bytes, parsed_manifest
 from packhouse.release.manifest import IMAGE_BUNDLES, MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest, Record, dump
 from packhouse.trust.provenance import about, provenance, signed_image, statement
-from packhouse.trust.signatures import files, signed_files, unchecked_files
+from packhouse.trust.signatures import files, is_signed, unchecked_files
 from tasks._support.pipeline_task import one_line
 from tasks.signing.sign_pool import sent
 
@@ -28,11 +28,12 @@ def sign(record: Record) -> None:
     with one_line(record.model, "sign") as line:
         found = find(workshop().store, where)
         insist(found, digest)
-        if is_signed(found):
+        known = workshop().known
+        if is_signed(found, known):
             line.note("signed already")
         elif workshop().settings.sign_pool:
             asked = f"{where}#{digest.removeprefix('sha256:')}"
-            line.note(sent([asked], done=lambda: is_signed(find(workshop().store, where))))
+            line.note(sent([asked], done=lambda: is_signed(find(workshop().store, where), known)))
         else:
             line.note(sign_release(found))
 
@@ -67,17 +68,6 @@ def sign_release(found: Found) -> str:
     for name, data in made.items():
         found.store.put(f"{found.prefix}{name}", data, digest=digest_bytes(data))
     return f"{len(manifest.artifacts)} files"
-
-
-def is_signed(found: Found) -> bool:
-    """Whether there is a signature over this very record, by somebody whom this worker knows. Raises KeyAbsent: it
-    knows nobody."""
-    trusted = workshop().known
-    try:
-        said, _ = trusted.open(found.document(SIGNATURE), where=SIGNATURE)
-        return signed_files(said, SIGNATURE).get(RECORD) == digest_bytes(found.record_bytes)
-    except (NotFound, SignatureInvalid):
-        return False
 
 
 def _signed(by: Signer, whole: Path, found: Found, manifest: Manifest) -> bytes:

@@ -21,10 +21,10 @@ from packhouse.release.channels import as_signed
 from packhouse.release.lookup import channels, find, read_channel
 from packhouse.release.manifest import Channel, channel_key, dump
 from packhouse.trust.rollback_floors import Floors
+from packhouse.trust.signatures import is_signed
 from packhouse.trust.signed_channels import Pointer, behind, following, signature_key, standing, statement
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Released
-from tasks.signing.sign import is_signed
 from tasks.signing.sign_pool import sent
 
 ATTEMPTS = 8
@@ -135,7 +135,7 @@ def _swapped(by: Signer, pointer: Pointer, version: str | None) -> bool:
     """Whether it was this signature that took the place of the version. Raises Refused: the release is not signed."""
     store = workshop().store
     found = find(store, f"{pointer.model}/{pointer.release}")
-    if not is_signed(found):
+    if not is_signed(found, workshop().known):
         next = f"`packhouse sign {found.name}` if you know whose it is, then its channel"
         raise Refused("PH-0536 is not signed by anybody who is known here", where=found.name, next=next)
     bundle = by.sign_statement(statement(pointer, found.record_bytes))
