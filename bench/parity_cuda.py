@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from infra.worker.context import Workshop
     from tasks.cuda.cuda_batch import CudaCandidate
 
 HERE = Path(__file__).resolve().parent
@@ -44,8 +45,8 @@ def measure(folder: Path, device: str, most: int | None) -> int:
     if device == "cpu":
         run_batch.may_have_gpu = lambda: True  # type: ignore[attr-defined]
     try:
-        with device_in_sight(device):
-            found = run_batch.look_for_gpu.fn()
+        with device_in_sight(device) as shop:
+            found = run_batch.look_for_gpu.fn(shop)
         if not isinstance(found, Cuda):
             print(f"NOT RUN: {found}", file=sys.stderr)
             return 3
@@ -58,10 +59,11 @@ def measure(folder: Path, device: str, most: int | None) -> int:
     return 0
 
 
-def device_in_sight(device: str) -> AbstractContextManager[None]:
-    from infra.worker.gpu import jobs_see_the_gpu
+def device_in_sight(device: str) -> AbstractContextManager[Workshop]:
+    from infra.worker.context import workshop
+    from infra.worker.gpu import gpu_workshop
 
-    return jobs_see_the_gpu() if device == "cuda" else nullcontext()
+    return gpu_workshop() if device == "cuda" else nullcontext(workshop())
 
 
 def models() -> dict[str, Callable[[str], object]]:
@@ -97,10 +99,10 @@ def checked(name: str, train: Callable[[str], object], folder: Path, device: str
 
     train(str(folder / "sources" / name))
     candidate = made(str(folder / "sources" / name))
-    with device_in_sight(device):
-        check_on_gpu.fn(candidate)  # the fork server warms up
+    with device_in_sight(device) as shop:
+        check_on_gpu.fn(candidate, shop)  # the fork server warms up
         started = time.perf_counter()
-        cuda = check_on_gpu.fn(candidate)
+        cuda = check_on_gpu.fn(candidate, shop)
         seconds = time.perf_counter() - started
     for subject in candidate.subjects:
         said = [

@@ -22,7 +22,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Cancelling
 
-from infra.worker.context import workshop
+from infra.worker.context import Workshop, workshop
 
 LOOK_EVERY_S = 3.0
 WORKERS_TURN_S = 10.0
@@ -32,13 +32,15 @@ log = logging.getLogger("packhouse.end")
 
 
 @contextmanager
-def cancellable() -> Iterator[None]:
-    """While a deployment's run is under way in this process. Nothing where a person started it by hand."""
+def cancellable(shop: Workshop | None = None) -> Iterator[None]:
+    """While a deployment's run is under way in this process. Nothing where a person started it by hand.
+
+    shop: whose children end with the run; this process's workshop if there is no other."""
     if not deployment.id:
         yield
         return
     over = threading.Event()
-    arguments = (_watch, UUID(str(flow_run.id)), over)
+    arguments = (_watch, UUID(str(flow_run.id)), shop, over)
     thread = threading.Thread(target=copy_context().run, args=arguments, name="cancel", daemon=True)
     thread.start()
     try:
@@ -48,12 +50,12 @@ def cancellable() -> Iterator[None]:
         thread.join(WORKERS_TURN_S)
 
 
-def _watch(run: UUID, over: threading.Event) -> None:
+def _watch(run: UUID, shop: Workshop | None, over: threading.Event) -> None:
     with get_client(sync_client=True) as api:
         while not over.wait(LOOK_EVERY_S):
             if _is_cancelling(api, run):
                 log.info("cancelled: children are ended")
-                workshop().close()
+                (shop or workshop()).close()
                 ended = over.wait(WORKERS_TURN_S)
                 inside, elsewhere = _children_of(api, run)
                 for each in elsewhere:

@@ -12,7 +12,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cancellation import cancellable
 from flows.run_logging import talk_to_prefect
-from infra.worker.gpu import jobs_see_the_gpu
+from infra.worker.context import Workshop
+from infra.worker.gpu import gpu_workshop
 from tasks.cuda.cuda_batch import Cuda, CudaCandidate
 from tasks.cuda.cuda_pool import Asked, Reference
 from tasks.cuda.run_batch import check_on_gpu, failed, fetch_for_gpu, leave_answer, look_for_gpu, take_batch, tally
@@ -33,9 +34,9 @@ def parity_cuda(batch: Reference) -> State[Any]:
     """
     talk_to_prefect()
     asked = take_batch(batch)
-    with cancellable(), jobs_see_the_gpu():
-        device = look_for_gpu()
-        found = _checked(asked, device) if isinstance(device, Cuda) else _none(asked, device)
+    with gpu_workshop() as shop, cancellable(shop):
+        device = look_for_gpu(shop)
+        found = _checked(asked, device, shop) if isinstance(device, Cuda) else _none(asked, device)
     leave_answer(batch, str(flow_run.id), found)
     return Completed(message=tally(found.values()))
 
@@ -44,18 +45,18 @@ def _none(asked: Asked, reason: str) -> dict[str, Cuda]:
     return {candidate.release: candidate.not_run(reason) for candidate in asked.candidates}
 
 
-def _checked(asked: Asked, device: Cuda) -> dict[str, Cuda]:
+def _checked(asked: Asked, device: Cuda, shop: Workshop) -> dict[str, Cuda]:
     """The GPU has one model at a time, while the files of the next ones come. One that fails does not stop others."""
     found = {}
     fetched = [(candidate, fetch_for_gpu.submit(candidate)) for candidate in asked.candidates]
     for candidate, files in fetched:
-        cuda = _result(candidate, files)
+        cuda = _result(candidate, files, shop)
         found[candidate.release] = cuda.model_copy(update={"notes": (*device.notes, *cuda.notes)})
     return found
 
 
-def _result(candidate: CudaCandidate, files: PrefectFuture[CudaCandidate]) -> Cuda:
+def _result(candidate: CudaCandidate, files: PrefectFuture[CudaCandidate], shop: Workshop) -> Cuda:
     try:
-        return check_on_gpu(files.result())
+        return check_on_gpu(files.result(), shop)
     except Exception as error:  # whatever it is, the other models go on, and the verdict says it
         return failed(candidate, error)

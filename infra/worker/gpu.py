@@ -1,4 +1,4 @@
-"""The GPU of this worker: whether there may be one, and a workshop whose jobs can see it."""
+"""The GPU of this worker: whether there may be one, and a workshop whose jobs see it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, use, workshop
+from infra.worker.context import Workshop
 
 DEVICES = Path("/dev")
 
@@ -19,17 +19,14 @@ def may_have_gpu() -> bool:
 
 
 @contextmanager
-def jobs_see_the_gpu() -> Iterator[None]:
-    """Until the end, this process's workshop shows the GPU to its jobs; nothing else of the sandbox is opened.
+def gpu_workshop() -> Iterator[Workshop]:
+    """A workshop, closed at the end, whose jobs see the GPU; nothing else of the sandbox is opened.
 
-    Nothing is preloaded: a model package that asks torch for a GPU, as many do when they are imported, would start the
-    driver in the server, and after a fork it can not be used."""
-    before, given = workshop(), settings()
-    sandbox = Sandbox(require=given.require, omit=given.cuda_omit, cuda=True)
-    shop = Workshop(given, sandbox)
-    use(shop)
+    This process's own workshop stays as it is. Nothing is preloaded: a model package that asks torch for a GPU, as many
+    do when they are imported, would start the driver in the server, and after a fork it can not be used."""
+    given = settings()
+    shop = Workshop(given, Sandbox(require=given.require, omit=given.cuda_omit, cuda=True))
     try:
-        yield
+        yield shop
     finally:
-        use(before)
         shop.close()

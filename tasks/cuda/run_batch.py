@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from infra.worker.context import workshop
+from infra.worker.context import Workshop, workshop
 from infra.worker.gpu import may_have_gpu
 from packhouse.artifact import Outcome, Verdict
 from packhouse.digest import digest_bytes
@@ -29,12 +29,12 @@ def take_batch(batch: Reference) -> Asked:
 
 
 @pipeline_task("look for gpu")
-def look_for_gpu() -> Cuda | str:
-    """The notes on the device, or why there is none."""
+def look_for_gpu(shop: Workshop) -> Cuda | str:
+    """The notes on the device, or why there is none. shop: whose jobs see the GPU."""
     if not may_have_gpu():
         return NO_DEVICE
     try:
-        answer, _ = workshop().run(f"{JOB}:look", {"device": DEVICE})
+        answer, _ = shop.run(f"{JOB}:look", {"device": DEVICE})
     except PackhouseError as error:  # a driver that crashes; a host that can not lock a job down as required
         return f"CUDA does not start on this worker: {without_paths(str(error))}"
     return str(answer.document["missing"]) or Cuda(notes=tuple(answer.document["notes"]))
@@ -50,15 +50,15 @@ def fetch_for_gpu(candidate: CudaCandidate) -> CudaCandidate:
 
 
 @pipeline_task("check on gpu", of="{candidate.model}")
-def check_on_gpu(candidate: CudaCandidate) -> Cuda:
+def check_on_gpu(candidate: CudaCandidate, shop: Workshop) -> Cuda:
     """All that is checked in one child, which starts CUDA once. Then what failed there in a child of its own: a crash
     takes the others with it, and after a fault of the device nothing runs in that process any more."""
     subjects = list(candidate.subjects)
     with one_line(candidate.model, "check on the GPU") as line:
-        found = _run(candidate, subjects)
+        found = _run(shop, candidate, subjects)
         for subject in subjects if len(subjects) > 1 else ():
             if found[subject].verdicts[0].outcome is Outcome.REFUSED:
-                found |= _run(candidate, [subject])
+                found |= _run(shop, candidate, [subject])
         verdicts = tuple(verdict for cuda in found.values() for verdict in cuda.verdicts)
         line.note(", ".join(f"{v.check} {v.subject} {v.outcome}" for v in verdicts))
     return Cuda(verdicts=verdicts, notes=tuple(dict.fromkeys(note for cuda in found.values() for note in cuda.notes)))
@@ -88,12 +88,12 @@ def _worst(verdicts: Iterable[Verdict]) -> Outcome:
     return next(worst for worst in (Outcome.REFUSED, Outcome.NOT_RUN, Outcome.PASS) if worst in outcomes)
 
 
-def _run(candidate: CudaCandidate, subjects: list[str]) -> dict[str, Cuda]:
+def _run(shop: Workshop, candidate: CudaCandidate, subjects: list[str]) -> dict[str, Cuda]:
     """By subject. The child's own end is its subjects' end; its notes go with the first."""
     formats = {subject: candidate.opened(subject) for subject in subjects}
     arguments = {"spec": candidate.spec_file, "cases": candidate.cases, "formats": formats, "device": DEVICE}
     try:
-        answer, _ = workshop().run(f"{JOB}:run", arguments)
+        answer, _ = shop.run(f"{JOB}:run", arguments)
     except Refused as error:
         reason = digested(error)
         return {subject: Cuda(verdicts=_crashed(candidate, subject, reason)) for subject in subjects}

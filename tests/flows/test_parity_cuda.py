@@ -287,7 +287,7 @@ def test_healthy_models_reproduce_and_the_notes_name_the_device_that_no_verdict_
 
 def test_a_crash_on_one_format_of_one_model_leaves_every_other_verdict(home, staged, on_the_cpu, monkeypatch):
     monkeypatch.setattr(run_batch, "JOB", "tests.support.on_the_gpu")
-    monkeypatch.setattr(flows_parity_cuda, "jobs_see_the_gpu", nullcontext)  # whose sandbox knows no jobs of tests
+    monkeypatch.setattr(flows_parity_cuda, "gpu_workshop", lambda: nullcontext(workshop()))  # it knows jobs of tests
     unlucky, other = made(staged("linear", name="unlucky")), made(staged("tied"))
     batch = batch_of([unlucky, other])
     assert parity_cuda(batch, return_state=True).message == "1 reproduce, 1 refused, 0 not run"

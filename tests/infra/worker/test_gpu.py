@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.sandbox.client import Sandbox
-from infra.worker.context import workshop
-from infra.worker.gpu import jobs_see_the_gpu
+from infra.worker.context import Workshop, workshop
+from infra.worker.gpu import gpu_workshop
+from packhouse.errors import Stopping
 
 ROOT = Path(__file__).parents[3]
 COUNT = "tests.support.asks_for_a_gpu:count"
@@ -31,17 +32,22 @@ def test_the_server_of_the_gpu_never_asks_for_it_since_a_driver_that_was_started
     assert asked(tmp_path, cuda=True) == []
 
 
-def test_the_workshop_is_the_workers_own_again_after_the_gpu_also_after_an_error(home):
-    before = workshop()
+def test_the_workers_own_workshop_stays_what_it_is_beside_that_of_the_gpu_also_after_an_error(home):
+    before, shops = workshop(), []
     with pytest.raises(KeyError):
-        _fail_at_the_gpu()
+        _fail_at_the_gpu(shops)
     assert workshop() is before
+    (shop,) = shops
+    with pytest.raises(Stopping):
+        shop.run("tasks.jobs.parity_cuda:look", {"device": "cpu"})
     answer, _ = before.run("tasks.jobs.parity_cuda:look", {"device": "cpu"})
     assert answer.document["missing"] == ""
 
 
-def _fail_at_the_gpu() -> None:
+def _fail_at_the_gpu(shops: list[Workshop]) -> None:
     before = workshop()
-    with jobs_see_the_gpu():
-        assert workshop() is not before
+    with gpu_workshop() as shop:
+        shops.append(shop)
+        assert shop is not before
+        assert workshop() is before
         raise KeyError
