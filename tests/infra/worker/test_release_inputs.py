@@ -171,7 +171,7 @@ def test_another_colour_changes_no_id(project):
         ("packhouse.parity.probes", "LARGE = 100.0", "LARGE = 1000.0"),
         ("packhouse.parity.replay", "INT8_MARGIN_DB = 6.0", "INT8_MARGIN_DB = 6.5"),
         ("packhouse.release.sbom", '"specVersion": "1.6"', '"specVersion": "1.7"'),
-        ("packhouse.release.manifest", "MAX_DOCUMENT_BYTES = 16", "MAX_DOCUMENT_BYTES = 17"),
+        ("packhouse.release.parts", "MAX_DOCUMENT_BYTES = 16", "MAX_DOCUMENT_BYTES = 17"),
         ("tasks.jobs.export_onnx", "dynamo=True", "dynamo=False"),
         ("tasks.jobs.parity_cuda", '"use_tf32": "0"', '"use_tf32": "1"'),
         ("tasks.measure", "speed < least", "speed <= least"),
