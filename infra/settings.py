@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.sandbox.lockdown import Measure
+from packhouse.trust.signing_settings import PREFIX, SigningSettings
 
 GiB = 1024**3
 
@@ -23,10 +24,10 @@ class BuildBy(StrEnum):
     DOCKER = "docker"
 
 
-class Settings(BaseSettings):
+class Settings(SigningSettings, BaseSettings):
     """A field `name` is the environment variable `PACKHOUSE_NAME`. Fields of one group of the page stand together."""
 
-    model_config = SettingsConfigDict(env_prefix="PACKHOUSE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     home: Annotated[
         Path,
@@ -189,40 +190,6 @@ class Settings(BaseSettings):
         ),
     ] = ""
 
-    signing_key: Annotated[
-        str,
-        Field(
-            description="File of the private key (PEM; ECDSA on P-256, P-384 or P-521) that signs releases. "
-            "None: this worker signs with no key."
-        ),
-    ] = ""
-    signing_password: Annotated[
-        SecretStr, Field(description="Password of `PACKHOUSE_SIGNING_KEY`. None: the key has no password.")
-    ] = SecretStr("")
-    signing_certificates: Annotated[
-        tuple[str, ...],
-        Field(
-            description="Files: the certificate of the key, then those of the authorities above it. "
-            "Readers then trust an authority instead of a key."
-        ),
-    ] = ()
-    signing_keyless: Annotated[
-        bool,
-        Field(
-            description="Sign by the identity of the environment (the token of a CI job or workload), "
-            "through Sigstore's public service."
-        ),
-    ] = False
-    signers: Annotated[
-        tuple[str, ...],
-        Field(
-            description="Signers that this worker trusts in addition to its own key: public keys (PEM, as files or as "
-            "text), certificates or policies. Required if other workers sign for it, and for keyless signing."
-        ),
-    ] = ()
-    sign_pool: Annotated[
-        str, Field(description="Work pool whose workers sign. None: this worker signs, if it has a key.")
-    ] = ""
     sign_wait_s: Annotated[
         float, Field(gt=0, description="Seconds that a release waits for the workers of `PACKHOUSE_SIGN_POOL`.")
     ] = 1800.0
@@ -254,11 +221,6 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         return self.store or str(self.home.resolve() / "store")
-
-    @property
-    def signs(self) -> bool:
-        """Whether releases are signed, here or elsewhere."""
-        return bool(self.signing_key or self.signing_keyless or self.sign_pool)
 
     @property
     def cache_folder(self) -> Path:

@@ -17,7 +17,6 @@ from typing import Any
 from infra.sandbox.client import Answer, Limits, Sandbox
 from infra.settings import Settings, settings
 from infra.worker.cache import Cache
-from infra.worker.signer import known
 from packhouse.architectures.registry import GROUP
 from packhouse.artifact import Artifact, Beside
 from packhouse.digest import digest_bytes
@@ -51,8 +50,8 @@ class Workshop:
 
     @cached_property
     def known(self) -> Trusted:
-        """Whose signatures this worker knows, read once. Raises as infra.worker.signer.known."""
-        return known(self.settings)
+        """Whose signatures this worker knows, read once. Raises as SigningSettings.known."""
+        return self.settings.known()
 
     @contextmanager
     def turn(self, name: str) -> Iterator[Path]:

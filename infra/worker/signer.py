@@ -7,7 +7,6 @@ PACKHOUSE_SIGN_POOL it is on another worker altogether, which runs no model and 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +14,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings
-from packhouse.errors import KeyAbsent, SignerUnavailable, SpecInvalid, squeezed
+from packhouse.errors import KeyAbsent, SignerUnavailable, squeezed
 from packhouse.release.manifest import IMAGE_BUNDLES, MEASURED, SIGNATURE
-from packhouse.trust import signatures
-from packhouse.trust.dsse import PublicKey
-from packhouse.trust.signatures import Trusted
 
 if TYPE_CHECKING:
     from model_signing.signing import Config
@@ -29,9 +25,8 @@ class Signer:
     """config: makes what signs, each time anew: an identity's token does not last. Raises SignerUnavailable: there is
     no such key, it can not be read, or the service that vouches for an identity does not."""
 
-    def __init__(self, config: Callable[[], Config], mine: Trusted) -> None:
-        """mine: by what a reader knows what it signed; nothing for an identity."""
-        self._config, self.mine = config, mine
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
 
     def sign_folder(self, folder: Path) -> bytes:
         """A signature over the names and the bytes of every file but the measured ones, all read here."""
@@ -72,26 +67,14 @@ class Signer:
 def signer(settings: Settings) -> Signer | None:
     """Of this process; None where nothing is to be signed here. Raises KeyAbsent: the key can not be read."""
     if settings.signing_keyless:
-        return Signer(_keyless, Trusted())
-    if not settings.signing_key:
+        return Signer(_keyless)
+    if not (key := settings.key_file):
         return None
-    key = Path(settings.signing_key).expanduser()
-    if not os.access(key, os.R_OK):
-        raise KeyAbsent("PH-0121 is not there, or may not be read", where="PACKHOUSE_SIGNING_KEY")
-    chain = [Path(path).expanduser() for path in settings.signing_certificates]
+    if chain := settings.chain:
+        return Signer(lambda: _with_certificate(key, chain))
+    settings.own()  # or a key that is none is found only when something is signed
     password = settings.signing_password.get_secret_value()
-    if chain and password:
-        want = "a key without a password: model-signing takes none beside certificates"
-        raise KeyAbsent(
-            "PH-0532 can not be read", where="PACKHOUSE_SIGNING_KEY with PACKHOUSE_SIGNING_CERTIFICATES", want=want
-        )
-    if chain:
-        return Signer(lambda: _with_certificate(key, chain), Trusted(authorities=tuple(chain[1:] or chain)))
-    try:
-        own = PublicKey(key, private=True, password=password.encode() or None)
-    except SpecInvalid as error:
-        raise KeyAbsent(error.coded, where="PACKHOUSE_SIGNING_KEY") from error
-    return Signer(lambda: _with_key(key, password), Trusted(keys=(own,)))
+    return Signer(lambda: _with_key(key, password))
 
 
 def own_signer(settings: Settings) -> Signer:
@@ -99,15 +82,6 @@ def own_signer(settings: Settings) -> Signer:
     if by := signer(settings):
         return by
     raise KeyAbsent("PH-0531 has no key to sign with", where="PACKHOUSE_SIGNING_KEY", next="docs/signing.md")
-
-
-def known(settings: Settings) -> Trusted:
-    """By what this worker knows a signature: PACKHOUSE_SIGNERS, and its own key or authority.
-
-    Raises KeyAbsent: it knows none, or its key can not be read. SpecInvalid: PACKHOUSE_SIGNERS names a file that is no
-    key, certificate or policy."""
-    by = None if settings.sign_pool else signer(settings)
-    return signatures.known(settings.signers, by.mine if by else Trusted())
 
 
 def _new() -> Config:
@@ -121,10 +95,10 @@ def _with_key(key: Path, password: str) -> Config:
     return _new().use_elliptic_key_signer(private_key=key, password=secret)
 
 
-def _with_certificate(key: Path, chain: list[Path]) -> Config:
+def _with_certificate(key: Path, chain: tuple[Path, ...]) -> Config:
     """chain: the certificate of the key first, then those above it."""
     return _new().use_certificate_signer(
-        private_key=key, signing_certificate=chain[0], certificate_chain=chain[1:] or chain[:1]
+        private_key=key, signing_certificate=chain[0], certificate_chain=list(chain[1:] or chain)
     )
 
 

@@ -17,7 +17,7 @@ from packhouse.cli.options import (
     talk,
     the_store,
 )
-from packhouse.cli.sign import known_here, signs_here
+from packhouse.cli.sign import signing_here
 from packhouse.cli.worker import worker
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, Refused, SignatureInvalid
@@ -163,9 +163,9 @@ def moved(
 
     trusted: whose signature the channel must have as it stands, since what a history says may be anybody's. whatever:
     the channel starts anew, whatever stands there. Raises SignatureInvalid."""
-    signs, name = signs_here(), f"{model}@{channel}"
-    if signs and not trusted:
-        trusted = known_here()
+    signing, name = signing_here(), f"{model}@{channel}"
+    if signing.signs and not trusted:
+        trusted = signing.known()
 
     def decided(here: Channel | None) -> channels.Answer:
         if trusted and here and not whatever:
@@ -180,7 +180,7 @@ def moved(
     print(f"{model}/{here.release} {channel}#{here.serial}")
     if isinstance(answer, channels.Stays):
         raise typer.Exit(3)
-    if signs:
+    if signing.signs:
         written = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
         worker(["-m", "flows.sign", "--moved", "--", f"{name}/{here.release}{written}"], store.url)
     pointer, _ = standing(store, model, channel)

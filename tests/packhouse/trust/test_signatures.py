@@ -279,8 +279,12 @@ class Authority:
         self.key.write_bytes(leaf.private_bytes(serialization.Encoding.PEM, *form))
 
     @property
+    def settings(self) -> Settings:
+        return Settings(signing_key=str(self.key), signing_certificates=(str(self.leaf), str(self.root)))
+
+    @property
     def signer(self) -> Signer:
-        made = signer(Settings(signing_key=str(self.key), signing_certificates=(str(self.leaf), str(self.root))))
+        made = signer(self.settings)
         assert made
         return made
 

@@ -102,7 +102,7 @@ def test_an_authority_is_trusted_as_a_key_is(small, tmp_path):
     point(small, authority.signer)
     assert followed(small, authority.root).release == small.release
     assert "is not signed by anybody who is trusted here" in refused(small, other.root)
-    assert authority.signer.mine.open((small.store / signature_key(MODEL, "latest")).read_bytes(), where="")
+    assert authority.settings.own().open((small.store / signature_key(MODEL, "latest")).read_bytes(), where="")
 
 
 def test_another_key_and_no_signature_are_refused(small, keys, tmp_path):

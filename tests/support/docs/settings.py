@@ -9,22 +9,22 @@ from tests.support.docs.markdown import linked, table
 from tests.support.docs.places import ServingSettings, Settings
 
 GROUPS = {
-    "places": "home",
-    "runs": "models",
-    "child processes": "children",
-    "gpu": "cuda_pool",
-    "mlflow": "mlflow_uri",
-    "images": "runtime_image",
-    "signatures": "signing_key",
+    "places": ("home",),
+    "runs": ("models",),
+    "child processes": ("children",),
+    "gpu": ("cuda_pool",),
+    "mlflow": ("mlflow_uri",),
+    "images": ("runtime_image",),
+    "signatures": ("signing_key", "sign_wait_s"),
 }
-"""Groups of a worker's settings, each with its first field. A group ends where the next one begins."""
+"""Groups of a worker's settings, each with its first fields. A group ends where the next one begins."""
 HEAD = ("variable", "type", "default", "description")
 
 
 def blocks() -> dict[str, str]:
     prefix = Settings.model_config["env_prefix"]
     groups: dict[str, list[tuple[str, ...]]] = {}
-    first = {field: group for group, field in GROUPS.items()}
+    first = {field: group for group, starts in GROUPS.items() for field in starts}
     group = ""
     for name, field in Settings.model_fields.items():
         group = first.get(name, group)
