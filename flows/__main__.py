@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING
 
 from infra.worker.local_prefect import IN_BATCHES, PrefectApi
 from packhouse import exit_status as exits
+from packhouse.cli.worker_arguments import ReleaseArguments, parsed
 from packhouse.errors import squeezed
-from packhouse.release.manifest import ChannelName
 
 if TYPE_CHECKING:
     from flows.run_result import End
 
 
-def main(options: argparse.Namespace) -> int:
+def main(options: ReleaseArguments) -> int:
     api = _prepare(verbose=options.verbose)
     from flows.run_logging import talk
     from flows.run_result import exit_status
@@ -35,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
 
 def guarded_main() -> int:
     """Every end has a status and one line: also wrong settings, and an orchestrator that does not answer."""
-    options = _options()
+    options = parsed(ReleaseArguments, sys.argv[1:], prog="packhouse release")
     exits.end_in_order()
     try:
         return main(options)
@@ -50,7 +48,7 @@ def guarded_main() -> int:
         return exits.said(error, verbose=options.verbose)
 
 
-def _release(sources: list[str], channel: str, api: PrefectApi | None = None) -> list[End]:
+def _release(sources: Sequence[str], channel: str, api: PrefectApi | None = None) -> list[End]:
     """Planning needs no server: where nothing changed, none is started."""
     from flows.release import released
     from flows.run_logging import ENDS
@@ -99,28 +97,6 @@ def _without_work(source: str, channel: str) -> End | None:
         return end_of(source, released)
     except PackhouseError as error:
         return end_of(source, error)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(exits.USAGE, f"{message}\n")
-
-
-def _options() -> argparse.Namespace:
-    parser = _Parser(prog="packhouse release")
-    parser.add_argument("sources", nargs="+")
-    parser.add_argument("--channel", default="latest", type=_channel)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--verbose", action="store_true")
-    return parser.parse_args()
-
-
-def _channel(name: str) -> str:
-    try:
-        return TypeAdapter(ChannelName).validate_python(name)
-    except ValueError as error:
-        words = f"{name!r} is no channel: lower-case letters, digits and -, at most 63"
-        raise argparse.ArgumentTypeError(words) from error
 
 
 def _prepare(*, verbose: bool) -> PrefectApi | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from flows.run_logging import talk_to_prefect
 from infra.worker.context import workshop
 from infra.worker.signer import signer
 from packhouse import exit_status
+from packhouse.cli.worker_arguments import SignArguments, parsed
 from packhouse.errors import NotFound, PackhouseError, Refused
 from packhouse.release.lookup import find, read_channel
 from tasks._support.pipeline_task import one_line
@@ -102,11 +102,7 @@ def sign(
 def main(arguments: Sequence[str]) -> int:
     """`packhouse sign`: a line for each that is signed now; where this process has no key, by the pool of signers. A
     channel that can not be renewed is named, and makes it 1. --moved: whoever asks has just moved the channel."""
-    parser = argparse.ArgumentParser(prog="packhouse sign")
-    parser.add_argument("--renew", action="store_true")
-    parser.add_argument("--moved", action="store_true")
-    parser.add_argument("references", nargs="*")
-    options = parser.parse_args(arguments)
+    options = parsed(SignArguments, arguments, prog="packhouse sign")
     try:
         settings = workshop().settings
         elsewhere = bool(settings.sign_pool) and signer(settings) is None

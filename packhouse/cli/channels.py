@@ -19,6 +19,7 @@ from packhouse.cli.options import (
 )
 from packhouse.cli.sign import signing_here
 from packhouse.cli.worker import worker
+from packhouse.cli.worker_arguments import SignArguments, written
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, Refused, SignatureInvalid
 from packhouse.release import channels
@@ -181,8 +182,9 @@ def moved(
     if isinstance(answer, channels.Stays):
         raise typer.Exit(3)
     if signing.signs:
-        written = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
-        worker(["-m", "flows.sign", "--moved", "--", f"{name}/{here.release}{written}"], store.url)
+        digest = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
+        sign = SignArguments(references=(f"{name}/{here.release}{digest}",), moved=True)
+        worker(["-m", "flows.sign", *written(sign)], store.url)
     pointer, _ = standing(store, model, channel)
     if pointer and pointer.here != here:
         words = f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`"

@@ -10,6 +10,7 @@ from packhouse.cli.options import (
     StoreOption,
 )
 from packhouse.cli.worker import worker, worker_root
+from packhouse.cli.worker_arguments import ReleaseArguments, written
 
 
 def release(
@@ -23,9 +24,9 @@ def release(
     ] = False,
 ) -> None:
     """Release models: export, check, publish. Prints one line a model: outcome, model, release or reason."""
-    flags = {"--json": as_json, "--verbose": verbose or bool(context.parent and context.parent.params["verbose"])}
-    arguments = ["--channel", channel, *(flag for flag, on in flags.items() if on), "--", *sources]
-    worker(["-m", "flows", *arguments], store)
+    everything = verbose or bool(context.parent and context.parent.params["verbose"])
+    arguments = ReleaseArguments(sources=tuple(sources), channel=channel, json=as_json, verbose=everything)
+    worker(["-m", "flows", *written(arguments)], store)
 
 
 def demo(store: StoreOption = "") -> None:

@@ -12,6 +12,7 @@ from packhouse.cli.options import (
     StoreOption,
 )
 from packhouse.cli.worker import worker, worker_root
+from packhouse.cli.worker_arguments import SignArguments, written
 from packhouse.trust.dsse import make_keys
 from packhouse.trust.signing_settings import SigningSettings, from_environment
 
@@ -27,7 +28,7 @@ def sign(
     digests were checked, also what is signed already."""
     if not (releases or renew):
         raise typer.BadParameter("name a release or a channel, or say --renew")
-    worker(["-m", "flows.sign", *(["--renew"] if renew else []), "--", *releases], store)
+    worker(["-m", "flows.sign", *written(SignArguments(references=tuple(releases), renew=renew))], store)
 
 
 def keys(
