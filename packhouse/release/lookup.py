@@ -170,28 +170,24 @@ def read_channel(store: Store, model: str, channel: str) -> Channel:
 
 def tombstone(store: Store, model: str, release: str) -> Tombstone | None:
     """Why the release was deleted; None where it was not. Raises ReleaseInvalid: it is no tombstone of this release."""
-    key = tombstone_key(model, release)
-    try:
-        data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
-    except NotFound:
-        return None
-    return _of(load(Tombstone, data, where=key), model, release, key)
+    return _said(Tombstone, store, tombstone_key(model, release), model, release)
 
 
 def hold(store: Store, model: str, release: str) -> Hold | None:
     """Why the release is kept; None where nobody holds it. Raises ReleaseInvalid: it is no hold of this release."""
-    key = hold_key(model, release)
-    try:
-        data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
-    except NotFound:
-        return None
-    return _of(load(Hold, data, where=key), model, release, key)
+    return _said(Hold, store, hold_key(model, release), model, release)
 
 
 Said = TypeVar("Said", Hold, Tombstone)
 
 
-def _of(said: Said, model: str, release: str, key: str) -> Said:
+def _said(kind: type[Said], store: Store, key: str, model: str, release: str) -> Said | None:
+    """A document about this release; None where there is none. Raises ReleaseInvalid: it is none, or of another."""
+    try:
+        data, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
+    except NotFound:
+        return None
+    said = load(kind, data, where=key)
     if (said.model, said.release) != (model, release):
         raise ReleaseInvalid("PH-0188 is about another release", where=key, got=f"{said.model}/{said.release}")
     return said
