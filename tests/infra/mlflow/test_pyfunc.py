@@ -14,6 +14,7 @@ from infra.mlflow.pyfunc import loader
 from infra.mlflow.pyfunc.loader import checked, chosen, fitting, tables
 from packhouse.consume import session
 from packhouse.errors import PackhouseError
+from packhouse.formats import processors
 from packhouse.release.choice import computes_as_judged, preferred
 from packhouse.release.manifest import Manifest, Processors, Selection
 from packhouse.serving import release
@@ -100,6 +101,11 @@ def test_a_format_that_must_be_named_is_not_picked():
     manifest = {"formats": [fp32, int8 | {"selection": "named"}]}
     assert chosen(manifest, "auto")["name"] == "onnx"
     assert chosen(manifest, "onnx-int8")["name"] == "onnx-int8"
+
+
+def test_the_loader_knows_vnni_by_the_flags_that_packhouse_knows():
+    assert loader.VNNI == processors.VNNI
+    assert loader._has_vnni() is processors.has_vnni()
 
 
 COMBINATIONS = [
