@@ -226,7 +226,8 @@ def _variables() -> dict[str, str]:
 
 def _use(docker: Engine, steps: Steps, *, store: Path, fetched: Path) -> None:
     """Each step in a container that knows no server and may not write to the store."""
-    options = ["run", "--rm", *LOCKED_DOWN, "--tmpfs", "/tmp:mode=1777", "--env", "PACKHOUSE_STORE=/store"]
+    options = ["run", "--rm", *LOCKED_DOWN, "--env", "PACKHOUSE_STORE=/store"]
+    options += [word for mount in services()["worker-cpu"]["tmpfs"] for word in ("--tmpfs", mount)]
     options += ["--volume", f"{store}:/store:ro", "--volume", f"{fetched}:/fetched"]
     reference = f"{MODEL}@latest"
     with steps.step("verify the release") as remarks:
