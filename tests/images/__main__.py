@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from infra.deploy import wheels
-from infra.lockdown import Measure
+from infra.sandbox.lockdown import Measure
 from packhouse.errors import Unavailable
 from tasks.jobs.measure import processor
 from tests.images.building import (
