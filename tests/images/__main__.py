@@ -6,7 +6,8 @@ check starts its own on private paths, in an empty network namespace, and ends i
 
 1. Dockerfile.worker and the runtime image's Dockerfile are built with `--network none` on a Debian 12 of debootstrap.
 2. Services of compose.yaml are started from the worker image, with compose.yaml's commands and restrictions: Prefect's
-   server, the program that deploys, a worker. The worker must have every measure of the sandbox.
+   server, the program that deploys, MLflow, the webhook receiver, a worker. The worker must have every measure of the
+   sandbox.
 3. The worker releases a model that is trained for this. Another container verifies it, fetches it and computes with it.
 4. The runtime image serves the release, and is ready only after it has replayed the golden cases.
 
@@ -18,6 +19,7 @@ Exit status: 0, all steps passed; 1, a step failed; 2, this machine lacks someth
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -27,7 +29,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,7 +185,8 @@ def _release(docker: Engine, steps: Steps, *, store: Path, sources: Path) -> Non
     }
     sqlite["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = "sqlite+aiosqlite:////tmp/prefect.db"
     with steps.step("start Prefect's server"):
-        alone = ["--detach", "--name", "server", "--network", "none", "--add-host", "server:127.0.0.1"]
+        names = [word for name in ("server", "mlflow") for word in ("--add-host", f"{name}:127.0.0.1")]
+        alone = ["--detach", "--name", "server", "--network", "none", *names]
         words = docker_run(known["server"], WORKER, variables, environment=sqlite, options=alone)
         run_docker(docker, ["run", *words])
         wait_until_healthy(docker, "server")
@@ -191,28 +194,29 @@ def _release(docker: Engine, steps: Steps, *, store: Path, sources: Path) -> Non
     with steps.step("make pools, deployments and automations") as remarks:
         words = docker_run(known["apply"], WORKER, variables, options=["--rm", *beside])
         remarks.append(f"{len(run_docker(docker, ['run', *words]).splitlines())} made")
-    with steps.step("start a worker"):
-        places = ["--volume", f"{store}:/store", "--volume", f"{sources}:/sources:ro"]
-        options = ["--detach", "--name", "worker", *beside, *places]
-        # No MLflow here, which `watch` would ask.
-        more: Mapping[str, str | None] = {"PACKHOUSE_REQUIRE": json.dumps(SANDBOX), "PACKHOUSE_MLFLOW_URI": None}
-        words = docker_run(known["worker-cpu"], WORKER, variables, environment=more, options=options)
-        run_docker(docker, ["run", *words])
-        wait_until_healthy(docker, "worker")
+    places = ["--volume", f"{store}:/store", "--volume", f"{sources}:/sources:ro"]
+    required = {"PACKHOUSE_REQUIRE": json.dumps(SANDBOX)}
+    for name, what in (("mlflow", "MLflow"), ("webhook", "the webhook receiver"), ("worker-cpu", "a worker")):
+        with steps.step(f"start {what}"):
+            options = ["--detach", "--name", name, *beside, *(places if name == "worker-cpu" else [])]
+            more = required if name == "worker-cpu" else {}
+            words = docker_run(known[name], WORKER, variables, environment=more, options=options)
+            run_docker(docker, ["run", *words])
+            wait_until_healthy(docker, name)
     with steps.step("release the model"):
         parameter = f"sources={json.dumps([f'/sources/{MODEL}'])}"
         asked = ["prefect", "deployment", "run", "release/release", "--param", parameter, "--watch"]
-        done = try_docker(docker, ["exec", "worker", *asked])
+        done = try_docker(docker, ["exec", "worker-cpu", *asked])
         if done.returncode:
-            raise StepFailed(f"no release: {last_lines(done)}\nthe worker: {logs(docker, 'worker')}")
+            raise StepFailed(f"no release: {last_lines(done)}\nthe worker: {logs(docker, 'worker-cpu')}")
     with steps.step("release it again: nothing to do"):
-        done = try_docker(docker, ["exec", "worker", "packhouse", "release", f"/sources/{MODEL}"])
+        done = try_docker(docker, ["exec", "worker-cpu", "packhouse", "release", f"/sources/{MODEL}"])
         if done.returncode != NOTHING_TO_DO:
             raise StepFailed(f"the second release ended with {done.returncode}: {last_lines(done)}")
 
 
 def _variables() -> dict[str, str]:
-    """What an operator writes into `.env`. Nothing of S3 or MLflow is used here."""
+    """What an operator writes into `.env`. There is no S3 server here."""
     return {
         "PREFECT_AUTH": f"check:{secrets.token_hex(16)}",
         "PACKHOUSE_STORE": "/store",
@@ -220,7 +224,10 @@ def _variables() -> dict[str, str]:
         "PACKHOUSE_TRUSTED_PROGRAMS": "[]",
         "S3_ACCESS_KEY": "unused",
         "S3_SECRET_KEY": "unused",
-        "MLFLOW_PASSWORD": "unused",
+        "MLFLOW_PASSWORD": secrets.token_hex(16),
+        "MLFLOW_SESSION_KEY": secrets.token_hex(16),
+        "MLFLOW_WEBHOOK_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "WEBHOOK_SECRET": secrets.token_hex(16),
     }
 
 

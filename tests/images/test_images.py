@@ -23,6 +23,9 @@ VARIABLES = {
     "S3_ACCESS_KEY": "a",
     "S3_SECRET_KEY": "s",
     "MLFLOW_PASSWORD": "m",
+    "MLFLOW_SESSION_KEY": "k",
+    "MLFLOW_WEBHOOK_KEY": "w",
+    "WEBHOOK_SECRET": "h",
 }
 
 
@@ -65,7 +68,7 @@ def test_the_command_itself_refuses_where_no_program_can_be_found(tmp_path):
     assert not list(tmp_path.iterdir()), "nothing was begun"
 
 
-@pytest.mark.parametrize("name", ["server", "apply", "worker-cpu"])
+@pytest.mark.parametrize("name", ["server", "apply", "mlflow", "webhook", "worker-cpu"])
 def test_a_service_is_started_with_the_restrictions_of_compose(name):
     service = services()[name]
     words = docker_run(service, "image", VARIABLES, options=["--network", "none"])
@@ -74,7 +77,8 @@ def test_a_service_is_started_with_the_restrictions_of_compose(name):
     assert {("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges:true"), ("--user", "10001:10001")} <= pairs
     assert {"--read-only=true", "--init=true"} <= set(words[:at])
     assert {("--tmpfs", mount) for mount in service["tmpfs"]} <= pairs
-    assert ("--env", "PREFECT_API_AUTH_STRING=user:password") in pairs or name == "server"
+    given = {filled(f"{key}={value}", VARIABLES) for key, value in service["environment"].items()}
+    assert {("--env", each) for each in given} <= pairs
     assert words[at + 1 :] == [filled(word, VARIABLES) for word in service["command"]]
     assert not [word for word in words if "${" in word]
 
