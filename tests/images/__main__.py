@@ -93,8 +93,8 @@ class Steps:
         started, remarks = time.monotonic(), list[str]()
         try:
             yield remarks
-        except BaseException:
-            _say(f"{name}: FAILED after {time.monotonic() - started:.1f} s")
+        except BaseException as error:  # told now: it takes a while until the engine has ended
+            _say(f"{name}: FAILED after {time.monotonic() - started:.1f} s: {error}")
             raise
         self.done.append((name, time.monotonic() - started, ", ".join(remarks)))
         _say(f"{name}: {self.done[-1][1]:.1f} s {self.done[-1][2]}")
@@ -116,8 +116,7 @@ def main() -> int:
     except (CannotRunError, Unavailable) as error:
         _say(f"the images were not built: {error}")
         return 2
-    except StepFailed as error:
-        _say(str(error))
+    except StepFailed:
         return 1
     print(f"\n{processor()}, {os.cpu_count()} cores, Docker {version}\n\n{steps.table()}\n")
     print("| image | MB |\n|---|---|")
@@ -138,8 +137,7 @@ def check(folder: Path, steps: Steps) -> tuple[dict[str, int], str]:
     sources = folder / "sources"
     with steps.step("train and stage a model"):
         _train(sources / MODEL)
-    (folder / "engine").mkdir()
-    with engine(folder / "engine", isolated=True) as docker, _emptied(docker):
+    with _folder(folder / "engine") as place, engine(place, isolated=True) as docker, _emptied(docker):
         _build(docker, steps, context(folder / "context", houses))
         shutil.rmtree(folder / "context")
         store, fetched = _own(folder / "store"), _own(folder / "fetched")
@@ -148,6 +146,16 @@ def check(folder: Path, steps: Steps) -> tuple[dict[str, int], str]:
         _serve(docker, steps, fetched / MODEL)
         version = run_docker(docker, ["version", "--format", "{{.Server.Version}}"]).strip()
         return {image: image_size(docker, image) for image in (BASE, WORKER, RUNTIME)}, version
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[Path]:
+    """It is removed by rm: Python takes minutes for the many files of an engine."""
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        run(["rm", "-rf", str(folder)], os.environ)
 
 
 @contextmanager
