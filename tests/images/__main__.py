@@ -49,6 +49,7 @@ from tests.images.building import (
     WORKER,
     StepFailed,
     build_image,
+    engine_folder,
     image_size,
     inspect_worker,
     last_lines,
@@ -137,7 +138,7 @@ def check(folder: Path, steps: Steps) -> tuple[dict[str, int], str]:
     sources = folder / "sources"
     with steps.step("train and stage a model"):
         _train(sources / MODEL)
-    with _folder(folder / "engine") as place, engine(place, isolated=True) as docker, _emptied(docker):
+    with engine_folder(folder) as place, engine(place, isolated=True) as docker, _emptied(docker):
         _build(docker, steps, context(folder / "context", houses))
         shutil.rmtree(folder / "context")
         store, fetched = _own(folder / "store"), _own(folder / "fetched")
@@ -146,16 +147,6 @@ def check(folder: Path, steps: Steps) -> tuple[dict[str, int], str]:
         _serve(docker, steps, fetched / MODEL)
         version = run_docker(docker, ["version", "--format", "{{.Server.Version}}"]).strip()
         return {image: image_size(docker, image) for image in (BASE, WORKER, RUNTIME)}, version
-
-
-@contextmanager
-def _folder(folder: Path) -> Iterator[Path]:
-    """It is removed by rm: Python takes minutes for the many files of an engine."""
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        run(["rm", "-rf", str(folder)], os.environ)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from infra.deploy.runtime_image import DOCKERFILE as RUNTIME_DOCKERFILE
@@ -24,6 +25,17 @@ LAST_LINES = 40
 
 class StepFailed(Exception):
     """A step did not do what it must. The text has the last lines of what it printed."""
+
+
+@contextmanager
+def engine_folder(folder: Path) -> Iterator[Path]:
+    """For an engine, gone at the end. By rm: Python takes minutes for the many files of an engine."""
+    place = folder / "engine"
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        run(["rm", "-rf", str(place)], os.environ)
 
 
 def build_image(docker: Engine, folder: Path, image: str) -> None:

@@ -17,7 +17,7 @@ import yaml
 import packhouse
 from infra.deploy import wheels
 from packhouse.errors import DigestMismatch, NotFound, Unavailable
-from tests.images.building import BASE, LOCKED_DOWN, WORKER, build_image
+from tests.images.building import BASE, LOCKED_DOWN, WORKER, build_image, engine_folder
 from tests.images.material import context, kept, lacking, wheelhouse
 from tests.servers.engine import as_image, engine
 
@@ -197,11 +197,11 @@ def test_the_image_builds_without_a_network_and_its_worker_starts_as_an_ordinary
         pytest.skip(f"NOT RUN: the worker image was not built; this machine lacks {'; '.join(lacks)}")
     if not kept():
         pytest.skip("NOT RUN: the worker image was not built; `make images-check` does, and keeps a base for this test")
-    (tmp_path / "engine").mkdir()
-    with engine(tmp_path / "engine", isolated=True) as docker:
+    with engine_folder(tmp_path) as place, engine(place, isolated=True) as docker:
         as_image(docker, BASE)
         made = context(tmp_path / "context", {wheels.Kind.CPU: wheelhouse(wheels.Kind.CPU)})
         build_image(docker, made, WORKER)
+        shutil.rmtree(made)
         script = (
             "id -u; packhouse version; prefect worker start --help;"
             " env -i /opt/venv/bin/python -P -c 'import packhouse, flows'"
