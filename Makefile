@@ -14,7 +14,7 @@ NOT_CHECKED := tests/flows tests/faults tests/infra/deploy tests/old_releases te
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo up down deploy check test corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
-	runtime-image constraints docs errors clean help
+	runtime-image images-check constraints docs errors clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -101,6 +101,9 @@ serving-wheels: $(READY) ## what infra/deploy/serving/Dockerfile is built from; 
 
 runtime-image: $(READY) ## what models' images are built on: BASE=python:3.11-slim@sha256:... TO=registry.example/models/runtime
 	$(BIN)/python -m infra.deploy.runtime_image --base $(BASE) --kind $(or $(KIND),cpu) $(TO)
+
+images-check: $(READY) ## build both images without a network and release a model in them; needs root and Debian's engine
+	$(BIN)/python -m tests.images
 
 docs: $(READY) ## write docs/errors.md, docs/api.md and the tables of settings, keys and deployments from the code
 	$(BIN)/python -m tests.support.docs

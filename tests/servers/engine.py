@@ -40,8 +40,10 @@ class Engine:
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[Engine]:
-    """Raises CannotRunError: no root, not installed, or this kernel does not let it."""
+def engine(folder: Path, *, isolated: bool = False) -> Iterator[Engine]:
+    """isolated: the engine itself has an empty network, so that it reaches no registry, on loopback neither.
+
+    Raises CannotRunError: no root, not installed, or this kernel does not let it."""
     if os.geteuid() != 0:
         raise CannotRunError("a Docker engine needs root")
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
@@ -52,6 +54,8 @@ def engine(folder: Path) -> Iterator[Engine]:
         "--host", f"unix://{socket}", "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
         "--insecure-registry", "127.0.0.0/8",
     ]  # fmt: skip
+    if isolated:
+        command = ["unshare", "--net", *command]
     with running(command, log=folder / "dockerd.log", grace_s=30) as server:
         found = Engine(f"unix://{socket}", folder, server)
         ready = lambda: socket.exists() and found.docker("version", check=False).returncode == 0  # noqa: E731

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import packhouse
 from infra.deploy import wheels
 from packhouse.errors import DigestMismatch, NotFound, Unavailable
+from tests.images.building import BASE, LOCKED_DOWN, WORKER, build_image, engine_folder
+from tests.images.material import context, kept, lacking, wheelhouse
+from tests.servers.engine import as_image, engine
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "Dockerfile.worker").read_text()
@@ -121,28 +129,84 @@ def test_pip_that_gets_nothing_and_a_folder_that_is_not_there_are_said_in_one_li
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.server
-def test_the_image_builds_without_a_network_and_its_worker_starts_as_nobody():
-    base, lock = os.environ.get("PACKHOUSE_TEST_BASE", ""), ROOT / "wheels" / "cpu" / wheels.LOCK
-    docker = shutil.which("docker")
-    answers = bool(docker) and subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0
-    if not (answers and base and lock.is_file()):
-        pytest.skip(
-            "the image was NOT built: that needs an engine that answers, `make wheels`, and a base image in"
-            " PACKHOUSE_TEST_BASE (docs/cluster.md)"
-        )
-    name = "packhouse-worker:test"
-    build = [docker, "build", "--network", "none", "--file", "Dockerfile.worker", "--build-arg", f"BASE={base}"]
-    subprocess.run([*build, "--tag", name, "."], cwd=ROOT, check=True)
-    locked_down = ["--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
-    script = (
-        "id -u; prefect worker start --help; env -i /opt/venv/bin/python -P -c 'import packhouse.parity.replay, flows'"
-    )
-    said = subprocess.run(
-        [docker, "run", *locked_down, "--security-opt", "no-new-privileges", name, "sh", "-c", script],
+def needed_folders() -> set[str]:
+    """The folders of the repository that a worker's programs import, from the entrypoints and commands on."""
+    entrypoints = [each["entrypoint"] for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
+    started = re.findall(r"python, -m, ([a-z_.]+)", (ROOT / "infra/deploy/compose.yaml").read_text())
+    found, new = set[str](), {name.partition(".")[0] for name in [*entrypoints, *started, "packhouse"]} & LOCAL
+    while new:
+        found |= new
+        new = {name for folder in new for name in imported_from(ROOT / folder)} & LOCAL - found
+    return found
+
+
+def imported_from(folder: Path) -> set[str]:
+    nodes = [node for path in folder.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
+LOCAL = {path.name for path in ROOT.iterdir() if path.is_dir() and next(path.glob("*.py"), None)}
+"""Folders that can be imported from the repository's root, such as tests and bench."""
+
+
+def test_it_copies_the_folders_that_a_worker_imports_and_no_others():
+    assert {"tests", "bench"} <= LOCAL
+    assert needed_folders() == set(CODE)
+
+
+@pytest.mark.slow
+def test_what_it_copies_is_enough_for_every_deployment(tmp_path):
+    """Each entrypoint is imported where nothing of the repository is but what the Dockerfile copies."""
+    for name in [name for rest in of("COPY") if not rest.startswith("--from") for name in rest.split()[:-1]]:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).is_file():
+            shutil.copy(ROOT / name, tmp_path / name)
+    deployments = yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
+    modules = [each["entrypoint"].rpartition(".")[0] for each in deployments]
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_WHERE, str(tmp_path), *modules, "packhouse.cli"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
-    assert said.startswith("10001\n")
-    assert "--pool" in said
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported = json.loads(done.stdout)
+    assert {name.partition(".")[0] for name in imported} == set(CODE)
+    assert not {name: file for name, file in imported.items() if not Path(file).is_relative_to(tmp_path)}
+
+
+FROM_WHERE = f"""
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+ours = {{name: module for name, module in sys.modules.items() if name.partition(".")[0] in {CODE}}}
+print(json.dumps({{name: module.__file__ for name, module in ours.items() if getattr(module, "__file__", None)}}))
+"""
+
+
+@pytest.mark.server
+@pytest.mark.timeout(3600)
+def test_the_image_builds_without_a_network_and_its_worker_starts_as_an_ordinary_user(tmp_path):
+    """On the base and the wheels that `make images-check` left; it also releases a model in the image."""
+    if lacks := lacking():
+        pytest.skip(f"NOT RUN: the worker image was not built; this machine lacks {'; '.join(lacks)}")
+    if not kept():
+        pytest.skip("NOT RUN: the worker image was not built; `make images-check` does, and keeps a base for this test")
+    with engine_folder(tmp_path) as place, engine(place, isolated=True) as docker:
+        as_image(docker, BASE)
+        made = context(tmp_path / "context", {wheels.Kind.CPU: wheelhouse(wheels.Kind.CPU)})
+        build_image(docker, made, WORKER)
+        shutil.rmtree(made)
+        script = (
+            "id -u; packhouse version; prefect worker start --help;"
+            " env -i /opt/venv/bin/python -P -c 'import packhouse, flows'"
+        )
+        options = ["--rm", *LOCKED_DOWN, "--tmpfs", "/tmp"]
+        lines = docker.docker("run", *options, WORKER, "sh", "-e", "-c", script).stdout.splitlines()
+    assert lines[:2] == ["10001", packhouse.__version__]
+    assert any("--pool" in line for line in lines)
