@@ -12,6 +12,10 @@ KILLS := tests/faults tests/packhouse/store/test_trouble.py tests/flows/test_ser
 NOT_CHECKED := tests/flows tests/faults tests/infra/deploy tests/old_releases tests/corpus
 # By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Which lines ran: slipcover, whose settings are in pyproject.toml. FLOOR: the least part of them, in percent.
+COVERAGE := .coverage.json
+MEASURED := $(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -W 'ignore:Module already imported so cannot be rewritten; slipcover'
+FLOOR ?= 0
 
 .PHONY: demo up down deploy check test corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image images-check constraints docs errors clean help
@@ -41,8 +45,9 @@ deploy: $(READY) ## put pools, deployments and automations onto the server of PR
 check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sandbox: before every commit
 	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(PARALLEL) $(NOT_CHECKED:%=--ignore=%)
 
-test: $(READY) lint ## the whole suite, but for the long tests below; WORKERS processes run tests
-	$(PYTEST) $(PARALLEL) -m "not long" --durations=25
+test: $(READY) lint ## the whole suite with its coverage, but for the long tests below; WORKERS processes run tests
+	$(MEASURED) $(PARALLEL) -m "not long" --durations=25
+	$(BIN)/python -m tests.support.coverage_table --floor $(FLOOR) $(COVERAGE)
 
 corpus: $(READY) ## long: every architecture of the zoo in every format
 	$(PYTEST) -m long tests/flows --durations=25
