@@ -12,10 +12,11 @@ KILLS := tests/faults tests/packhouse/store/test_trouble.py tests/flows/test_ser
 NOT_CHECKED := tests/flows tests/faults tests/infra/deploy tests/old_releases tests/corpus
 # By files: --dist loadgroup of pytest-xdist 3.8 has no effect with pytest 9.2.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-# Which lines ran: slipcover, whose settings are in pyproject.toml. FLOOR: the least part of them, in percent.
+# Which lines ran: slipcover, whose settings are in pyproject.toml. FLOOR: the least part, in percent.
+# The tests of `make check` alone reach 61, so that a machine without servers can reach the floor too.
 COVERAGE := .coverage.json
 MEASURED := $(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -W 'ignore:Module already imported so cannot be rewritten; slipcover'
-FLOOR ?= 0
+FLOOR ?= 60
 
 .PHONY: demo up down deploy check test corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image images-check constraints docs errors clean help

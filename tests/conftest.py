@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from infra.sandbox.client import Sandbox
@@ -50,6 +51,10 @@ os.environ |= {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
 }
 
+
+# No example has a time limit of its own: a loaded machine, or slipcover when it takes probes out, may pause for longer.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # A shell that starts a program with `&` in a script lets it ignore SIGINT, and so would all that the tests start: a
 # Prefect worker, which ends by it, would have to be killed after half a minute, each time.
