@@ -67,6 +67,7 @@ from tests.servers.place import CannotRunError
 MODEL, COLUMNS = "tumour-table", 30
 SANDBOX = [str(measure) for measure in Measure]
 NOTHING_TO_DO = 3
+PUBLIC = "python:3.11-slim"
 TRAIN = f"import sys, train; print(train.TRAININGS[{MODEL!r}](sys.argv[1]).url)"
 LOAD = """
 import sys
@@ -138,7 +139,7 @@ def check(folder: Path, steps: Steps) -> tuple[dict[str, int], str]:
     sources = folder / "sources"
     with steps.step("train and stage a model"):
         _train(sources / MODEL)
-    with engine_folder(folder) as place, engine(place, isolated=True) as docker, _emptied(docker):
+    with engine_folder() as place, engine(place, isolated=True) as docker, _emptied(docker):
         _build(docker, steps, context(folder / "context", houses))
         shutil.rmtree(folder / "context")
         store, fetched = _own(folder / "store"), _own(folder / "fetched")
@@ -169,6 +170,9 @@ def _train(source: Path) -> None:
 def _build(docker: Engine, steps: Steps, folder: Path) -> None:
     with steps.step("import the base"):
         as_image(docker, BASE)
+    with steps.step("find no registry"):
+        if try_docker(docker, ["pull", PUBLIC]).returncode == 0:
+            raise StepFailed(f"the engine could pull {PUBLIC}: it has a network")
     for image, dockerfile in DOCKERFILES.items():
         with steps.step(f"build {dockerfile}"):
             build_image(docker, folder, image)

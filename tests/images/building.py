@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,14 +29,13 @@ class StepFailed(Exception):
 
 
 @contextmanager
-def engine_folder(folder: Path) -> Iterator[Path]:
-    """For an engine, gone at the end. By rm: Python takes minutes for the many files of an engine."""
-    place = folder / "engine"
-    place.mkdir()
+def engine_folder() -> Iterator[Path]:
+    """For an engine, gone at the end. Its path is short: those of an engine's sockets have at most 107 characters."""
+    place = Path(tempfile.mkdtemp(prefix="packhouse-engine-"))
     try:
         yield place
     finally:
-        run(["rm", "-rf", str(place)], os.environ)
+        run(["rm", "-rf", str(place)], os.environ)  # Python takes minutes for the many files of an engine
 
 
 def build_image(docker: Engine, folder: Path, image: str) -> None:

@@ -41,7 +41,8 @@ class Engine:
 
 @contextmanager
 def engine(folder: Path, *, isolated: bool = False) -> Iterator[Engine]:
-    """isolated: the engine itself has an empty network, so that it reaches no registry, on loopback neither.
+    """isolated: the engine itself has an empty network, so that it reaches no registry, on loopback neither. Its mounts
+    are its own too, and vanish with it.
 
     Raises CannotRunError: no root, not installed, or this kernel does not let it."""
     if os.geteuid() != 0:
@@ -55,7 +56,7 @@ def engine(folder: Path, *, isolated: bool = False) -> Iterator[Engine]:
         "--insecure-registry", "127.0.0.0/8",
     ]  # fmt: skip
     if isolated:
-        command = ["unshare", "--net", *command]
+        command = ["unshare", "--net", "--mount", *command]
     with running(command, log=folder / "dockerd.log", grace_s=30) as server:
         found = Engine(f"unix://{socket}", folder, server)
         ready = lambda: socket.exists() and found.docker("version", check=False).returncode == 0  # noqa: E731

@@ -197,7 +197,7 @@ def test_the_image_builds_without_a_network_and_its_worker_starts_as_an_ordinary
         pytest.skip(f"NOT RUN: the worker image was not built; this machine lacks {'; '.join(lacks)}")
     if not kept():
         pytest.skip("NOT RUN: the worker image was not built; `make images-check` does, and keeps a base for this test")
-    with engine_folder(tmp_path) as place, engine(place, isolated=True) as docker:
+    with engine_folder() as place, engine(place, isolated=True) as docker:
         as_image(docker, BASE)
         made = context(tmp_path / "context", {wheels.Kind.CPU: wheelhouse(wheels.Kind.CPU)})
         build_image(docker, made, WORKER)
