@@ -40,7 +40,7 @@ down: ## end all that `make up` started
 	$(BIN)/python -m infra.deploy.local down
 
 deploy: $(READY) ## put pools, deployments and automations onto the server of PREFECT_API_URL: docs/cluster.md
-	$(BIN)/python -m infra.deploy.apply $(ARGUMENTS)
+	$(BIN)/packhouse deploy $(ARGUMENTS)
 
 check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sandbox: before every commit
 	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(PARALLEL) $(NOT_CHECKED:%=--ignore=%)
