@@ -13,7 +13,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-FOLDERS = ("flows", "tasks", "infra", "examples")
+FILES = ("prefect.yaml", "examples/demo.py", "examples/pyproject.toml", "examples/train.py")
+FOLDERS = ("flows", "tasks", "infra", "examples/packhouse_examples")
 SUFFIXES = frozenset({".py", ".json", ".toml", ".yaml"})
 NAMES = frozenset({".env.example", "Dockerfile"})
 """By allow-list: no `.env` of a developer's, and no bytecode."""
@@ -23,7 +24,7 @@ EXAMPLES = Path("examples", "pyproject.toml")
 
 def worker_files() -> Iterator[Path]:
     """The worker's files, relative to this folder."""
-    yield Path("prefect.yaml")
+    yield from map(Path, FILES)
     for folder in FOLDERS:
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix in SUFFIXES or path.name in NAMES:
