@@ -11,10 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, PathDistribution, distribution
 from pathlib import Path
+from zipfile import Path as ZipPath
 
 from packaging.requirements import Requirement
 
@@ -23,6 +23,8 @@ BUILDS = ("pip", "setuptools")
 """Packages that install others."""
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 """0 means that builds are not isolated: they take the setuptools that is there."""
+
+SYSTEM_PATH = f"{Path(sys.base_prefix, 'bin')}:/usr/local/bin:/usr/bin:/bin"
 
 
 def wheel_of(folder: Path) -> Path:
@@ -59,6 +61,12 @@ def pip(*arguments: str) -> None:
 class Environment:
     """folder: of the virtual environment. home: HOME of what runs in it. wheels: where pip finds packhouse."""
 
+    @property
+    def packages(self) -> Path:
+        """Where its packages lie."""
+        (found,) = self.folder.glob("lib/python3.*/site-packages")
+        return found
+
     folder: Path
     home: Path
     wheels: Path
@@ -66,8 +74,9 @@ class Environment:
     def variables(self, **more: str) -> dict[str, str]:
         """Nothing of the tests' own environment but where programs and temporary files lie."""
         kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
-        own = {"HOME": str(self.home), "USER": "ann", "PATH": f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"}
-        return kept | own | OFFLINE | {"PIP_FIND_LINKS": str(self.wheels), "PACKHOUSE_LATENCY_S": "0.02"} | more
+        own = {"HOME": str(self.home), "USER": "ann", "PATH": f"{self.folder / 'bin'}:{SYSTEM_PATH}"}
+        own |= {"PIP_FIND_LINKS": str(self.wheels), "DO_NOT_TRACK": "1", "PACKHOUSE_LATENCY_S": "0.02"}
+        return kept | own | OFFLINE | more
 
     def run(self, *command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs a program to its end.
@@ -85,45 +94,44 @@ class Environment:
         )
 
 
-def make(folder: Path, wheel: Path, *extras: str, without_packhouse: bool = False) -> Environment:
-    """An environment in `folder`.
-
-    Args:
-        folder: Is made.
-        wheel: Of packhouse.
-        extras: Of packhouse.
-        without_packhouse: What packhouse requires is there, and packhouse itself is not: a test installs it.
-    """
-    venv = folder / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    linked = {name: distribution(name) for name in BUILDS} | dict(required("packhouse", extras))
-    for each in linked.values():
-        _link(each, Path(sys.prefix), venv)
-    (folder / "home").mkdir()
-    made = Environment(venv, folder / "home", wheel.parent)
-    if not without_packhouse:
-        chosen = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
-        done = made.run("pip", "install", "--quiet", chosen, cwd=folder)
+def make(folder: Path, wheel: Path, *extras: str) -> Environment:
+    """An environment in `folder`, with the wheel and what it requires with these extras."""
+    made = Environment(link(folder / ".venv", wheel, *extras), folder / "home", wheel.parent)
+    made.home.mkdir()
+    for command in (["install", "--quiet", f"{wheel}[{','.join(extras)}]" if extras else str(wheel)], ["check"]):
+        done = made.run("pip", *command, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
-        checked = made.run("pip", "check", cwd=folder)
-        assert checked.returncode == 0, checked.stdout
     return made
 
 
-def required(name: str, extras: tuple[str, ...] = ()) -> Iterator[tuple[str, Distribution]]:
+def metadata(wheel: Path) -> Distribution:
+    """What a wheel says of itself."""
+    (found,) = (path for path in ZipPath(wheel).iterdir() if path.name.endswith(".dist-info"))
+    return PathDistribution(found)
+
+
+def required(package: Distribution, extras: tuple[str, ...] = ()) -> dict[str, Distribution]:
     """What a distribution requires with these extras, and what that requires, as it is installed here."""
     found: dict[tuple[str, str], Distribution] = {}
-    waiting = [(name, extra) for extra in ("", *extras)]
+    waiting = [(package, extra) for extra in ("", *extras)]
     while waiting:
         asked, extra = waiting.pop()
-        for requirement in map(Requirement, distribution(asked).requires or []):
+        for requirement in map(Requirement, asked.requires or []):
             if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
                 continue
             for key in ((requirement.name, each) for each in ("", *requirement.extras)):
                 if key not in found:
                     found[key] = distribution(requirement.name)
-                    waiting.append(key)
-    return ((name, each) for (name, _), each in found.items())
+                    waiting.append((found[key], key[1]))
+    return {name: each for (name, _), each in found.items()}
+
+
+def link(folder: Path, wheel: Path, *extras: str) -> Path:
+    """A virtual environment at `folder` with all that the wheel requires with these extras, but not the wheel."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    for each in ({name: distribution(name) for name in BUILDS} | required(metadata(wheel), extras)).values():
+        _link(each, Path(sys.prefix), folder)
+    return folder
 
 
 def _link(package: Distribution, prefix: Path, venv: Path) -> None:
@@ -146,5 +154,3 @@ def _linked(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # another file system
         shutil.copy2(source, target)
-
-
