@@ -143,4 +143,5 @@ def follow(shell: Shell, folder: Path, wanted: list[Step], replaced: Mapping[str
             command = command.replace(old, new)
         status, output = shell.type(command)
         assert status == 0, f"$ {command}\n{output[-3000:]}"
-        assert missing(step.printed, output) == [], f"$ {command}\n{output[-3000:]}"
+        gone = missing(step.printed, output)
+        assert not gone, f"$ {command}\nwanted {gone}, got\n{output[-3000:]}"
