@@ -187,7 +187,7 @@ class NotFound(Refused):
 
 
 class NotInstalled(Refused):
-    """What was asked for needs packages that are not installed here: one of packhouse's extras."""
+    """A command or function needs packages that are not installed here: one of packhouse's extras."""
 
     class_code = "PH-0680"
 

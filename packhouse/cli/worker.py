@@ -26,7 +26,7 @@ def worker_root() -> Path:
         if all((root / file).is_file() for file in ("flows/__main__.py", "infra/sandbox/client.py")):
             return root.resolve()
     raise Refused(
-        "PH-0119 the worker's code is not here", next="install packhouse from its wheel, or set PACKHOUSE_WORKER to a clone"
+        "PH-0119 the worker's code is not here", next="install packhouse's wheel, or set PACKHOUSE_WORKER to a clone"
     )
 
 

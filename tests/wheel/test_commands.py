@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from packhouse.release.manifest import GOLDEN
-from tests.servers.place import answers, free_ports, wait_until
+from tests.servers.place import free_ports
 from tests.servers.prefect import prefect_server
 from tests.support.environments import Environment
 from tests.support.followed import Shell
@@ -88,7 +88,10 @@ def test_a_release_is_served_and_answers_its_golden_case(demo, tmp_path):
     url = f"http://127.0.0.1:{port}"
     with demo.shell(tmp_path / "log", HOST="127.0.0.1", PORT=str(port)) as shell:
         shell.type(f"packhouse serve '{served}' &")
-        wait_until(lambda: answers(f"{url}/ready"), what="the model server", timeout_s=READY_S)
+        ready, said = shell.type(
+            f"curl --silent --fail --retry {READY_S} --retry-delay 1 --retry-all-errors {url}/ready"
+        )
+        assert ready == 0, said[-3000:]
         image = [[[0.5] * 8] * 8]
         body = json.dumps({"inputs": {"image": [image]}}).encode()
         asked = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
