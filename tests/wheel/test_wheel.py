@@ -16,6 +16,7 @@ from infra.images.builders import server_code
 from tests.infra.worker.test_release_inputs import SPECS
 from tests.support.environments import OFFLINE, ROOT, copy_clone, pip, tracked
 
+pytestmark = pytest.mark.slow
 WORKER = "packhouse/_worker/"
 CARRIED = (
     "prefect.yaml",
@@ -102,7 +103,6 @@ def seen(python: Path, *path: Path, cwd: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow
 def test_a_release_has_the_same_id_from_the_wheel_as_from_a_clone(installed, tmp_path):
     python, examples = installed.folder / "bin" / "python", installed.packages / WORKER / "examples"
     wheel = seen(python, installed.packages / WORKER, examples, cwd=tmp_path)
@@ -126,7 +126,6 @@ def test_a_release_has_the_same_id_from_the_wheel_as_from_a_clone(installed, tmp
     ],
     ids=lambda each: each[0] if isinstance(each, list) else each,
 )
-@pytest.mark.slow
 def test_a_command_whose_extra_is_missing_is_wrong_usage_and_says_what_to_install(bare, tmp_path, arguments, extra):
     done = bare.run("packhouse", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (64, "")
@@ -136,14 +135,12 @@ def test_a_command_whose_extra_is_missing_is_wrong_usage_and_says_what_to_instal
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_in_a_clone_too_a_missing_extra_is_wrong_usage(bare):
     done = bare.run("packhouse", "release", "sources/churn", cwd=ROOT, PACKHOUSE_WORKER=str(ROOT))
     assert (done.returncode, done.stdout) == (64, "")
     assert done.stderr.endswith("pip install 'packhouse[worker]' (PH-0681)\n")
 
 
-@pytest.mark.slow
 def test_whether_a_channel_can_be_signed_here_is_known_before_it_moves(bare, tmp_path):
     key = tmp_path / "signing.pem"
     key.write_text("not read before the extra is asked for")
