@@ -87,7 +87,7 @@ def test_the_steps_on_a_cluster_can_be_followed_line_by_line(wheel, place):
     up = next(at for at, step in enumerate(CLUSTER) if step.command.startswith(".venv/bin/packhouse verify"))
     with Shell(clone, variables(home, wheel), place / "log") as shell:
         try:
-            follow(shell, place, [step for step in OWN if step.file], {})
+            follow(shell, place / "my-models", [step for step in OWN if step.file], {})
             follow(shell, clone, CLUSTER[:up], {})
             deadline = time.monotonic() + PATIENCE_S
             while shell.type(CLUSTER[up].command)[0] and time.monotonic() < deadline:
