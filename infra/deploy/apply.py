@@ -242,12 +242,17 @@ def _core(document: Mapping[str, Any]) -> dict[str, Any]:
     return AutomationCore.model_validate(fields).model_dump(mode="json", exclude={"trigger": {"id"}})
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = exit_status.Parser(prog="packhouse deploy", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kind", choices=KINDS, default="process", help="what the pools are")
+def parser() -> exit_status.Parser:
+    """Of the options of `packhouse deploy`."""
+    made = exit_status.Parser(prog="packhouse deploy", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--kind", choices=KINDS, default="process", help="what the pools are")
     for place, default in PLACES.items():
-        parser.add_argument(f"--{place.replace('_', '-')}", default=default, help=f"default: {default or 'none'}")
-    options = vars(parser.parse_args(arguments))
+        made.add_argument(f"--{place.replace('_', '-')}", default=default, help=f"default: {default or 'none'}")
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = vars(parser().parse_args(arguments))
     kind = options.pop("kind")
     try:
         lines = apply(kind, options)
