@@ -184,7 +184,7 @@ def moved(
     if signing.signs:
         digest = "" if whatever else f"#{digest_bytes(dump(here)).removeprefix('sha256:')}"
         sign = SignArguments(references=(f"{name}/{here.release}{digest}",), moved=True)
-        worker(["-P", "-m", "flows.sign", *written(sign)], store.url)
+        worker(["-m", "flows.sign", *written(sign)], store.url)
     pointer, _ = standing(store, model, channel)
     if pointer and pointer.here != here:
         words = f"who asks for signatures stays at #{pointer.serial} until `packhouse sign {name}`"

@@ -24,4 +24,4 @@ def deploy(
     if folder:
         print(worker_root())
         return
-    worker(["-P", "-m", "infra.deploy.apply", *context.args])
+    worker(["-m", "infra.deploy.apply", *context.args])

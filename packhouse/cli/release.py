@@ -26,10 +26,10 @@ def release(
     """Release models: export, check, publish. Prints one line a model: outcome, model, release or reason."""
     everything = verbose or bool(context.parent and context.parent.params["verbose"])
     arguments = ReleaseArguments(sources=tuple(sources), channel=channel, json=as_json, verbose=everything)
-    worker(["-P", "-m", "flows", *written(arguments)], store)
+    worker(["-m", "flows", *written(arguments)], store)
 
 
 def demo(store: StoreOption = "") -> None:
     """Train three small models, release them end to end, verify and load them back, show the reports."""
     examples = worker_root() / "examples"
-    worker(["-P", str(examples / "demo.py")], store, path=(examples,))
+    worker([str(examples / "demo.py")], store, path=(examples,))

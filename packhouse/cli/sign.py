@@ -28,7 +28,7 @@ def sign(
     digests were checked, also what is signed already."""
     if not (releases or renew):
         raise typer.BadParameter("name a release or a channel, or say --renew")
-    worker(["-P", "-m", "flows.sign", *written(SignArguments(references=tuple(releases), renew=renew))], store)
+    worker(["-m", "flows.sign", *written(SignArguments(references=tuple(releases), renew=renew))], store)
 
 
 def keys(

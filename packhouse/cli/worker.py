@@ -34,7 +34,7 @@ def worker(arguments: list[str], store: str = "", *, path: tuple[Path, ...] = ()
     """Becomes the worker: another program, since this one is to stay small enough for every training environment.
 
     Args:
-        arguments: Of Python. `-P` among them: the current folder may hold anything, also a `tasks` of its own.
+        arguments: Of Python.
         store: Where releases are, if not where the environment says.
         path: Folders of further packages.
 
@@ -47,7 +47,8 @@ def worker(arguments: list[str], store: str = "", *, path: tuple[Path, ...] = ()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment |= {"PACKHOUSE_HOME": str(home())} | ({"PACKHOUSE_STORE": store} if store else {})
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606
+    # -P: the current folder may hold anything, also a `tasks` of another project
+    os.execve(sys.executable, [sys.executable, "-P", *arguments], environment)  # noqa: S606
 
 
 def insist_on(extra: str) -> None:
