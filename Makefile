@@ -18,7 +18,7 @@ COVERAGE := .coverage.json
 MEASURED := $(BIN)/python -m slipcover --json --out $(COVERAGE) -m pytest -W 'ignore:Module already imported so cannot be rewritten; slipcover'
 FLOOR ?= 60
 
-.PHONY: demo up down deploy check test corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
+.PHONY: demo up down deploy check test wheel-check corpus soak matrix docs-check mutants lint format bench-line bench-fleet bench-formats bench-frozen bench-peers bench-images bench-serving bench-fetch wheels serving-wheels \
 	runtime-image images-check constraints docs errors clean help
 
 help: ## what there is
@@ -40,8 +40,8 @@ up: $(READY) ## start servers and workers on this machine, without containers: d
 down: ## end all that `make up` started
 	$(BIN)/python -m infra.deploy.local down
 
-deploy: $(READY) ## put pools, deployments and automations onto the server of PREFECT_API_URL: docs/cluster.md
-	$(BIN)/python -m infra.deploy.apply $(ARGUMENTS)
+deploy: $(READY) ## packhouse deploy: pools, deployments and automations, onto the server of PREFECT_API_URL: docs/cluster.md
+	$(BIN)/packhouse deploy $(ARGUMENTS)
 
 check: $(READY) lint ## ruff, mypy, and the tests that start no server and no sandbox: before every commit
 	PACKHOUSE_TEST_SERVERS=none $(PYTEST) $(PARALLEL) $(NOT_CHECKED:%=--ignore=%)
@@ -58,6 +58,9 @@ soak: $(READY) ## long: the tests that kill workers, servers and writers, ROUNDS
 
 matrix: $(READY) ## long: all tests against real servers, where a server that cannot run is a failure
 	PACKHOUSE_TEST_SERVERS=required $(PYTEST) -m "server or flow" --durations=25
+
+wheel-check: $(READY) ## long: the wheel in fresh environments and empty folders, and README's steps, line by line
+	$(PYTEST) -m "long or not long" tests/wheel --durations=25
 
 docs-check: $(READY) ## the documentation's links, and the commands and files that it names
 	$(PYTEST) tests/test_docs.py

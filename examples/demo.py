@@ -37,7 +37,7 @@ def main() -> int:
     say("releasing ...")
     status = packhouse("release", *(str(SOURCES / name) for name in NAMES))
     if status == 3:
-        say(f"everything is unchanged ({time.monotonic() - started:.0f} s); `make clean` forgets the demo")
+        say(f"everything is unchanged ({time.monotonic() - started:.0f} s); the releases lie in {HOME / 'store'}")
         return 0
     if status:
         return status

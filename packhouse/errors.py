@@ -186,6 +186,14 @@ class NotFound(Refused):
     class_code = "PH-0020"
 
 
+class NotInstalled(Refused):
+    """A command or function needs packages that are not installed here: one of packhouse's extras."""
+
+    class_code = "PH-0680"
+
+    exit_status: ClassVar[int] = 64
+
+
 class Unavailable(PackhouseError):
     """A server, a disk or the network fails. Trying again may help."""
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import signal
 import sys
 import traceback
+from typing import NoReturn
 
-from packhouse.errors import PackhouseError, printable
+from packhouse.errors import PackhouseError, Unavailable, printable
 
 UNAVAILABLE = 2
 USAGE = 64
 FAULT = 70
 VERBOSE = frozenset({"-v", "--verbose"})
+
+
+class Parser(argparse.ArgumentParser):
+    """For programs that are started by themselves: wrong usage is one line, and has the status of wrong usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
 class Ended(BaseException):
@@ -39,7 +48,7 @@ def said(error: BaseException, *, verbose: bool) -> int:
     """Says how it ended; gives the status. What packhouse has no name for is a fault of its own, whose traceback is
     for those who asked for it."""
     if isinstance(error, PackhouseError):
-        return _say(f"{'refused' if error.exit_status == 1 else 'unavailable'}: {error}", error.exit_status)
+        return _say(f"{'unavailable' if isinstance(error, Unavailable) else 'refused'}: {error}", error.exit_status)
     if isinstance(error, Ended):
         return _say(f"{error.word}: what is not committed is not visible; run it again", error.status)
     if isinstance(error, OSError):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from infra.deploy.apply import parser as deploy_parser
 from packhouse.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,6 +83,8 @@ def _wrong_options(name: str, rest: list[str]) -> str:
     if command is None:
         return f"no command {name}"
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    if name == "deploy":  # passes on what it does not know
+        known |= set(deploy_parser()._option_string_actions)
     ours = rest[: next((at for at, word in enumerate(rest) if word in ("|", "&&", ";", ">")), len(rest))]
     given = {word.split("=")[0] for word in ours if re.fullmatch(r"--[a-z][\w-]*(=.*)?", word)}
     unknown = given - known - {"--help"}
@@ -112,6 +115,8 @@ def test_files_that_a_page_names_are_there(page):
         ("packhouse verify m@latest --trust key.pem", ""),
         ("packhouse verify m@latest --no-such-option", "verify has no --no-such-option"),
         ("packhouse verifies m", "no command verifies"),
+        ("packhouse deploy --kind docker --folder", ""),
+        ("packhouse deploy --no-such-option", "deploy has no --no-such-option"),
         ("python -m infra.no_such_module", "no module infra.no_such_module"),
         ("pytest tests/no_such_file.py", "no ['tests/no_such_file.py']"),
     ],

@@ -1,13 +1,12 @@
 """Puts packhouse onto a Prefect server: pools, deployments, automations. `make deploy`.
 
-`python -m infra.deploy.apply [--kind process|docker|kubernetes] [--image IMAGE] ...`, with PREFECT_API_URL and, where
+`packhouse deploy [--kind process|docker|kubernetes] [--image IMAGE] ...`, with PREFECT_API_URL and, where
 the server asks for it, PREFECT_API_AUTH_STRING. Run again, it changes nothing and doubles nothing. At the end
 everything is read back and compared with what was meant.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import httpx
@@ -38,6 +38,8 @@ POOLS = ("cpu", "cuda")
 SIGNERS = "sign"
 """A pool of processes, whatever the others are: its worker stands where the key is, and by itself."""
 KINDS = ("process", "docker", "kubernetes")
+STARTED = "PACKHOUSE_WORKER={folder} prefect worker start --type process --pool cpu --limit 5 --install-policy never"
+"""How a worker is started. The pull step of prefect.yaml asks it where its code lies."""
 PLACES = {
     "image": "",
     "cuda_image": "",
@@ -240,17 +242,25 @@ def _core(document: Mapping[str, Any]) -> dict[str, Any]:
     return AutomationCore.model_validate(fields).model_dump(mode="json", exclude={"trigger": {"id"}})
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m infra.deploy.apply", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kind", choices=KINDS, default="process", help="what the pools are")
+def parser() -> exit_status.Parser:
+    """Of the options of `packhouse deploy`."""
+    made = exit_status.Parser(prog="packhouse deploy", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--kind", choices=KINDS, default="process", help="what the pools are")
     for place, default in PLACES.items():
-        parser.add_argument(f"--{place.replace('_', '-')}", default=default, help=f"default: {default or 'none'}")
-    options = vars(parser.parse_args(arguments))
+        made.add_argument(f"--{place.replace('_', '-')}", default=default, help=f"default: {default or 'none'}")
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = vars(parser().parse_args(arguments))
+    kind = options.pop("kind")
     try:
-        lines = apply(options.pop("kind"), options)
+        lines = apply(kind, options)
     except PackhouseError as error:
         return exit_status.said(error, verbose=False)
     sys.stdout.write("\n".join(lines) + "\n")
+    if kind == "process":
+        sys.stderr.write(f"workers of these pools, on this machine:\n{STARTED.format(folder=quote(str(ROOT)))}\n")
     return 0
 
 

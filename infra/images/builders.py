@@ -20,6 +20,7 @@ from infra.registry.client import Client
 from infra.registry.layer import layer
 from infra.registry.packages import installed
 from infra.registry.reference import Reference, parse
+from infra.sandbox.client import PACKHOUSE
 from infra.settings import BuildBy, Settings
 from packhouse.digest import digest_files
 from packhouse.errors import ImageInvalid, SourceNotAllowed
@@ -30,6 +31,8 @@ MODELS = "models"
 USER = "10001:10001"
 COMMAND = ("python", "-m", "packhouse.serving")
 SERVER_LABEL = "dev.packhouse.server"
+WORKER = "_worker"
+"""What a wheel of packhouse holds besides packhouse itself: no server imports it."""
 
 Pushed = appending.Pushed
 
@@ -157,8 +160,8 @@ def allowed(repository: str, model: str, settings: Settings) -> Reference:
 @lru_cache(maxsize=1)
 def server_code() -> str:
     """The digest over what the server in an image is made of; the runtime image is labelled with it."""
-    root = Path(__file__).resolve().parent.parent.parent
-    return digest_files({path.relative_to(root).as_posix(): path for path in (root / "packhouse").rglob("*.py")})
+    own = [path for path in PACKHOUSE.rglob("*.py") if not path.is_relative_to(PACKHOUSE / WORKER)]
+    return digest_files({path.relative_to(PACKHOUSE.parent).as_posix(): path for path in own})
 
 
 def check_server(image: Reference, settings: Settings) -> None:

@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+import packhouse
 from infra.sandbox import lockdown
 from infra.sandbox.lockdown import Measure
 
@@ -45,8 +46,7 @@ def _alone() -> None:
 
 
 def _code() -> list[Path]:
-    root = Path(__file__).resolve().parent.parent.parent
-    return [root / "infra", root / "packhouse"]
+    return [Path(__file__).resolve().parent.parent, Path(packhouse.__file__).resolve().parent]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import packhouse
 from infra.sandbox.connection import Exchange
 from infra.sandbox.lockdown import Measure
 from infra.sandbox.request import Limits, Request
@@ -29,6 +30,8 @@ from packhouse.errors import Unavailable
 __all__ = ["Answer", "Limits", "Measure", "Sandbox"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PACKHOUSE = Path(packhouse.__file__).resolve().parent
+"""Beside the worker's code in a clone; around it where packhouse was installed from a wheel."""
 JOB = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 FIXED = {
@@ -61,7 +64,8 @@ class Sandbox:
     to leave out, for hosts whose libraries can not live with one. cuda: show the GPU to the jobs; then nothing may be
     preloaded that asks torch for a GPU, and exports are slower. preload: modules that the server imports once for all
     jobs; they must be trusted, since it is not confined. One that leaves a thread running costs the first call
-    (Unavailable); from then on nothing is preloaded.
+    (Unavailable); from then on nothing is preloaded. packages: folders of packages that jobs import, and that lie
+    outside of what is installed.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class Sandbox:
         omit: Iterable[Measure] = (),
         cuda: bool = False,
         preload: Iterable[str] = (),
+        packages: Iterable[Path] = (),
     ) -> None:
         self._allowed = tuple(allowed)
         self._readable = tuple(readable)
         self._require, self._omit = tuple(require), tuple(omit)
         self._cuda = cuda
         self._preload = tuple(preload)
+        self._packages = tuple(map(str, packages))
         self._lock = threading.Lock()
         self._server: _Server | None = None
 
@@ -151,7 +157,7 @@ class Sandbox:
                     self._preload = () if self._server.unsafe_preload() else self._preload
                 options = [KEEP_NETWORK] if Measure.NO_NETWORK in self._omit else []
                 options += [NO_EXPORTER] if self._cuda else []
-                self._server = _Server(_environment(self._cuda), [*options, *self._preload])
+                self._server = _Server(_environment(self._cuda, self._packages), [*options, *self._preload])
             return self._server
 
     def _request(
@@ -159,14 +165,14 @@ class Sandbox:
     ) -> Request:
         if not JOB.fullmatch(job) or not job.startswith(self._allowed):
             raise ValueError(f"{job} is not a job; jobs are functions of modules under {', '.join(self._allowed)}")
-        packages = {"infra", "packhouse", job.partition(".")[0].partition(":")[0]}
+        packages = {"infra", job.partition(".")[0].partition(":")[0]}
         return Request(
             job=job,
             arguments=dict(arguments),
             workdir=str(workdir),
             limits=limits,
             readable=tuple(str(path.resolve()) for path in (*self._readable, *readable)),
-            code=tuple(str(ROOT / package) for package in sorted(packages)),
+            code=(*(str(ROOT / package) for package in sorted(packages)), str(PACKHOUSE), *self._packages),
             require=self._require,
             omit=self._omit,
             cuda=self._cuda,
@@ -220,9 +226,11 @@ class _Server:
         self._log.close()
 
 
-def _environment(cuda: bool) -> dict[str, str]:
+def _environment(cuda: bool, packages: Iterable[str]) -> dict[str, str]:
     """By allow-list: no key, token or address of the worker's reaches a job."""
     passed = (*PASSED_ON, "CUDA_VISIBLE_DEVICES") if cuda else PASSED_ON
     # asked so, torch counts GPUs without starting the driver, which no process may do before it forks
     hidden = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if cuda else NO_GPU
-    return {name: os.environ[name] for name in passed if name in os.environ} | FIXED | hidden
+    path = os.pathsep.join(dict.fromkeys([str(ROOT), *(str(Path(package).parent) for package in packages)]))
+    kept = {name: os.environ[name] for name in passed if name in os.environ}
+    return kept | FIXED | {"PYTHONPATH": path} | hidden

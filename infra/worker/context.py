@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra.sandbox.client import Answer, Limits, Sandbox
+from infra.sandbox.client import ROOT, Answer, Limits, Sandbox
 from infra.settings import Settings, settings
 from infra.worker.cache import Cache
 from packhouse.architectures.registry import GROUP
@@ -42,7 +43,9 @@ class Workshop:
     def __init__(self, settings: Settings, sandbox: Sandbox | None = None) -> None:
         self.settings = settings
         self.cache = Cache(settings.cache_folder)
-        self.sandbox = sandbox or Sandbox(preload=architecture_modules(), require=settings.require)
+        self.sandbox = sandbox or Sandbox(
+            preload=architecture_modules(), require=settings.require, packages=shown_packages()
+        )
         self._code = tuple(architecture_code())
         self.store: Store = _careful(settings.store_url, self.cache)
         self._closed = False
@@ -172,7 +175,18 @@ def architecture_code() -> list[Path]:
     """Where the packages that register architectures lie, and what says so of each: an editable install is outside the
     interpreter's folders."""
     points = importlib.metadata.entry_points(group=GROUP)
-    specs = [importlib.util.find_spec(package) for package in sorted({point.module.split(".")[0] for point in points})]
-    code = [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or [str(spec.origin)]]
     homes = sorted({Path(str(point.dist.locate_file(""))).resolve() for point in points if point.dist})
-    return code + [said for home in homes for said in sorted(home.glob("*.egg-info"))]
+    return architecture_packages() + [said for home in homes for said in sorted(home.glob("*.egg-info"))]
+
+
+def architecture_packages() -> list[Path]:
+    """The top-level packages that register architectures: folders, and files of single modules."""
+    points = importlib.metadata.entry_points(group=GROUP)
+    specs = [importlib.util.find_spec(package) for package in sorted({point.module.split(".")[0] for point in points})]
+    return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or [str(spec.origin)]]
+
+
+def shown_packages() -> list[Path]:
+    """Those of them that only PYTHONPATH shows, such as the demo's: the sandbox must be told, since it has its own."""
+    shown = {Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
+    return [path for path in architecture_packages() if path.resolve().parent in shown - {ROOT}]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop
+from infra.worker.context import Workshop, shown_packages
 
 DEVICES = Path("/dev")
 
@@ -25,7 +25,8 @@ def gpu_workshop() -> Iterator[Workshop]:
     This process's own workshop stays as it is. Nothing is preloaded: a model package that asks torch for a GPU, as many
     do when they are imported, would start the driver in the server, and after a fork it can not be used."""
     given = settings()
-    shop = Workshop(given, Sandbox(require=given.require, omit=given.cuda_omit, cuda=True))
+    sandbox = Sandbox(require=given.require, omit=given.cuda_omit, cuda=True, packages=shown_packages())
+    shop = Workshop(given, sandbox)
     try:
         yield shop
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.images import builders
-from infra.sandbox.client import FIXED, NO_GPU
+from infra.sandbox.client import FIXED, NO_GPU, PACKHOUSE
 from infra.sandbox.request import Limits
 from packhouse.architectures import registry
 from packhouse.architectures.code_digest import code_digest, module_digests
@@ -104,7 +104,7 @@ def counted(root: Path = ROOT) -> Mapping[str, str]:
     """The modules whose code can change a byte of a release: what jobs import, and what decides.
 
     Args:
-        root: Where the source lies.
+        root: Where the source lies. A wheel holds packhouse elsewhere than the rest, which changes no digest.
 
     Returns:
         Dotted name of a module -> digest of its syntax tree.
@@ -112,7 +112,8 @@ def counted(root: Path = ROOT) -> Mapping[str, str]:
     jobs = [path.relative_to(root).with_suffix("").parts for path in (root / "tasks" / "jobs").rglob("*.py")]
     starts = [".".join(parts) for parts in jobs if parts[-1] != "__init__"]
     starts += [f"tasks.{name}" for name in DECIDING]
-    return module_digests(root, starts, packages=PACKAGES, ends=NOT_COUNTED)
+    elsewhere = {} if (root / PACKHOUSE.name).is_dir() else {PACKHOUSE.name: PACKHOUSE.parent}
+    return module_digests(root, starts, packages=PACKAGES, ends=NOT_COUNTED, elsewhere=elsewhere)
 
 
 def fixed_environment() -> dict[str, str]:

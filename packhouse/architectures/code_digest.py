@@ -34,7 +34,12 @@ def code_digest(modules: Mapping[str, str]) -> str:
 
 
 def module_digests(
-    root: Path, starts: Iterable[str], *, packages: Collection[str], ends: Collection[str] = ()
+    root: Path,
+    starts: Iterable[str],
+    *,
+    packages: Collection[str],
+    ends: Collection[str] = (),
+    elsewhere: Mapping[str, Path] = MappingProxyType({}),
 ) -> Mapping[str, str]:
     """The digest of each module that is imported from `starts`, also inside functions, and through other modules.
 
@@ -46,6 +51,7 @@ def module_digests(
         starts: Dotted names of modules. A package stands for its own `__init__` alone.
         packages: Top-level packages that are followed into; other imports are libraries.
         ends: Modules that do not count, and whose imports are not followed.
+        elsewhere: Top-level package -> the folder that it lies in, if that is not `root`.
 
     Returns:
         Dotted name of a module -> digest of its syntax tree, sorted by name.
@@ -58,7 +64,7 @@ def module_digests(
 
     def path_of(name: str) -> Path | None:
         if name not in paths:
-            paths[name] = _path(root, name)
+            paths[name] = _path(elsewhere.get(name.partition(".")[0], root), name)
         return paths[name]
 
     found: dict[str, str] = {}

@@ -13,9 +13,11 @@ import typer
 
 from packhouse import __version__, exit_status
 from packhouse.cli.channels import channels_command, history, promote, rollback
+from packhouse.cli.deploy import PASSED_ON, deploy
 from packhouse.cli.doctor import doctor
 from packhouse.cli.fetch import fetch_command
 from packhouse.cli.release import demo, release
+from packhouse.cli.serve import serve
 from packhouse.cli.show import ls, show
 from packhouse.cli.sign import keys, sign
 from packhouse.cli.stage import stage
@@ -59,7 +61,9 @@ app.command("rollback")(rollback)
 app.command("history")(history)
 app.command("channels")(channels_command)
 app.command("fetch")(fetch_command)
+app.command("serve")(serve)
 app.command("doctor")(doctor)
+app.command("deploy", context_settings=PASSED_ON)(deploy)
 app.command("demo")(demo)
 app.command("version")(version)
 

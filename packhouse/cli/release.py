@@ -31,4 +31,5 @@ def release(
 
 def demo(store: StoreOption = "") -> None:
     """Train three small models, release them end to end, verify and load them back, show the reports."""
-    worker([str(worker_root() / "examples" / "demo.py")], store)
+    examples = worker_root() / "examples"
+    worker([str(examples / "demo.py")], store, path=(examples,))

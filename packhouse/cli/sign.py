@@ -11,7 +11,7 @@ import typer
 from packhouse.cli.options import (
     StoreOption,
 )
-from packhouse.cli.worker import worker, worker_root
+from packhouse.cli.worker import EXTRA, insist_on, worker, worker_root
 from packhouse.cli.worker_arguments import SignArguments, written
 from packhouse.trust.dsse import make_keys
 from packhouse.trust.signing_settings import SigningSettings, from_environment
@@ -40,10 +40,11 @@ def keys(
 
 
 def signing_here() -> SigningSettings:
-    """Who signs on this machine. Raises Refused, KeyAbsent: it is to sign and can not, which whoever moves a channel
-    should know before it has moved."""
+    """Who signs on this machine. Raises Refused, NotInstalled, KeyAbsent: it is to sign and can not, which
+    must be known before a channel moves."""
     settings = from_environment(os.environ)
     if settings.signs:
         worker_root()
+        insist_on(EXTRA)
         settings.own()
     return settings

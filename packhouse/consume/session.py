@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packhouse.errors import NotFound, ReleaseInvalid, Unavailable
+from packhouse.errors import NotFound, NotInstalled, ReleaseInvalid
 from packhouse.formats.processors import has_vnni
 from packhouse.formats.runtime import onnx_session
 from packhouse.release.choice import PREFERRED, computes_as_judged, preferred
@@ -41,7 +41,8 @@ def open_session(
         ReleaseInvalid: The folder's record or manifest is not what a release has, or the file does not load.
         DigestMismatch: A file has other bytes than the manifest names.
         SignatureInvalid: No trusted signer signed the release.
-        Unavailable: onnxruntime is not installed, or this version of packhouse does not know the format.
+        NotInstalled: onnxruntime is not installed.
+        Unavailable: This version of packhouse does not know the format.
     """
     place = Path(folder).expanduser().absolute()
     found = at_prefix(FileStore(place), "")
@@ -77,6 +78,6 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnx_session(path, threads)
     except ImportError as error:
-        raise Unavailable("PH-0196 onnxruntime is not installed", next="pip install onnxruntime") from error
+        raise NotInstalled("PH-0196 onnxruntime is not installed", next="pip install onnxruntime") from error
     except Exception as error:  # the runtime's own errors have no class of their own
         raise ReleaseInvalid(f"PH-0197 does not load: {error}", where=path.name) from error

@@ -1,4 +1,5 @@
-"""Serves one release: `python -m packhouse.serving`. Settings come from the environment: docs/serving.md.
+"""Serves one release: `python -m packhouse.serving`, and `packhouse serve`. Settings come from the environment:
+docs/serving.md.
 
 The release is verified and loaded first; what is wrong with it is one line and an exit status, and nothing listens.
 """
@@ -35,9 +36,7 @@ def main() -> int:
     exit_status.end_in_order()
     options = _options()
     try:
-        settings = from_environment(os.environ)
-        to_stderr(settings.log.value)
-        return _serve(settings, options)
+        return serve(from_environment(os.environ), uds=options.uds, fd=options.fd)
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
@@ -45,16 +44,31 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m packhouse.serving", description=(__doc__ or "").splitlines()[0])
+    parser = exit_status.Parser(prog="python -m packhouse.serving", description="Serves one release.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead of HOST and PORT")
     where.add_argument("--fd", type=int, metavar="N", help="listen on a socket that is open as this descriptor")
     return parser.parse_args()
 
 
-def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
+def serve(settings: ServingSettings, *, uds: Path | None = None, fd: int | None = None) -> int:
+    """Serves one release until a signal ends it; uvicorn takes SIGINT and SIGTERM.
+
+    Args:
+        settings: What the environment says.
+        uds: Listen on this Unix socket, instead of the host and port of the settings.
+        fd: Listen on the socket that is open as this descriptor.
+
+    Returns:
+        The exit status, 0. A process that must cut requests off ends here, with 143.
+
+    Raises:
+        PackhouseError: What is wrong with the release. Nothing listens then.
+        OSError: The address is taken.
+    """
+    to_stderr(settings.log.value)
     serving = _open(settings)
-    listener = _listener(settings, options)
+    listener = _listener(settings, uds, fd)
     config = uvicorn.Config(
         serving.app,
         log_config=None,
@@ -92,10 +106,10 @@ def _open(settings: ServingSettings) -> Serving:
     return Serving(model, settings, Readiness())
 
 
-def _listener(settings: ServingSettings, options: argparse.Namespace) -> socket.socket:
-    if options.uds is not None:
-        return unix(options.uds)
-    return inherited(options.fd) if options.fd is not None else tcp(settings.host, settings.port)
+def _listener(settings: ServingSettings, uds: Path | None, fd: int | None) -> socket.socket:
+    if uds is not None:
+        return unix(uds)
+    return inherited(fd) if fd is not None else tcp(settings.host, settings.port)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packhouse.digest import MiB
-from packhouse.errors import Refused
+from packhouse.errors import NotInstalled
 from packhouse.store.s3_address import S3Address
 from packhouse.store.s3_errors import s3_errors
 
@@ -45,12 +45,14 @@ class S3Limits:
 
 
 def connect(address: S3Address, limits: S3Limits) -> S3Client:
-    """Raises Refused where boto3 is missing, StoreRefusal where a named profile is."""
+    """Raises NotInstalled where boto3 is missing, StoreRefusal where a named profile is."""
     try:
         import boto3.session
         from botocore.config import Config
     except ImportError as error:
-        raise Refused("PH-0321 s3:// needs boto3", where=address.url, next="pip install 'packhouse[s3]'") from error
+        raise NotInstalled(
+            "PH-0321 s3:// needs boto3", where=address.url, next="pip install 'packhouse[s3]'"
+        ) from error
     config = Config(
         # Without these two, newer clients send trailers that some servers store inside the object or refuse.
         request_checksum_calculation="when_required",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packhouse.digest import unique
-from packhouse.errors import SignatureInvalid, SpecInvalid, Unavailable
+from packhouse.errors import NotInstalled, SignatureInvalid, SpecInvalid
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -125,7 +125,7 @@ def _cryptography() -> Any:
     try:
         from cryptography.hazmat.primitives import serialization
     except ImportError as error:
-        raise Unavailable("PH-0135 cryptography is not installed", next="pip install 'packhouse[trust]'") from error
+        raise NotInstalled("PH-0135 cryptography is not installed", next="pip install 'packhouse[trust]'") from error
     return serialization
 
 

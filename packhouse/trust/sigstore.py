@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from packhouse.errors import SignatureInvalid, Unavailable, squeezed
+from packhouse.errors import NotInstalled, SignatureInvalid, squeezed
 from packhouse.trust.dsse import PAYLOAD, read_unique
 
 
@@ -27,7 +27,7 @@ class Identity:
 def opened_by_authority(
     bundle: bytes, authorities: Sequence[Path], identities: Sequence[Identity], *, where: str
 ) -> tuple[dict[str, Any], str]:
-    """The statement, and who signed it. Raises SignatureInvalid: nobody whom these vouch for; Unavailable: the library
+    """The statement, and who signed it. Raises SignatureInvalid: nobody whom these vouch for; NotInstalled: the library
     is not installed."""
     why = ""
     with tempfile.TemporaryDirectory(prefix="packhouse-signature-") as folder:
@@ -50,7 +50,7 @@ def _verifiers(
     try:
         from model_signing._signing import sign_certificate, sign_sigstore, sign_sigstore_pb
     except ImportError as error:
-        raise Unavailable(
+        raise NotInstalled(
             f"PH-0147 model-signing can not be imported: {error}", next="pip install 'packhouse[signing]'"
         ) from error
     if authorities:

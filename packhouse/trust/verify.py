@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from packhouse.digest import digest_bytes
-from packhouse.errors import LimitExceeded, ReleaseInvalid, Unavailable
+from packhouse.errors import LimitExceeded, NotInstalled, ReleaseInvalid
 from packhouse.release.contents import missing, unknown
 from packhouse.release.lookup import Found, manifest_bytes, parsed_manifest
 from packhouse.release.manifest import MANIFEST, RUNTIMES, Manifest
@@ -43,8 +43,9 @@ class Verified:
 def verify(found: Found, trusted: Trusted | None = None) -> Verified:
     """trusted: whose signature it must have.
 
-    Raises ReleaseInvalid, SignatureInvalid, DigestMismatch, NotFound: what is wrong, the first finding. Unavailable:
-    nothing is, and this version does not know one of the formats, so that nobody ran it. And the store's errors."""
+    Raises ReleaseInvalid, SignatureInvalid, DigestMismatch, NotFound: what is wrong, the first finding. NotInstalled:
+    a runtime is missing. Unavailable: this version does not know one of the formats, and did not run it. And the
+    store's errors."""
     record = found.record
     data = manifest_bytes(found, record)
     manifest = parsed_manifest(data, found, record)
@@ -89,7 +90,7 @@ def _check_runtimes(manifest: Manifest) -> None:
     needed = {RUNTIMES[made.format] for made in manifest.formats if made.format}
     missing = sorted(name for name in needed if find_spec(name) is None)
     if missing:
-        raise Unavailable(f"PH-0342 {' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")
+        raise NotInstalled(f"PH-0342 {' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")
 
 
 def _replayed(folder: Path, where: str) -> dict[str, str]:

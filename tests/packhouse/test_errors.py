@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from packhouse import errors
-from packhouse.errors import PackhouseError, Refused, SpecInvalid, Unavailable, from_document
+from packhouse.errors import NotInstalled, PackhouseError, Refused, SpecInvalid, Unavailable, from_document
 
 PARTS = ("what", "where", "got", "want", "next")
 parts = st.fixed_dictionaries({name: st.text(max_size=60) for name in PARTS})
@@ -58,7 +58,8 @@ def test_a_file_name_can_not_write_a_line_or_a_colour_into_a_log():
 @pytest.mark.parametrize("kind", [kind for kind in LEAVES if kind is not PackhouseError])
 def test_every_error_is_either_refused_or_unavailable_and_says_so_in_its_exit_status(kind):
     assert issubclass(kind, Refused) is not issubclass(kind, Unavailable)
-    assert kind.exit_status == (1 if issubclass(kind, Refused) else 2)
+    refused = 64 if kind is NotInstalled else 1  # as wrong usage: the command is not for this installation
+    assert kind.exit_status == (refused if issubclass(kind, Refused) else 2)
     assert kind.__doc__
 
 

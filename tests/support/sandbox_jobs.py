@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import io
 import json
 import mmap
@@ -311,3 +312,7 @@ def json_depth(depth):
 
 def is_imported(*, name: str) -> dict[str, bool]:
     return {"is": name in sys.modules}
+
+
+def imports(*, name: str) -> dict[str, str]:
+    return {"file": str(importlib.import_module(name).__file__)}

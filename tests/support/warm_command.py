@@ -29,10 +29,10 @@ MAINS: dict[str, Callable[[], int | None]] = {
 
 def become(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """In place of os.execve: runs the worker's module here, and ends as its process would."""
-    _, option, module, *rest = arguments
-    assert (program, option) == (sys.executable, "-m"), arguments
+    _, *options, module = arguments[:4]
+    assert (program, options) == (sys.executable, ["-P", "-m"]), arguments
     _use(environment)
-    sys.argv = [module, *rest]
+    sys.argv = [module, *arguments[4:]]
     _leave(MAINS[module])
 
 

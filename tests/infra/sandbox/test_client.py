@@ -559,3 +559,16 @@ def test_a_preloaded_module_that_leaves_a_thread_running_costs_one_call_and_no_m
             box.run("tests.support.sandbox_jobs:is_imported", {"name": "json"}, workdir=tmp_path)
         answer = box.run("tests.support.sandbox_jobs:is_imported", {"name": "tests.support.threaded"}, workdir=tmp_path)
         assert answer.document == {"is": False}
+
+
+@pytest.mark.parametrize("preload", [[], ["own_models"]])
+def test_a_package_outside_of_what_is_installed_is_imported_and_its_neighbours_are_not(tmp_path, preload):
+    for file in ("models/own_models/__init__.py", "models/neighbour.py", "work/empty"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    package = tmp_path / "models" / "own_models"
+    with Sandbox(allowed=("tests.support.",), packages=[package], preload=preload) as box:
+        imported = runner(box, tmp_path)
+        assert imported("imports", name="own_models").document == {"file": str(package / "__init__.py")}
+        with pytest.raises(StageCrashed, match="PermissionError"):
+            imported("imports", name="neighbour")

@@ -16,7 +16,7 @@ import torch
 
 from packhouse.artifact import Artifact
 from packhouse.digest import canonical_json, digest_file
-from packhouse.errors import DigestMismatch, LimitExceeded, NotFound, PackhouseError, ReleaseInvalid, Unavailable
+from packhouse.errors import DigestMismatch, LimitExceeded, NotFound, NotInstalled, PackhouseError, ReleaseInvalid
 from packhouse.parity.golden_file import read_cases, write_cases
 from packhouse.parity.judge import Case
 from packhouse.parity.replay import replay
@@ -292,7 +292,8 @@ def test_formats_that_do_not_come_to_an_end_are_refused(small, monkeypatch):
 def test_a_runtime_that_is_not_installed_says_nothing_about_the_release(small, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     error = refusal(small)
-    assert isinstance(error, Unavailable)
+    assert isinstance(error, NotInstalled)
+    assert error.exit_status == 64
     assert "onnxruntime and torch is not installed; pip install" in str(error)
 
 
