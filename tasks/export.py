@@ -9,42 +9,28 @@ from infra.sandbox.client import Answer
 from infra.worker.context import File, workshop
 from packhouse.artifact import BYTES, Artifact, Outcome, Verdict
 from packhouse.errors import Refused, from_document, without_paths
-from packhouse.spec.model import Format
+from packhouse.formats.table import Format, row
 from packhouse.spec.onnxruntimes import INLINE_BYTES
 from tasks._support.pipeline_task import one_line
 from tasks._support.states import Candidate, Gated, LeftOut
 
-JOBS = {
-    Format.ONNX: "tasks.jobs.export_onnx:run",
-    Format.TORCHSCRIPT: "tasks.jobs.export_torchscript:run",
-    Format.PROGRAM: "tasks.jobs.export_program:run",
-    Format.ONNX_INT8: "tasks.jobs.quantise_onnx:run",
-    Format.TORCHSCRIPT_INT8: "tasks.jobs.quantise_torchscript:run",
-}
-
-MEDIA_TYPES = {
-    Format.ONNX: "application/vnd.onnx",
-    Format.TORCHSCRIPT: "application/vnd.pytorch.torchscript",
-    Format.PROGRAM: "application/vnd.pytorch.export",
-    Format.ONNX_INT8: "application/vnd.onnx",
-    Format.TORCHSCRIPT_INT8: "application/vnd.pytorch.torchscript",
-}
-
 
 def export(gated: Gated, format: Format) -> Candidate | LeftOut:
     """A crash, a hang, a memory blow-up or an exporter's no is a verdict with its reason, and the line goes on."""
-    limit = {"most": INLINE_BYTES} if format is Format.ONNX else {}
+    limit = {"most": INLINE_BYTES} if row(format).data else {}
     return make(gated, format, {**gated.trained, **limit})
 
 
 def make(gated: Gated, format: Format, arguments: Mapping[str, Any]) -> Candidate | LeftOut:
     with one_line(gated.planned.model, f"make {format}") as line:
         try:
+            made = row(format)
             answer, (artifact, *data) = workshop().run(
-                JOBS[format],
-                {**arguments, "out": format.file},
-                File(format.file, MEDIA_TYPES[format]),
-                *([File(format.data, BYTES, optional=True)] if format is Format.ONNX else []),
+                made.job,
+                {**arguments, "out": made.file},
+                File(made.file, made.media_type),
+                *(File(name, BYTES) for name in made.files[1:]),
+                *([File(made.data, BYTES, optional=True)] if made.data else []),
             )
         except Refused as error:
             line.note(str(error))

@@ -12,17 +12,15 @@ from typing import TypeGuard
 
 from infra.worker.context import workshop
 from packhouse.artifact import Outcome
+from packhouse.formats.table import Format, groups
 from packhouse.parity.latency import Timing, in_order, slowest, smallest, typical
 from packhouse.release.manifest import Decisions
-from packhouse.spec.model import DEFAULT_SPEED, Format, Spec
+from packhouse.spec.model import DEFAULT_SPEED, Spec
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Judged, LeftOut, Measured
 from tasks.decisions import decide
 from tasks.export import left_out
 from tasks.pack import insist
-
-GROUPS = ((Format.ONNX, Format.ONNX_INT8), (Format.TORCHSCRIPT, Format.TORCHSCRIPT_INT8), (Format.PROGRAM,))
-"""Side by side in one child: a base and its INT8, so that both see the same minute of this machine."""
 
 
 @pipeline_task("measure latency")
@@ -46,10 +44,8 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
     untimed: list[str] = []
     processor = ""
     with one_line(gated.planned.model, "measure latency") as line:
-        for group in GROUPS:
-            models = {format.value: files[format] for format in group if format in files}
-            if not models:
-                continue
+        for group in groups(files):  # side by side in one child: a base and its INT8 see the same minute
+            models = {format: files[Format(format)] for format in group}
             answer, _ = workshop().run("tasks.jobs.measure:run", given | {"models": models})
             timings += [Timing.model_validate(timing) for timing in answer.document["timings"]]
             if left := answer.document["untimed"]:

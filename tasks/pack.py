@@ -8,10 +8,11 @@ from collections import Counter
 from infra.worker.context import File, workshop
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
+from packhouse.formats.table import row
 from packhouse.parity.replay import kept_tolerance
-from packhouse.release.manifest import GOLDEN, RUNTIMES, Manifest, Processors, Release, Runtime, Values
+from packhouse.release.manifest import GOLDEN, Manifest, Processors, Release, Runtime, Values
 from packhouse.release.sbom import MEDIA_TYPE, SBOM, release_bill
-from packhouse.spec.model import Format, Input, Want
+from packhouse.spec.model import Input, Want
 from packhouse.weights.safetensors_codec import read_header
 from tasks._support.pipeline_task import one_line
 from tasks._support.states import Candidate, Gated, Judged, LeftOut, Packed, Planned, Referenced
@@ -84,7 +85,7 @@ def _release(gated: Gated, judged: Judged, computed: str) -> Release:
     return Release(
         name=candidate.format.value,
         files=tuple(file.name for file in candidate.files),
-        runtime=Runtime(name=RUNTIMES[candidate.format], oldest=str(onnx.pop("onnxruntime", "")), facts=onnx),
+        runtime=Runtime(name=row(candidate.format).package, oldest=str(onnx.pop("onnxruntime", "")), facts=onnx),
         tolerance=kept_tolerance(candidate.format, gated.planned.spec.gates, judged.measures["golden_sqnr_db"]),
         recipe=str(facts.get("recipe", "")),
         processors=Processors.ANY if facts.get("portable", True) else Processors.VNNI,
@@ -93,16 +94,10 @@ def _release(gated: Gated, judged: Judged, computed: str) -> Release:
     )
 
 
-WAYS = {(Format.ONNX, "torch.export"): "dynamo"}
-"""What torch calls an exporter whose facts call it otherwise."""
-
-
 def _way(candidate: Candidate) -> str:
     """Which exporter made it. A program has one way only; ONNX in INT8 is made of an ONNX file."""
-    known = candidate.facts.get("method") or candidate.facts.get("exporter")
-    if known:
-        return WAYS.get((candidate.format, known), str(known))
-    return {Format.PROGRAM: "export", Format.ONNX_INT8: "quantised"}.get(candidate.format, "")
+    known, made = candidate.facts.get("method") or candidate.facts.get("exporter"), row(candidate.format)
+    return made.ways.get(str(known), str(known)) if known else made.way
 
 
 FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}

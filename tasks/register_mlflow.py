@@ -18,6 +18,7 @@ from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes
 from packhouse.errors import Contention, Refused, SpecInvalid, Unavailable
 from packhouse.formats.runtime import as_text
+from packhouse.formats.table import SERVED
 from packhouse.parity.replay import golden_cases
 from packhouse.release.contents import needed
 from packhouse.release.lookup import Found, find, manifest_bytes, parsed_manifest, read_channel, read_spec
@@ -29,7 +30,6 @@ from packhouse.spec.sources import checked_source
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Released
 from tasks.fetch import download
-from tasks.images.build_image import SERVED
 
 ATTEMPTS = 8
 
@@ -143,8 +143,8 @@ def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 
     manifest = parsed_manifest(listed, found, record)
     release = folder / FOLDER
     release.mkdir()
-    served = [made for made in manifest.formats if made.format in SERVED]
-    if Format.ONNX not in {made.format for made in served}:
+    served = [made for made in manifest.formats if made.name in SERVED]
+    if Format.ONNX not in {made.name for made in served}:
         raise SpecInvalid("PH-0585 has no ONNX, which is what MLflow gets", where=f"{record.model}/{record.release}")
     for artifact in needed(manifest, served):
         _put(found, artifact, release)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from packhouse.artifact import Outcome
+from packhouse.formats.table import Format, in_order
 from packhouse.parity.latency import slowest, smallest
 from packhouse.report.model import Report, Row
-from packhouse.spec.model import Format
 from packhouse.spec.onnxruntimes import Onnx
 from tasks._support.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
 from tasks.cuda.cuda_batch import Cuda
@@ -33,7 +33,7 @@ def report(
         weights_bytes=gated.weights.size,
         parameters=int(gated.facts["parameters"]),
         accuracy=accuracy,
-        rows=tuple(rows[format] for format in Format if format in rows),
+        rows=tuple(rows[Format(name)] for name in in_order(rows)),
         preflight=referenced.findings,
         cuda=cuda.verdicts,
         notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed), *cuda.notes),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from infra.worker.context import File, workshop
 from packhouse.artifact import SAFETENSORS
+from packhouse.formats.table import Format, row
 from packhouse.release.manifest import WEIGHTS
-from packhouse.spec.model import Format
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Fetched, Gated
-from tasks.export import MEDIA_TYPES
 
 PROGRAM_FILE = "program.pt2"
 """What the gate makes of a source that is a program, written anew; not a part of the release."""
@@ -22,7 +21,7 @@ def gate(fetched: Fetched) -> Gated:
             "tasks.jobs.validate_weights:run",
             {"spec": fetched.spec_file, "weights": fetched.weights, "out": WEIGHTS, "program": PROGRAM_FILE},
             File(WEIGHTS, SAFETENSORS, optional=True),
-            File(PROGRAM_FILE, MEDIA_TYPES[Format.PROGRAM], optional=True),
+            File(PROGRAM_FILE, row(Format.PROGRAM).media_type, optional=True),
         )
         made = {artifact.name: artifact for artifact in written}
         weights = made.get(WEIGHTS) or workshop().cache.also(fetched.weights, name=WEIGHTS, media_type=SAFETENSORS)

@@ -16,7 +16,7 @@ OURS = ("packhouse", "infra", "tasks", "flows")
 """From the ground up: each imports itself and those before it."""
 ORDER = {
     "packhouse": (
-        "errors", "digest", "artifact", "atomic_write", "exit_status", "store", "spec", "weights", "formats",
+        "errors", "digest", "artifact", "atomic_write", "exit_status", "store", "formats", "spec", "weights",
         "architectures", "release", "parity", "trust", "report", "training", "consume", "serving", "cli", "__main__",
     ),
     "infra": ("sandbox", "settings", "registry", "images", "mlflow", "worker", "deploy"),

@@ -19,10 +19,10 @@ from flows.run_result import Status
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
 from infra.worker.context import Workshop, architecture_modules, use, workshop
+from packhouse.formats.table import ROWS
 from packhouse.release.lookup import find, read_manifest
 from packhouse.spec.model import Format
 from packhouse.store import open_store
-from tasks import export
 
 ALL = "all"
 SMALLEST = "smallest"
@@ -37,10 +37,10 @@ FORMATS: dict[str, dict[str, str]] = {
 
 def main(out: Path, formats: str, asked: list[str]) -> None:
     use(_shop())
-    true = export.JOBS[Format.ONNX]
+    true = ROWS[Format.ONNX]
     for place, one in enumerate(asked):
         folder, _, fault = one.partition(":")
-        export.JOBS[Format.ONNX] = f"bench.peers.faults:{fault}" if fault else true
+        ROWS[Format.ONNX] = true.model_copy(update={"job": f"bench.peers.faults:{fault}"}) if fault else true
         mine = out / str(place)
         mine.mkdir()
         told(lambda given, mine: _release(given, mine, formats), Path(folder), mine)

@@ -18,7 +18,9 @@ from infra.registry.oci_manifests import Descriptor
 from infra.registry.reference import Reference
 from packhouse.artifact import Artifact
 from packhouse.digest import chunks, digest_bytes
+from packhouse.formats.table import ROWS
 from packhouse.release.manifest import GOLDEN
+from packhouse.release.manifest import WEIGHTS as WEIGHTS_FILE
 
 KIND = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
@@ -26,8 +28,8 @@ FILE_PATH = "org.cncf.model.filepath"
 WEIGHTS = "application/vnd.cncf.model.weight.v1.raw"
 WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config.v1.raw"
 DATASET = "application/vnd.cncf.model.dataset.v1.raw"
-TYPES = {".onnx": WEIGHTS, ".data": WEIGHTS, ".ts": WEIGHTS, ".pt2": WEIGHTS, ".safetensors": WEIGHTS}
-"""Ending -> the layer's type; all else describes the weights. What computes is what they call weights."""
+COMPUTES = frozenset({WEIGHTS_FILE}).union(*({*each.files, *filter(None, [each.data])} for each in ROWS.values()))
+"""What computes is what they call weights; all else describes the weights."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Pack:
 def kind(name: str) -> str:
     if name == GOLDEN:
         return DATASET
-    return next((found for ending, found in TYPES.items() if name.endswith(ending)), WEIGHT_CONFIG)
+    return WEIGHTS if name in COMPUTES else WEIGHT_CONFIG
 
 
 def push(client: Client, target: Reference, pack: Pack) -> Reference:

@@ -12,14 +12,14 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from packhouse.errors import ReleaseInvalid
 from packhouse.formats.arrays import Array, Outputs
-from packhouse.spec.model import Format
+from packhouse.formats.table import load, row
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,24 +34,29 @@ Vocabularies = Mapping[str, Sequence[str]]
 
 
 def open_format(
-    format: Format, path: Path, *, outputs: Sequence[str], text: Vocabularies | None = None, threads: int = 1
+    format: str, path: Path, *, outputs: Sequence[str], text: Vocabularies | None = None, threads: int = 1
 ) -> Runner:
-    """outputs: the names that a runtime without names of its own gives to the outputs, in order. text: the inputs that
-    ONNX takes as text, and what their codes stand for.
+    """Opens a format by the runtime that its row in the table names.
 
-    Raises whatever the runtime raises on a file that it can not load: the caller names the file.
+    Args:
+        format: Its name.
+        path: The file that is opened; others of the format lie beside it.
+        outputs: The names that a runtime without names of its own gives to the outputs, in order.
+        text: The inputs that ONNX takes as text, and what their codes stand for.
+        threads: Of one call.
+
+    Returns:
+        The runner.
+
+    Raises:
+        Exception: Whatever the runtime raises on a file that it can not load; the caller names the file.
     """
-    match format:
-        case Format.ONNX | Format.ONNX_INT8:
-            return _onnx(path, text or {}, threads)
-        case Format.TORCHSCRIPT | Format.TORCHSCRIPT_INT8:
-            return _torchscript(path, outputs, threads)
-        case Format.PROGRAM:
-            return _program(path, outputs, threads)
-    assert_never(format)
+    opened: Runner = load(row(format).runtime)(path, outputs=outputs, text=text or {}, threads=threads)
+    return opened
 
 
-def _onnx(path: Path, text: Vocabularies, threads: int) -> Runner:
+def open_onnx(path: Path, *, outputs: Sequence[str], text: Vocabularies, threads: int) -> Runner:
+    """A session has its own names of outputs."""
     return onnx_runner(onnx_session(path, threads), text)
 
 
@@ -97,7 +102,8 @@ def _worded(codes: npt.NDArray[np.int64], values: Sequence[str]) -> Array:
     return np.asarray(words[np.where((codes >= 0) & (codes < len(values)), codes, len(values))])
 
 
-def _torchscript(path: Path, outputs: Sequence[str], threads: int) -> Runner:
+def open_torchscript(path: Path, *, outputs: Sequence[str], text: Vocabularies, threads: int) -> Runner:
+    """Takes codes where ONNX takes text."""
     import torch
 
     torch.set_num_threads(threads)
@@ -108,7 +114,8 @@ def _torchscript(path: Path, outputs: Sequence[str], threads: int) -> Runner:
     return torch_runner(module, outputs)
 
 
-def _program(path: Path, outputs: Sequence[str], threads: int) -> Runner:
+def open_program(path: Path, *, outputs: Sequence[str], text: Vocabularies, threads: int) -> Runner:
+    """Takes codes where ONNX takes text. Raises ReleaseInvalid: see `refuse_pickles`."""
     import torch
 
     refuse_pickles(path)

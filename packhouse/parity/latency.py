@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from packhouse.artifact import Frozen
+from packhouse.formats.table import Format, place
 from packhouse.release.manifest import OpenFormat
-from packhouse.spec.model import Format
 
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -60,12 +60,6 @@ def timing_cells(timing: Timing) -> tuple[str, ...]:
 def in_order(timings: Iterable[Timing]) -> tuple[Timing, ...]:
     """By threads, then batch, then format: what is to be compared stands together."""
     return tuple(sorted(timings, key=lambda t: (t.threads, t.batch or 0, *place(t.format))))
-
-
-def place(format: Format | str) -> tuple[int, str]:
-    """Formats in their own order, and those that this version does not know behind them, by name."""
-    order: list[Format | str] = list(Format)
-    return (order.index(format), "") if format in order else (len(order), format)
 
 
 def smallest(timings: Iterable[Timing]) -> dict[Format | str, Timing]:

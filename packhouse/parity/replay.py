@@ -20,6 +20,7 @@ from types import ModuleType
 from packhouse.architectures.registry import GROUP
 from packhouse.formats.arrays import Outputs
 from packhouse.formats.runtime import open_format
+from packhouse.formats.table import is_int8
 from packhouse.parity.golden_file import read_cases
 from packhouse.parity.judge import Absolute, Case, Judgement, Ratio, Tolerance, judge, judge_sqnr, measured
 from packhouse.parity.rounding import TORN_SCALED
@@ -33,7 +34,7 @@ from packhouse.release.manifest import (
     SqnrTolerance,
     load,
 )
-from packhouse.spec.model import Format, Gates
+from packhouse.spec.model import Gates
 
 INT8_MARGIN_DB = 6.0
 """Another processor may round INT8 otherwise; by so much may the golden answers' noise grow."""
@@ -81,9 +82,9 @@ def golden_cases(path: Path) -> tuple[Case, ...]:
     return measured(cases, torn=whole) if any(case.yardsticks is None for case in cases) else cases
 
 
-def kept_tolerance(format: Format, gates: Gates, golden_sqnr_db: float | None) -> AnyTolerance:
+def kept_tolerance(format: str, gates: Gates, golden_sqnr_db: float | None) -> AnyTolerance:
     """What the golden answers of a release are held to for good. golden_sqnr_db: of an INT8 format, their lowest."""
-    if golden_sqnr_db is not None and format.int8:
+    if golden_sqnr_db is not None and is_int8(format):
         return SqnrTolerance(sqnr_db=float(math.floor(golden_sqnr_db - INT8_MARGIN_DB)))
     return fp32_tolerance(gates)
 

@@ -18,9 +18,10 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Outcome, Verdict
 from packhouse.digest import canonical_json, digest_bytes, unique
 from packhouse.errors import ReleaseInvalid, Unavailable
+from packhouse.formats.table import Format, known
+from packhouse.formats.table import FormatName as FormatName
 from packhouse.release import schema1
 from packhouse.release.parts import MAX_DOCUMENT_BYTES as MAX_DOCUMENT_BYTES
-from packhouse.release.parts import RUNTIMES as RUNTIMES
 from packhouse.release.parts import AbsoluteTolerance as AbsoluteTolerance
 from packhouse.release.parts import AnyTolerance as AnyTolerance
 from packhouse.release.parts import ArchitectureCode as ArchitectureCode
@@ -31,7 +32,7 @@ from packhouse.release.parts import ReleaseId as ReleaseId
 from packhouse.release.parts import SqnrTolerance as SqnrTolerance
 from packhouse.release.store_layout import channel_key as channel_key
 from packhouse.release.store_layout import release_key as release_key
-from packhouse.spec.model import Format, ModelName
+from packhouse.spec.model import ModelName
 from packhouse.spec.onnxruntimes import Onnx
 from packhouse.spec.types import CHANNEL as CHANNEL
 from packhouse.spec.types import PRODUCTION as PRODUCTION
@@ -58,7 +59,6 @@ UNDIGESTED = frozenset({RECORD, MANIFEST, PROVENANCE, SIGNATURE, IMAGE_BUNDLES})
 what was measured."""
 
 T = TypeVar("T", bound=Frozen)
-FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 OpenFormat = Annotated[Format | FormatName, Field(union_mode="left_to_right")]
 """A format by name: one that this version knows, or another one's name."""
 
@@ -143,7 +143,7 @@ class Release(Frozen):
     @property
     def format(self) -> Format | None:
         """None: a format that this version does not know. Its bytes can be verified, and it can not be run."""
-        return Format(self.name) if self.name in set(Format) else None
+        return known(self.name)
 
     @property
     def file(self) -> str:

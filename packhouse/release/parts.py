@@ -9,7 +9,7 @@ from pydantic import Field
 
 from packhouse.artifact import Digest, Frozen
 from packhouse.release.store_layout import ID
-from packhouse.spec.model import REPOSITORY, Format
+from packhouse.spec.model import REPOSITORY
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 ReleaseId = Annotated[str, Field(pattern=f"^{ID}$")]
@@ -57,15 +57,6 @@ class Processors(StrEnum):
 
     ANY = "any"
     VNNI = "vnni"
-
-
-RUNTIMES = {
-    Format.ONNX: "onnxruntime",
-    Format.ONNX_INT8: "onnxruntime",
-    Format.TORCHSCRIPT: "torch",
-    Format.TORCHSCRIPT_INT8: "torch",
-    Format.PROGRAM: "torch",
-}
 
 
 class ReleasedImage(Frozen):

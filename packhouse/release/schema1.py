@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from packhouse.artifact import Artifact, Digest, Frozen, Name, Verdict
+from packhouse.formats.table import Format, row
 from packhouse.release.parts import (
     MAX_DOCUMENT_BYTES,
-    RUNTIMES,
     AnyTolerance,
     ArchitectureCode,
     Processors,
     ReleasedImage,
     ReleaseId,
 )
-from packhouse.spec.model import Format, ModelName
+from packhouse.spec.model import ModelName
 from packhouse.spec.onnxruntimes import Onnx
 from packhouse.spec.types import TensorName
 
@@ -121,7 +121,7 @@ def _release_up(old: Release1) -> dict[str, Any]:
     return {
         "name": old.format.value,
         "files": (old.file, old.data) if old.data else (old.file,),
-        "runtime": {"name": RUNTIMES[old.format], "oldest": oldest, "facts": facts},
+        "runtime": {"name": row(old.format).package, "oldest": oldest, "facts": facts},
         "tolerance": old.tolerance,
         "recipe": old.recipe,
         "processors": old.processors,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from packhouse.errors import printable
-from packhouse.parity.latency import TIMING_HEADINGS, Timing, number, place, timing_cells
+from packhouse.formats.table import ROWS, base_of, groups, is_int8, place
+from packhouse.parity.latency import TIMING_HEADINGS, Timing, number, timing_cells
 from packhouse.report import svg
 from packhouse.report.model import (
     HEADINGS,
@@ -28,17 +29,10 @@ from packhouse.report.model import (
     trap,
 )
 from packhouse.report.svg import Group, Ink, Mark
-from packhouse.spec.model import Format
 
-INKS = {
-    Format.ONNX: Ink(0),
-    Format.ONNX_INT8: Ink(0, hollow=True),
-    Format.TORCHSCRIPT: Ink(1),
-    Format.TORCHSCRIPT_INT8: Ink(1, hollow=True),
-    Format.PROGRAM: Ink(2),
-}
-"""One colour a runtime; INT8 is the hollow one."""
-OTHER = Ink(3)
+INKS = {name: Ink(colour, hollow=is_int8(name)) for colour, group in enumerate(groups(ROWS)) for name in group}
+"""One colour a format, and its INT8 is the hollow one."""
+OTHER = Ink(len(groups(ROWS)))
 """Of formats that this version does not know."""
 
 UNITS = ((1024**3, " GiB"), (1024**2, " MiB"), (1024, " KiB"), (1, " B"))
@@ -83,7 +77,7 @@ def _latency_figure(timings: Sequence[Timing]) -> str:
 
 
 def _speed_figure(report: Report) -> list[str]:
-    timings = [timing for timing in report.latency if _int8(timing.format) and timing.speed is not None]
+    timings = [timing for timing in report.latency if is_int8(timing.format) and timing.speed is not None]
     if not timings:
         return []
     title = "Speed of INT8"
@@ -114,16 +108,11 @@ def _by_batch(timings: Sequence[Timing], mark: Callable[[Timing], Mark]) -> list
 
 
 def _beside_its_base(entry: Timing | Row) -> tuple[int, str, bool]:
-    base = entry.format.base if isinstance(entry.format, Format) else entry.format
-    return *place(base), _int8(entry.format)
+    return *place(base_of(entry.format)), is_int8(entry.format)
 
 
-def _int8(format: Format | str) -> bool:
-    return isinstance(format, Format) and format.int8
-
-
-def _ink(format: Format | str) -> Ink:
-    return INKS[format] if isinstance(format, Format) else OTHER
+def _ink(format: str) -> Ink:
+    return INKS.get(format, OTHER)
 
 
 def _latency_mark(timing: Timing) -> Mark:

@@ -13,7 +13,6 @@ from packhouse.spec.toml_location import MAX_SHOWN, Path
 from packhouse.spec.types import Misplaced
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
-FORMAT_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"
 SHA256 = r"^[0-9a-f]{64}$"
 REPOSITORY = r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"

@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_valida
 
 from packhouse.artifact import Frozen
 from packhouse.digest import canonical_json
-from packhouse.spec.errors import FORMAT_NAME, LICENCE, MODEL_NAME, PLAIN_NAME, REPOSITORY, SHA256, shown
+from packhouse.formats.table import Format as Format
+from packhouse.formats.table import FormatName
+from packhouse.spec.errors import LICENCE, MODEL_NAME, PLAIN_NAME, REPOSITORY, SHA256, shown
 from packhouse.spec.onnxruntimes import ORDER, RUNTIMES, blocks, lacks
 from packhouse.spec.types import DType, Flag, Misplaced, Number, TensorName
 
@@ -27,43 +29,6 @@ Dimension = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 EmptyOrMore = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Words = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=2000)]
-
-
-class Format(StrEnum):
-    """The formats that are built in; the value is the name in `[formats]`."""
-
-    ONNX = "onnx"
-    TORCHSCRIPT = "torchscript"
-    PROGRAM = "program"
-    ONNX_INT8 = "onnx-int8"
-    TORCHSCRIPT_INT8 = "torchscript-int8"
-
-    @property
-    def int8(self) -> bool:
-        return self in (Format.ONNX_INT8, Format.TORCHSCRIPT_INT8)
-
-    @property
-    def base(self) -> Format:
-        """The fp32 format that an INT8 format is measured against; itself for the others."""
-        return {Format.ONNX_INT8: Format.ONNX, Format.TORCHSCRIPT_INT8: Format.TORCHSCRIPT}.get(self, self)
-
-    @property
-    def file(self) -> str:
-        return _FILES[self]
-
-    @property
-    def data(self) -> str:
-        """The file of an ONNX file's weights, where they do not fit into it."""
-        return f"{self.file}.data"
-
-
-_FILES = {
-    Format.ONNX: "model.onnx",
-    Format.TORCHSCRIPT: "model.ts",
-    Format.PROGRAM: "model.pt2",
-    Format.ONNX_INT8: "model.int8.onnx",
-    Format.TORCHSCRIPT_INT8: "model.int8.ts",
-}
 
 
 class Want(StrEnum):
@@ -416,7 +381,7 @@ class Formats(BuiltIn):
     """An open table by name: what is not built in, a package on the worker may add."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[Annotated[str, Field(pattern=FORMAT_NAME)], Asked]
+    __pydantic_extra__: dict[FormatName, Asked]
 
     @property
     def others(self) -> dict[str, Asked]:

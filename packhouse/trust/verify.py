@@ -17,9 +17,10 @@ from pathlib import Path
 
 from packhouse.digest import digest_bytes
 from packhouse.errors import LimitExceeded, NotInstalled, ReleaseInvalid
+from packhouse.formats.table import row
 from packhouse.release.contents import missing, unknown
 from packhouse.release.lookup import Found, manifest_bytes, parsed_manifest
-from packhouse.release.manifest import MANIFEST, RUNTIMES, Manifest
+from packhouse.release.manifest import MANIFEST, Manifest
 from packhouse.trust.signatures import Trusted, check_release
 
 REPLAY_TIMEOUT_S = 1800
@@ -87,7 +88,7 @@ def _check_names(found: Found, manifest: Manifest) -> None:
 
 def _check_runtimes(manifest: Manifest) -> None:
     """A runtime that is not installed says nothing about the release."""
-    needed = {RUNTIMES[made.format] for made in manifest.formats if made.format}
+    needed = {name for made in manifest.formats if made.format for name in row(made.format).requires}
     missing = sorted(name for name in needed if find_spec(name) is None)
     if missing:
         raise NotInstalled(f"PH-0342 {' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")

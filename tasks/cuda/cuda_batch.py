@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.errors import squeezed
+from packhouse.formats.table import Format, row
 from packhouse.release.manifest import ReleaseId
-from packhouse.spec.model import Format, ModelName
+from packhouse.spec.model import ModelName
 
 RUNS, REPRODUCES = "cuda-runs", "cuda-reproduces"
 """Two checks, two verdicts: it runs on the GPU; it computes there what the trained model computes."""
@@ -54,7 +55,7 @@ class CudaCandidate(Frozen):
     def opened(self, subject: str) -> Artifact | Beside:
         """As a job opens it."""
         file = self.subjects[subject]
-        return Beside(file=file, data=self.data) if self.data and subject == Format.ONNX else file
+        return Beside(file=file, data=self.data) if self.data and subject != TORCH and row(subject).data else file
 
     def verdict(self, check: str, subject: str, outcome: Outcome, reason: str = "") -> Verdict:
         compared = (self.subjects[subject].digest, self.cases.digest)

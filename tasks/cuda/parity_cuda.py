@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import GpuUnavailable, ParityRefused
+from packhouse.formats.table import ROWS, Format
 from packhouse.release.manifest import Decisions
-from packhouse.spec.model import Format, Want
+from packhouse.spec.model import Want
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Gated, Judged, Planned, Referenced
 from tasks.cuda.cuda_batch import Batch, Cuda, CudaCandidate, current_batch, use_batch
@@ -30,7 +31,8 @@ __all__ = [
     "use_batch",
 ]
 
-CHECKED = (Format.TORCHSCRIPT, Format.ONNX)
+CHECKED = tuple(Format(each.name) for each in reversed(ROWS.values()) if each.cuda)
+"""In the order of their verdicts in a manifest."""
 EARLIER = "CUDA: decided in an earlier run of the same inputs"
 
 
@@ -87,7 +89,7 @@ def _candidate(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -
         spec_file=gated.spec_file,
         weights=gated.weights,
         cases=referenced.cases,
-        data=next((entry.candidate.data for entry in judged if entry.candidate.format is Format.ONNX), None),
+        data=next((entry.candidate.data for entry in judged if entry.candidate.data), None),
         candidates=tuple((format, made[format]) for format in CHECKED if format in made),
     )
 

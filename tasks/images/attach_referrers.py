@@ -16,6 +16,7 @@ from infra.worker.context import workshop
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import NotFound
+from packhouse.formats.table import SERVED
 from packhouse.release.lookup import Found, find, read_manifest
 from packhouse.release.manifest import IMAGE_BUNDLES, MANIFEST, PROVENANCE, RECORD, SIGNATURE, Manifest, Record
 from packhouse.release.sbom import MEDIA_TYPE, bill, file, libraries, model_component
@@ -23,7 +24,6 @@ from packhouse.spec.model import Spec
 from packhouse.trust.dsse import BUNDLE, unchecked
 from tasks._support.pipeline_task import one_line
 from tasks.fetch import download
-from tasks.images.build_image import SERVED
 
 OF_RECORD, DOCUMENT = "dev.packhouse.record", "dev.packhouse.document"
 """Digests: of the record that the document is about, and of the document, so that a new key's hangs there too."""
@@ -113,9 +113,7 @@ def _bill(found: Found, image: Reference) -> bytes:
     manifest = read_manifest(found, record)
     settings = workshop().settings
     runtime = builders.runtime(settings.runtime_image).at(record.image.runtime)
-    served = [
-        file(manifest.artifact(name)) for made in manifest.formats if made.format in SERVED for name in made.files
-    ]
+    served = [file(manifest.artifact(name)) for made in manifest.formats if made.name in SERVED for name in made.files]
     components = [*builders.packages(runtime, settings), *served, _model(manifest)]
     return bill(image_component(image.name, image.digest), components)
 

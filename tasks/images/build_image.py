@@ -9,13 +9,11 @@ from infra.registry.reference import Reference
 from infra.worker.context import workshop
 from packhouse.artifact import Artifact
 from packhouse.digest import short
+from packhouse.formats.table import SERVED
 from packhouse.release.contents import needed
 from packhouse.release.manifest import Manifest, ReleasedImage
-from packhouse.spec.model import Format
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Imaged, Published
-
-SERVED = (Format.ONNX, Format.ONNX_INT8)
 
 
 @pipeline_task("build image")
@@ -71,7 +69,7 @@ def files(manifest: Manifest, kept: Artifact) -> dict[str, Path]:
 
 def served(manifest: Manifest) -> list[Artifact]:
     """What proves the release, and the formats that the server runs."""
-    return needed(manifest, [made for made in manifest.formats if made.format in SERVED])
+    return needed(manifest, [made for made in manifest.formats if made.name in SERVED])
 
 
 def _labels(manifest: Manifest, kept: Artifact, description: str) -> dict[str, str]:

@@ -12,13 +12,14 @@ from infra.worker.context import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import ImageInvalid
 from packhouse.formats.processors import has_vnni
+from packhouse.formats.table import SERVED
 from packhouse.parity.judge import Case
 from packhouse.parity.replay import compare, golden_cases
 from packhouse.release.choice import computes_as_judged
 from packhouse.release.manifest import CANARY, GOLDEN, Made, Record, Release
 from tasks._support.pipeline_task import one_line, pipeline_task
 from tasks._support.states import Imaged, Proven, Published
-from tasks.images.build_image import SERVED, files
+from tasks.images.build_image import files
 
 
 @pipeline_task("canary")
@@ -27,7 +28,7 @@ def canary(imaged: Imaged) -> Proven:
     not answer. EngineUnavailable."""
     published, manifest = imaged.published, imaged.published.packed.manifest
     vnni = has_vnni()
-    served = [made for made in manifest.formats if made.format in SERVED and computes_as_judged(made, vnni=vnni)]
+    served = [made for made in manifest.formats if made.name in SERVED and computes_as_judged(made, vnni=vnni)]
     cases = golden_cases(workshop().cache.path(manifest.artifact(GOLDEN)))
     measures: tuple[str, ...] = ()
     with one_line(manifest.model, "canary") as line:

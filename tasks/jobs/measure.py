@@ -13,9 +13,10 @@ from typing import Any
 
 from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import Runner, as_text, open_format
+from packhouse.formats.table import Format, row
 from packhouse.parity.latency import Timing
 from packhouse.parity.probes import read_samples
-from packhouse.spec.model import Format, Spec, parse
+from packhouse.spec.model import Spec, parse
 from tasks.jobs.latency import (
     Limits,
     Stint,
@@ -70,12 +71,12 @@ class Opened:
 
     @property
     def reopens(self) -> bool:
-        return self.format.base is Format.ONNX
+        return row(self.format).threads == "session"
 
     def call(self, inputs: Mapping[str, Array]) -> Call:
         runner = self.runner
         assert runner is not None
-        ready = as_text(inputs, self._text) if self.reopens else inputs
+        ready = as_text(inputs, self._text) if row(self.format).text else inputs
         return lambda: runner(ready)
 
 

@@ -22,6 +22,7 @@ from infra.settings import Settings, settings
 from infra.worker.context import Workshop, use, workshop
 from infra.worker.rerun import again
 from packhouse.errors import StageCrashed, Unavailable
+from packhouse.formats.table import row
 from packhouse.release.lookup import find, read_manifest, releases
 from packhouse.release.manifest import REPORT_HTML, REPORT_JSON, load
 from packhouse.report.html import html
@@ -31,11 +32,11 @@ from packhouse.store import open_store
 from packhouse.training.source import stage_folder
 from packhouse.trust.verify import verify
 from packhouse.weights.safetensors_torch import read_torch
-from tasks import export
 from tasks.commit import approve
 from tasks.jobs.latency import Limits, thread_counts, usable_processors
 from tests.flows.test_bad_input import packhouse
 from tests.support.released import Copy
+from tests.support.rows import plant
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -64,7 +65,7 @@ PLANTED = [
 def test_a_model_whose_export_is_wrong_is_not_released(
     home, staged, monkeypatch, architecture, options, format, fault, reason
 ):
-    monkeypatch.setitem(export.JOBS, format, f"tests.support.planted:{fault}")
+    plant(monkeypatch, format, fault)
     ends = release([staged(architecture, **options)])
     assert_refused(ends, home, f"{format}: ", reason)
 
@@ -137,7 +138,7 @@ def test_a_hanging_exporter_is_ended_at_its_time_limit(home, staged, monkeypatch
 
     def hurried(self, job, arguments, folder):
         """Only the job that hangs has the short limit: the others may need longer on a busy machine."""
-        return child(brief if job == export.JOBS[Format.TORCHSCRIPT] else self, job, arguments, folder)
+        return child(brief if job == row(Format.TORCHSCRIPT).job else self, job, arguments, folder)
 
     monkeypatch.setattr(Workshop, "_child", hurried)
     (end,) = release([staged("hang", formats=FAULTY)])
@@ -149,7 +150,7 @@ def test_the_exports_of_one_model_run_at_the_same_time(home, staged, monkeypatch
     monkeypatch.setenv("PACKHOUSE_CHILDREN", "3")
     settings.cache_clear()
     use(Workshop(settings(), workshop().sandbox))
-    exports = {export.JOBS[Format.ONNX], export.JOBS[Format.TORCHSCRIPT]}
+    exports = {row(Format.ONNX).job, row(Format.TORCHSCRIPT).job}
     both = threading.Barrier(len(exports))
     child = Workshop._child
 
@@ -165,7 +166,7 @@ def test_the_exports_of_one_model_run_at_the_same_time(home, staged, monkeypatch
 
 
 def test_a_failed_step_can_be_run_again_on_the_same_bytes(home, staged, monkeypatch):
-    monkeypatch.setitem(export.JOBS, Format.ONNX, "tests.support.planted:killed")
+    plant(monkeypatch, Format.ONNX, "killed")
     release([staged("linear")])
     (failure,) = (home / "cache" / "failures").iterdir()
     with pytest.raises(StageCrashed, match="SIGSEGV"):
@@ -266,7 +267,7 @@ def test_a_child_that_the_system_killed_makes_its_model_unavailable_and_the_next
     child = Workshop._child
 
     def short_of_memory(self, job, arguments, folder):
-        if job == export.JOBS[Format.ONNX] and arguments["weights"].digest == weights:
+        if job == row(Format.ONNX).job and arguments["weights"].digest == weights:
             raise Unavailable("was killed from outside", where=job)
         return child(self, job, arguments, folder)
 
@@ -279,7 +280,7 @@ def test_a_child_that_the_system_killed_makes_its_model_unavailable_and_the_next
 
 def test_a_model_of_which_no_format_is_left_is_refused(home, staged, monkeypatch):
     for format in (Format.ONNX, Format.TORCHSCRIPT, Format.PROGRAM):
-        monkeypatch.setitem(export.JOBS, format, "tests.support.planted:no_file")
+        plant(monkeypatch, format, "no_file")
     formats = {"onnx": "optional", "torchscript": "optional", "program": "optional"}
     assert_refused(release([staged("linear", formats=formats)]), home, "", "no format is left")
 

@@ -17,6 +17,7 @@ from packhouse.spec.model import Format
 from packhouse.store import open_store
 from packhouse.trust.verify import verify
 from tasks import export
+from tests.support.rows import plant
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("api")]
 
@@ -59,7 +60,7 @@ def test_weights_that_do_not_fit_into_the_file_lie_beside_it_and_a_flipped_bit_t
 
 def test_a_step_that_failed_on_two_files_is_run_again_on_both(home, staged, monkeypatch):
     monkeypatch.setattr(export, "INLINE_BYTES", 20_000)
-    monkeypatch.setitem(export.JOBS, Format.ONNX_INT8, "tests.support.planted:does_not_quantise")
+    plant(monkeypatch, Format.ONNX_INT8, "does_not_quantise")
     (end,) = release([staged("linear", arguments={"hidden": 2048}, formats=FORMATS)])
     assert end.status is Status.REFUSED
     (folder,) = (home / "cache" / "failures").iterdir()

@@ -15,13 +15,13 @@ import packhouse
 from packhouse.architectures import registry
 from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes, digest_file
+from packhouse.formats.table import row
 from packhouse.release.manifest import (
     GOLDEN,
     MANIFEST,
     PARITY,
     RECORD,
     REPORT_JSON,
-    RUNTIMES,
     WEIGHTS,
     AnyTolerance,
     ArchitectureCode,
@@ -167,7 +167,7 @@ def seal(folder: Path, inputs: Inputs, tolerances: dict[Format, AnyTolerance], *
 
 def of_format(format: Format, tolerance: AnyTolerance = RATIO, **changes: Any) -> Release:
     """A format of a manifest, as far as tests ask for nothing else."""
-    given = {"name": format.value, "files": (format.file,), "runtime": Runtime(name=RUNTIMES[format])}
+    given = {"name": format.value, "files": (format.file,), "runtime": Runtime(name=row(format).package)}
     return Release(**(given | {"tolerance": tolerance} | changes))
 
 

@@ -16,7 +16,6 @@ from packhouse.errors import GpuUnavailable, ParityRefused, ReleaseInvalid
 from packhouse.parity.latency import Timing
 from packhouse.release.manifest import DECISIONS, Decisions, dump, load, release_key
 from packhouse.spec.model import Format
-from tasks import export
 from tasks._support.states import Candidate, Gated, Judged, Measured, Referenced
 from tasks.cuda import cuda_batch
 from tasks.cuda import parity_cuda as stage
@@ -30,6 +29,7 @@ from tasks.plan import plan
 from tasks.reference_outputs import refer
 from tasks.validate_weights import gate
 from tests.servers import place
+from tests.support.rows import plant
 
 LONG_S = 60.0
 
@@ -316,7 +316,7 @@ def test_an_onnx_file_whose_weights_lie_beside_it_goes_over_and_runs_with_them(h
     ],
 )
 def test_a_format_that_computes_something_else_runs_and_does_not_reproduce(home, staged, monkeypatch, fault, reason):
-    monkeypatch.setitem(export.JOBS, Format.ONNX, f"tests.support.planted:{fault}")
+    plant(monkeypatch, Format.ONNX, fault)
     found = made(staged("linear")).job()["found"]
     assert found["onnx"]["runs"] == PASS
     assert found["onnx"]["reproduces"]["outcome"] == "refused"
@@ -325,7 +325,7 @@ def test_a_format_that_computes_something_else_runs_and_does_not_reproduce(home,
 
 
 def test_a_format_that_fails_on_a_probe_does_not_run_and_is_not_said_to_reproduce(home, staged, monkeypatch):
-    monkeypatch.setitem(export.JOBS, Format.ONNX, "tests.support.planted:batch_is_fixed")
+    plant(monkeypatch, Format.ONNX, "batch_is_fixed")
     found = made(staged("linear")).job()["found"]["onnx"]
     assert found["runs"]["outcome"] == "refused"
     assert "case 'batch 1'" in found["runs"]["reason"]
