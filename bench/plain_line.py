@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from packhouse.spec.model import Format
+from packhouse.formats.table import before, in_order
 from tasks._support.states import Judged, LeftOut, Released
 from tasks.commit_and_promote import commit_and_promote
 from tasks.cuda.parity_cuda import parity_cuda
@@ -25,15 +25,15 @@ def plain_line(source: str) -> Released:
     started = time.monotonic()
     planned = plan.fn(source)
     gated = gate.fn(fetch.fn(planned))
-    made: dict[Format, Future[Judged | LeftOut]] = {}
+    made: dict[str, Future[Judged | LeftOut]] = {}
     with ThreadPoolExecutor(16) as pool:
         reference = pool.submit(refer.fn, gated)
 
-        def make(format: Format) -> Judged | LeftOut:
-            base = made[format.base].result() if format.int8 else None
+        def make(format: str) -> Judged | LeftOut:
+            base = made[earlier].result() if (earlier := before(format)) else None
             return make_format.fn(gated, format, base, reference)
 
-        for format in planned.spec.formats.wanted:
+        for format in in_order(planned.spec.formats.wanted):
             made[format] = pool.submit(make, format)
     referenced, outcomes = reference.result(), [each.result() for each in made.values()]
     judged = [outcome for outcome in outcomes if isinstance(outcome, Judged)]

@@ -21,8 +21,8 @@ from flows.run_logging import ENDS, talk_to_prefect
 from flows.run_result import End, Ends, end_in, ends_in, model_state, run_state, short
 from infra.settings import settings
 from infra.worker.context import workshop
+from packhouse.formats.table import before, in_order
 from packhouse.release.manifest import ChannelName
-from packhouse.spec.model import Format
 from tasks._support.states import Judged, LeftOut, Released
 from tasks._support.subflows import leave
 from tasks._support.ui_artifacts import show
@@ -68,9 +68,9 @@ def line(source: str, channel: ChannelName) -> Released:
     gated = gate(fetch(planned))
 
     reference = refer.submit(gated)
-    made: dict[Format, PrefectFuture[Judged | LeftOut]] = {}
-    for format in planned.spec.formats.wanted:  # a base stands before its INT8
-        base = made[format.base] if format.int8 else None
+    made: dict[str, PrefectFuture[Judged | LeftOut]] = {}
+    for format in in_order(planned.spec.formats.wanted):  # what others are made from stands before them
+        base = made[earlier] if (earlier := before(format)) else None
         made[format] = make_format.submit(gated, format, base, quote(reference), return_state=False)
     referenced = reference.result()
     outcomes = [each.result() for each in made.values()]

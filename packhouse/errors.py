@@ -114,6 +114,12 @@ class ArchitectureUnknown(Refused):
     class_code = "PH-0008"
 
 
+class FormatUnknown(Refused):
+    """No installed package adds the format, or what the package says of it can not be used."""
+
+    class_code = "PH-0670"
+
+
 class ExportFailed(Refused):
     """A format could not be made from the model."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from infra.worker.context import workshop
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import Refused
+from packhouse.formats.table import row
 from packhouse.parity.preflight import FROZEN_BY_A_TRACE, explained
 from packhouse.release.manifest import PARITY
 from tasks._support.pipeline_task import one_line
@@ -28,10 +29,10 @@ def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) 
         return left_out(candidate.format, PARITY, Outcome.REFUSED, reason, made=candidate)
     verdict = Verdict(
         check=PARITY,
-        subject=candidate.format.value,
+        subject=str(candidate.format),
         outcome=Outcome.PASS,
         compared=(
-            candidate.artifact.digest,
+            *(file.digest for file in candidate.files),
             gated.weights.digest,
             referenced.cases.digest,
             referenced.evaluation.digest,
@@ -41,10 +42,11 @@ def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) 
 
 
 def _is_traced(candidate: Candidate) -> bool:
-    """Of what script made, branches and loops are still there; INT8 differs from its base, and not from the model."""
-    return (
-        "script" not in (candidate.facts.get("method"), candidate.facts.get("exporter")) and not candidate.format.int8
-    )
+    """Of what script made, branches and loops are still there; INT8 and what is made from another format differ from
+    that, and not from the model."""
+    made = row(candidate.format)
+    how = (candidate.facts.get("method"), candidate.facts.get("exporter"))
+    return "script" not in how and not made.int8 and made.made_from is None
 
 
 def _ask(gated: Gated, referenced: Referenced, candidate: Candidate) -> tuple[str, dict[str, Any]]:
@@ -54,7 +56,7 @@ def _ask(gated: Gated, referenced: Referenced, candidate: Candidate) -> tuple[st
             {
                 "spec": gated.spec_file,
                 "samples": gated.samples,
-                "format": candidate.format.value,
+                "format": str(candidate.format),
                 "model": candidate.whole,
                 "cases": referenced.cases,
                 "evaluation": referenced.evaluation,

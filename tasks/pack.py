@@ -81,11 +81,11 @@ def _bill(planned: Planned, files: list[Artifact]) -> Artifact:
 def _release(gated: Gated, judged: Judged, computed: str) -> Release:
     """computed: the precision that the model computes in. INT8 computes the rest of the model in it, too."""
     candidate, facts = judged.candidate, judged.candidate.facts
-    onnx = dict(facts.get("onnx", {}))
+    reads = dict(facts.get("onnx") or facts.get("runtime") or {})
     return Release(
-        name=candidate.format.value,
+        name=str(candidate.format),
         files=tuple(file.name for file in candidate.files),
-        runtime=Runtime(name=row(candidate.format).package, oldest=str(onnx.pop("onnxruntime", "")), facts=onnx),
+        runtime=Runtime(name=row(candidate.format).package, oldest=str(reads.pop("onnxruntime", "")), facts=reads),
         tolerance=kept_tolerance(candidate.format, gated.planned.spec.gates, judged.measures["golden_sqnr_db"]),
         recipe=str(facts.get("recipe", "")),
         processors=Processors.ANY if facts.get("portable", True) else Processors.VNNI,

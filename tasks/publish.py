@@ -9,6 +9,7 @@ from infra.worker.context import workshop
 from packhouse.artifact import Artifact, Outcome
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import NotFound, ReleaseConflict
+from packhouse.formats.table import is_int8
 from packhouse.release.lookup import find
 from packhouse.release.manifest import (
     MANIFEST,
@@ -41,7 +42,7 @@ def upload(gated: Gated, judged: Judged) -> None:
 
 
 def _early(judged: Judged) -> tuple[Artifact, ...]:
-    return () if judged.candidate.format.int8 else judged.candidate.files
+    return () if is_int8(judged.candidate.format) else judged.candidate.files
 
 
 @pipeline_task("publish")

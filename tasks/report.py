@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from packhouse.artifact import Outcome
-from packhouse.formats.table import Format, in_order
+from packhouse.formats.table import in_order, is_int8
 from packhouse.parity.latency import slowest, smallest
 from packhouse.report.model import Report, Row
 from packhouse.spec.onnxruntimes import Onnx
@@ -18,7 +18,7 @@ def report(
     gated: Gated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float, *, cuda: Cuda
 ) -> Report:
     """seconds: since the flow began. cuda: what the GPU said."""
-    rows: dict[Format, Row] = {entry.candidate.format: _made(gated, measured, entry) for entry in packed.judged}
+    rows: dict[str, Row] = {entry.candidate.format: _made(gated, measured, entry) for entry in packed.judged}
     rows |= {entry.format: _left_out(measured, entry) for entry in packed.left_out}
     qualities = [entry.measures["quality"] for entry in packed.judged]
     accuracy = next((quality.get("base_accuracy") for quality in qualities if quality), None)
@@ -33,7 +33,7 @@ def report(
         weights_bytes=gated.weights.size,
         parameters=int(gated.facts["parameters"]),
         accuracy=accuracy,
-        rows=tuple(rows[Format(name)] for name in in_order(rows)),
+        rows=tuple(rows[name] for name in in_order(rows)),
         preflight=referenced.findings,
         cuda=cuda.verdicts,
         notes=(*gated.facts["notes"], *referenced.notes, *_notes(packed), *cuda.notes),
@@ -59,7 +59,7 @@ def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
         rms_ratio=_worst(deviations, "rms_ratio"),
         accuracy=quality.get("accuracy"),
         agreement=quality.get("agreement"),
-        sqnr_db=quality.get("sqnr_db") if candidate.format.int8 else None,
+        sqnr_db=quality.get("sqnr_db") if is_int8(candidate.format) else None,
         seconds=candidate.seconds,
         peak_bytes=candidate.peak_bytes,
         onnx=Onnx(**candidate.facts["onnx"]) if "onnx" in candidate.facts else None,
@@ -75,7 +75,7 @@ def _left_out(measured: Measured, entry: LeftOut) -> Row:
     )
 
 
-def _timed(measured: Measured, format: Format) -> dict[str, Any]:
+def _timed(measured: Measured, format: str) -> dict[str, Any]:
     """Of the smallest batch on one thread; speed: the least over the batches, by which INT8 is kept or left out."""
     timing = smallest(measured.timings).get(format)
     if timing is None:

@@ -22,6 +22,7 @@ from packhouse.architectures.registry import GROUP
 from packhouse.artifact import Artifact, Beside
 from packhouse.digest import digest_bytes
 from packhouse.errors import Refused, Stopping
+from packhouse.formats.installed import GROUP as FORMATS
 from packhouse.store import Capabilities, Retrying, Store, guard, open_store, probe
 from packhouse.trust.signatures import Trusted
 
@@ -46,7 +47,7 @@ class Workshop:
         self.sandbox = sandbox or Sandbox(
             preload=architecture_modules(), require=settings.require, packages=shown_packages()
         )
-        self._code = tuple(architecture_code())
+        self._code = tuple(added_code())
         self.store: Store = _careful(settings.store_url, self.cache)
         self._closed = False
         self._slots = threading.BoundedSemaphore(settings.children)
@@ -171,17 +172,21 @@ def architecture_modules() -> list[str]:
     return sorted({point.module for point in importlib.metadata.entry_points(group=GROUP)})
 
 
-def architecture_code() -> list[Path]:
-    """Where the packages that register architectures lie, and what says so of each: an editable install is outside the
-    interpreter's folders."""
-    points = importlib.metadata.entry_points(group=GROUP)
+def added_code() -> list[Path]:
+    """Where the packages that register architectures and formats lie, and what says so of each: an editable install is
+    outside the interpreter's folders."""
+    points = _points()
     homes = sorted({Path(str(point.dist.locate_file(""))).resolve() for point in points if point.dist})
-    return architecture_packages() + [said for home in homes for said in sorted(home.glob("*.egg-info"))]
+    return added_packages() + [said for home in homes for said in sorted(home.glob("*.egg-info"))]
 
 
-def architecture_packages() -> list[Path]:
-    """The top-level packages that register architectures: folders, and files of single modules."""
-    points = importlib.metadata.entry_points(group=GROUP)
+def _points() -> list[importlib.metadata.EntryPoint]:
+    return [point for group in (GROUP, FORMATS) for point in importlib.metadata.entry_points(group=group)]
+
+
+def added_packages() -> list[Path]:
+    """The top-level packages that register architectures or formats: folders, and files of single modules."""
+    points = _points()
     specs = [importlib.util.find_spec(package) for package in sorted({point.module.split(".")[0] for point in points})]
     return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or [str(spec.origin)]]
 
@@ -189,4 +194,4 @@ def architecture_packages() -> list[Path]:
 def shown_packages() -> list[Path]:
     """Those of them that only PYTHONPATH shows, such as the demo's: the sandbox must be told, since it has its own."""
     shown = {Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
-    return [path for path in architecture_packages() if path.resolve().parent in shown - {ROOT}]
+    return [path for path in added_packages() if path.resolve().parent in shown - {ROOT}]

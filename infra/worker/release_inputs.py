@@ -14,7 +14,9 @@ from infra.sandbox.client import FIXED, NO_GPU, PACKHOUSE
 from infra.sandbox.request import Limits
 from packhouse.architectures import registry
 from packhouse.architectures.code_digest import code_digest, module_digests
-from packhouse.release.manifest import ArchitectureCode, Inputs
+from packhouse.formats import installed
+from packhouse.formats.table import ROWS
+from packhouse.release.manifest import ArchitectureCode, FormatPackage, Inputs
 from packhouse.spec.model import Spec
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -74,17 +76,38 @@ def release_inputs(
 
     Raises ArchitectureUnknown: no installed package registers the spec's architecture. ImageInvalid: the spec wants an
     image, and there is none to build on."""
+    added = _added(spec)
     return Inputs(
         spec=spec_digest,
         weights=spec.weights.digest,
         samples=spec.samples.digest,
         architecture=ArchitectureCode(**fingerprint(spec.architecture.name)),
         code=_code(),
-        libraries=_libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
+        libraries=_required(added) | _libraries() | {"python": ".".join(platform.python_version_tuple()[:2])},
         device=device_class(),
         runtime=builders.runtime(runtime_image).digest if spec.image else None,
         environment=fixed_environment(),
+        format_packages={
+            each.distribution: FormatPackage(
+                version=each.version, digest=registry.source_digest(each.point.module.split(".")[0])
+            )
+            for each in added
+        },
     )
+
+
+def _added(spec: Spec) -> list[installed.Added]:
+    """The formats of other packages that this model asks for: what else is installed changes no id of it."""
+    found = (installed.find(name) for name in spec.formats.wanted if name not in ROWS)
+    return [each for each in found if each]
+
+
+def _required(added: list[installed.Added]) -> dict[str, str]:
+    """The versions of what the packages require and that is installed; packhouse's own code is counted by itself."""
+    every: dict[str, str] = {}
+    for each in added:
+        every |= registry.required(each.point.dist, each.point.extras, only_extras=False)
+    return {name: version for name, version in every.items() if name != "packhouse"}
 
 
 @lru_cache(maxsize=1)

@@ -10,18 +10,14 @@ import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
 from packhouse.digest import canonical_json, digest_bytes
+from packhouse.formats.source import parsed as parsed
 
 _NOT_CODE = frozenset({"ctx", "type_ignores", "kind"})
 """Fields that follow from others, or say how something was written: `x` in `x = 1` is stored, `u"x"` is "x"."""
-
-
-_PARSES = Lock()
-"""Python 3.11 counts the depth of trees for all threads together, and fails where two make one at the same time."""
 
 
 def code_digest(modules: Mapping[str, str]) -> str:
@@ -91,12 +87,6 @@ def _read(source: bytes, package: str) -> tuple[str, frozenset[str]]:
     """The digest of a module, and what it imports. Remembered, since a process asks for several sets of modules."""
     tree = parsed(source)
     return tree_digest(tree), frozenset(imported_names(tree, package))
-
-
-def parsed(source: bytes) -> ast.Module:
-    """Type comments count: TorchScript reads them."""
-    with _PARSES:
-        return ast.parse(source, type_comments=True)
 
 
 def tree_digest(tree: ast.AST) -> str:

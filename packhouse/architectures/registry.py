@@ -122,11 +122,11 @@ def fingerprint(name: str) -> dict[str, Any]:
         "distribution": dist.name if dist else "",
         "version": dist.version if dist else "",
         "code": _own_digest(point.module) if ours else source_digest(point.module.split(".")[0]),
-        "requires": _required(dist, point.extras, only_extras=ours),
+        "requires": required(dist, point.extras, only_extras=ours),
     }
 
 
-def _required(
+def required(
     dist: importlib.metadata.Distribution | None, extras: Collection[str], *, only_extras: bool
 ) -> dict[str, str]:
     """With those of the extras that the entry point names; others are somebody else's choice."""

@@ -1,7 +1,7 @@
 """The table of formats: one row for each, and every fact that depends on the format is in its row.
 
-What looks like a list of formats anywhere else is read from here. A row names the code that makes a file and the code
-that opens it as `module:function`, so that nothing is imported before it is needed.
+All other lists of formats are read from here. Installed packages add rows: installed.py. A row names
+the code that makes a file and the code that opens it as `module:function`; nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from importlib.metadata import EntryPoint
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from packhouse.artifact import Frozen, Name
-
-GROUP = "packhouse.formats"
-FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Function = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-"""`module:function`."""
+from packhouse.errors import FormatUnknown
+from packhouse.formats import installed
+from packhouse.formats.row import FormatName as FormatName
+from packhouse.formats.row import Row
 
 
 class Format(StrEnum):
@@ -42,57 +38,6 @@ class Format(StrEnum):
     @property
     def file(self) -> str:
         return row(self).file
-
-
-class Row(Frozen):
-    """One format.
-
-    Attributes:
-        name: In `[formats]`, in the manifest and on the command line.
-        files: What it consists of. The first is opened, the others lie beside it.
-        data: A file beside the first one, which is there only where the weights do not fit into the first.
-        media_type: Of the first file. An INT8 format has that of its base.
-        job: Makes the files, in the sandbox.
-        runtime: Opens the first file: `(path, outputs, text, threads)` gives a Runner.
-        session: Opens the first file as the runtime's own object, for `packhouse.open_session`: `(path, threads)`.
-        package: What a reader must install to run it. The manifest names it.
-        requires: Modules without which the runtime can not start.
-        base: Of an INT8 format, the fp32 format that it is compared with in size and speed.
-        made_from: The format whose file the job takes. None: the job takes the trained model.
-        served: The model server, images and MLflow's models run it.
-        cuda: It is checked on a GPU, where there is one.
-        text: It takes text as text. The others take codes.
-        threads: How it is timed with more threads. session: it is opened again. process: torch is told.
-        way: Which exporter makes it, where the job does not say.
-        ways: What the manifest calls an exporter that the job calls otherwise.
-    """
-
-    name: FormatName
-    files: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
-    data: Name | None = None
-    media_type: Annotated[str, Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
-    job: Function
-    runtime: Function
-    session: Function | None = None
-    package: Name
-    requires: tuple[str, ...]
-    base: FormatName | None = None
-    made_from: FormatName | None = None
-    served: bool = False
-    cuda: bool = False
-    text: bool = False
-    threads: Literal["session", "process"]
-    way: str = ""
-    ways: dict[str, str] = {}
-
-    @property
-    def int8(self) -> bool:
-        return self.base is not None
-
-    @property
-    def file(self) -> str:
-        """What is opened."""
-        return self.files[0]
 
 
 _ONNX: dict[str, Any] = {
@@ -164,34 +109,77 @@ ROWS = {
 
 
 def row(name: str) -> Row:
-    """Raises KeyError: there is no such format."""
-    return ROWS[name]
+    """The row of a format that is built in, or that an installed package adds.
+
+    Args:
+        name: Of the format.
+
+    Returns:
+        The row.
+
+    Raises:
+        FormatUnknown: No installed package adds it, or what the package says of it is no row.
+    """
+    if found := _row(name):
+        return found
+    got = ", ".join(every())
+    raise FormatUnknown("PH-0678 no installed package adds it", where=f"format {name!r}", got=f"these: {got}")
 
 
-def known(name: str) -> Format | None:
-    """The format by its name; None: this version does not know it."""
-    return Format(name) if name in ROWS else None
+def every() -> list[str]:
+    """The names of all formats that are built in or that installed packages add."""
+    return [*ROWS, *(name for name in installed.names() if name not in ROWS)]
+
+
+def _row(name: str) -> Row | None:
+    """A package can not change a format that is built in."""
+    if name in ROWS:
+        return ROWS[name]
+    added = installed.find(name)
+    return added.row if added else None
+
+
+def known(name: str) -> Format | str | None:
+    """The format by its name.
+
+    Args:
+        name: As a manifest has it.
+
+    Returns:
+        The format that is built in, or the name of one that an installed package adds. None: nothing here opens it.
+
+    Raises:
+        FormatUnknown: A package adds it, and what the package says of it is no row.
+    """
+    return Format(name) if name in ROWS else (name if _row(name) else None)
 
 
 def is_int8(name: str) -> bool:
-    """False for a format that this version does not know."""
-    return name in ROWS and ROWS[name].int8
+    """False for a format that is not known here."""
+    found = _row(name)
+    return found is not None and found.int8
 
 
 def base_of(name: str) -> str:
     """The fp32 format that an INT8 format is compared with; the format itself where it is none, or is not known."""
-    return (ROWS[name].base if name in ROWS else None) or name
+    found = _row(name)
+    return (found.base if found else None) or name
+
+
+def before(name: str) -> str | None:
+    """The format that must have been made before this one: what it is made from, or is compared with."""
+    return row(name).made_from or row(name).base
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Those that this version knows in the table's order, then the others by name."""
+    """Those that are built in, in the table's order; then the others by name, INT8 last."""
     return sorted(names, key=place)
 
 
 def place(name: str) -> tuple[int, str]:
-    """Where a format stands among others."""
+    """Where a format stands among others. What it is made from or compared with stands before it."""
     order = list(ROWS)
-    return (order.index(name), "") if name in ROWS else (len(order), name)
+    return (order.index(name), "") if name in ROWS else (len(order) + is_int8(name), name)
 
 
 def groups(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -208,4 +196,4 @@ SERVED = frozenset(each.name for each in ROWS.values() if each.served)
 
 def load(function: str) -> Any:
     """What `module:function` names. Imports the module."""
-    return EntryPoint(name="", value=function, group=GROUP).load()
+    return EntryPoint(name="", value=function, group=installed.GROUP).load()

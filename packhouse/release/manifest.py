@@ -141,8 +141,9 @@ class Release(Frozen):
     selection: Selection = Selection.AUTO
 
     @property
-    def format(self) -> Format | None:
-        """None: a format that this version does not know. Its bytes can be verified, and it can not be run."""
+    def format(self) -> Format | str | None:
+        """By name. None: it is not built in, and no package that is installed here adds it. Its bytes can be verified,
+        and it can not be run."""
         return known(self.name)
 
     @property
@@ -329,8 +330,8 @@ class Decisions(Frozen):
     whether it was faster, over them all, by the part that the spec names; none of a spec of schema 1. cuda: the
     verdicts of the GPU, also that none was there; None: not decided yet."""
 
-    slower: dict[Format, bool] = {}
-    faster: dict[Format, bool] = {}
+    slower: dict[FormatName, bool] = {}
+    faster: dict[FormatName, bool] = {}
     cuda: tuple[Verdict, ...] | None = None
 
 

@@ -7,20 +7,59 @@ the change that acts on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from packhouse.errors import SpecInvalid
-from packhouse.spec.model import SPEC_FILE, Format, Kind, Labels, Spec
+from packhouse.formats.installed import GROUP
+from packhouse.formats.table import every, known, row
+from packhouse.spec.model import SPEC_FILE, Kind, Labels, Spec, Want
 from packhouse.spec.toml_location import MAX_SHOWN, Path, key_of
 
 NEXT = "remove it, or use a later packhouse"
 
 
 def check_supported(spec: Spec, *, where: str = SPEC_FILE) -> None:
-    """Raises SpecInvalid: it says something that this version does not act on yet."""
+    """Raises SpecInvalid: it says something that this version does not act on yet; and as `check_formats`."""
     if found := list(unsupported(spec)):
         told = ", ".join(f"{key_of(path)}{value}" for path, value in found)
         raise SpecInvalid(not_yet(told), where=where, next=NEXT)
+    check_formats(spec, where=where)
+
+
+def check_formats(spec: Spec, *, where: str = SPEC_FILE, key: Callable[[Path], str] = key_of) -> None:
+    """Whether each format that the spec names can be tried.
+
+    Args:
+        spec: The spec.
+        where: Its place, for the message.
+        key: What the message calls a key.
+
+    Raises:
+        SpecInvalid: No installed package adds a format, what it is made from is off, or two formats have one file.
+        FormatUnknown: What a package says of its format can not be used.
+    """
+    for name in spec.formats.others:
+        if known(name) is None:
+            raise SpecInvalid(
+                f"PH-0678 {key(('formats', name))}: no installed package adds it",
+                where=where,
+                got=f"these: {', '.join(every())}",
+                next=f"correct the name, or install the package whose entry point group {GROUP!r} has it, here and on "
+                "the workers",
+            )
+    files: dict[str, str] = {}
+    for name in spec.formats.wanted:
+        made = row(name)
+        for other in filter(None, (made.base, made.made_from)):
+            if spec.formats.want(other) is Want.OFF:
+                what = f"PH-0676 {key(('formats', name))}: is made from {other}, or compared with it, and that is off"
+                raise SpecInvalid(what, where=where, next=f'set {name} = "off" too')
+        for file in made.files:
+            if file in files:
+                raise SpecInvalid(
+                    f"PH-0677 {key(('formats', name))}: has the file {file}, as has {files[file]}", where=where
+                )
+            files[file] = name
 
 
 def not_yet(told: str) -> str:
@@ -52,8 +91,6 @@ def unsupported(spec: Spec) -> Iterator[tuple[Path, str]]:
         yield ("samples", "labels"), ' = "value"'
     if spec.samples.slices:
         yield ("samples", "slices"), ""
-    for place, name in enumerate(spec.formats.others):
-        yield ("formats", name), "" if place else f" (none of {', '.join(Format)})"
     if "int8_embedding" in spec.gates.model_fields_set:
         yield ("gates", "int8_embedding"), ""
     if spec.promotion is not None:

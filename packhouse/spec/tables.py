@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, field_valida
 
 from packhouse.artifact import Frozen
 from packhouse.digest import canonical_json
+from packhouse.formats.table import ROWS, FormatName
 from packhouse.formats.table import Format as Format
-from packhouse.formats.table import FormatName
 from packhouse.spec.errors import LICENCE, MODEL_NAME, PLAIN_NAME, REPOSITORY, SHA256, shown
 from packhouse.spec.onnxruntimes import ORDER, RUNTIMES, blocks, lacks
 from packhouse.spec.types import DType, Flag, Misplaced, Number, TensorName
@@ -322,14 +322,18 @@ class BuiltIn(Frozen):
     """`onnx-int8` quantises only the weights of large matrices, to 4 or 8 bits, if that passes the gates
     (docs/int8.md). None: activations too."""
 
-    def want(self, format: Format) -> Want:
-        want: Want = getattr(self, _field(format))
-        return want
+    def want(self, format: str) -> Want:
+        """A format of which nothing is said is not tried."""
+        if format in ROWS:
+            want: Want = getattr(self, _field(format))
+            return want
+        return self.others[format].want if format in self.others else Want.OFF
 
     @property
-    def wanted(self) -> tuple[Format, ...]:
-        """Of the formats that are built in."""
-        return tuple(format for format in Format if self.want(format) is not Want.OFF)
+    def wanted(self) -> tuple[str, ...]:
+        """All that are tried: the formats that are built in, then the others as they are written."""
+        every = (*Format, *self.others)
+        return tuple(format for format in every if self.want(format) is not Want.OFF)
 
     @property
     def others(self) -> dict[str, Asked]:
@@ -361,20 +365,20 @@ class BuiltIn(Frozen):
 
     @model_validator(mode="after")
     def _int8_has_its_base(self) -> Self:
-        for format in self.wanted:
-            if self.want(format.base) is Want.OFF:
+        for format in Format:
+            if self.want(format) is not Want.OFF and self.want(format.base) is Want.OFF:
                 written = _field(format) in self.model_fields_set
                 raise Misplaced(
                     f'PH-0244 {format} is measured against {format.base}, which is off: set {format} = "off" too',
                     format.value if written else format.base.value,
                 )
-        if not self.wanted and all(asked.want is Want.OFF for asked in self.others.values()):
+        if not self.wanted:
             raise ValueError("every format is off: nothing would be released")
         return self
 
 
-def _field(format: Format) -> str:
-    return format.value.replace("-", "_")
+def _field(format: str) -> str:
+    return str(format).replace("-", "_")
 
 
 class Formats(BuiltIn):

@@ -18,7 +18,7 @@ from packhouse.parity.probes import check_samples
 from packhouse.parity.trained_outputs import cases
 from packhouse.spec.model import SCHEMA
 from packhouse.spec.steps import Step
-from packhouse.spec.supported import NEXT, not_yet, unsupported
+from packhouse.spec.supported import NEXT, check_formats, not_yet, unsupported
 from packhouse.weights.safetensors_codec import write_numpy
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def stage(
         spec = filled_spec(root, document, told=lambda found: told_by_argument(found.path, document, found))
         for path, value in unsupported(spec):
             raise SpecInvalid(not_yet(f"{argument_for(path, document)}{value}"), where="stage", next=NEXT)
+        check_formats(spec, where="stage", key=lambda path: argument_for(path, document))
         check_samples(spec, split)
         trained, notes = trained_outputs(module, spec, split)
         write_numpy(root / SAMPLES_FILE, split | trained)

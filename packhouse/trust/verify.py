@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packhouse.digest import digest_bytes
 from packhouse.errors import LimitExceeded, NotInstalled, ReleaseInvalid
-from packhouse.formats.table import row
+from packhouse.formats.table import ROWS, row
 from packhouse.release.contents import missing, unknown
 from packhouse.release.lookup import Found, manifest_bytes, parsed_manifest
 from packhouse.release.manifest import MANIFEST, Manifest
@@ -88,10 +88,12 @@ def _check_names(found: Found, manifest: Manifest) -> None:
 
 def _check_runtimes(manifest: Manifest) -> None:
     """A runtime that is not installed says nothing about the release."""
-    needed = {name for made in manifest.formats if made.format for name in row(made.format).requires}
-    missing = sorted(name for name in needed if find_spec(name) is None)
-    if missing:
-        raise NotInstalled(f"PH-0342 {' and '.join(missing)} is not installed", next="pip install 'packhouse[verify]'")
+    rows = [row(made.format) for made in manifest.formats if made.format]
+    lacking = {name: each for each in rows for name in each.requires if find_spec(name) is None}
+    if lacking:
+        added = sorted({each.package for each in lacking.values() if each.name not in ROWS})
+        next = f"pip install {' '.join(added)}" if added else "pip install 'packhouse[verify]'"
+        raise NotInstalled(f"PH-0342 {' and '.join(sorted(lacking))} is not installed", next=next)
 
 
 def _replayed(folder: Path, where: str) -> dict[str, str]:

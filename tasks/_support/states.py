@@ -13,8 +13,8 @@ from pydantic import model_validator
 from packhouse.artifact import Artifact, Beside, Frozen, Outcome, Verdict
 from packhouse.parity.latency import Timing
 from packhouse.parity.preflight import Finding
-from packhouse.release.manifest import Counts, Inputs, Manifest, Record, ReleasedImage, Sizes
-from packhouse.spec.model import Format, Spec
+from packhouse.release.manifest import Counts, Inputs, Manifest, OpenFormat, Record, ReleasedImage, Sizes
+from packhouse.spec.model import Spec
 
 
 class Planned(Frozen):
@@ -75,10 +75,10 @@ class Referenced(Frozen):
 
 
 class Candidate(Frozen):
-    """A format that was made and that nobody has judged. data: of an ONNX file that is too large to hold its weights,
-    the file beside it, whose digest it names. facts: how it was made, for the report."""
+    """A format that was made and that nobody has judged. data: the file beside the first one, of a format of two files;
+    of an ONNX file that is too large to hold its weights, they are in it. facts: how it was made, for the report."""
 
-    format: Format
+    format: OpenFormat
     artifact: Artifact
     data: Artifact | None = None
     facts: dict[str, Any]
@@ -102,7 +102,7 @@ class Candidate(Frozen):
 class LeftOut(Frozen):
     """A format that this release does not have, and can not lack its reason. notes: how it was made, where it was."""
 
-    format: Format
+    format: OpenFormat
     verdict: Verdict
     notes: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from packhouse.artifact import Outcome, Verdict
+from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.errors import GpuUnavailable, ParityRefused
 from packhouse.formats.table import ROWS, Format
 from packhouse.release.manifest import Decisions
@@ -82,14 +82,17 @@ def in_short(verdicts: Sequence[Verdict]) -> str:
 
 
 def _candidate(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -> CudaCandidate:
-    made = {entry.candidate.format: entry.candidate.artifact for entry in judged}
+    made: dict[str, Artifact] = {entry.candidate.format: entry.candidate.artifact for entry in judged}
     return CudaCandidate(
         model=gated.planned.model,
         release=gated.planned.release,
         spec_file=gated.spec_file,
         weights=gated.weights,
         cases=referenced.cases,
-        data=next((entry.candidate.data for entry in judged if entry.candidate.data), None),
+        data=next(
+            (entry.candidate.data for entry in judged if entry.candidate.format in CHECKED and entry.candidate.data),
+            None,
+        ),
         candidates=tuple((format, made[format]) for format in CHECKED if format in made),
     )
 

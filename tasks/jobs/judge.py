@@ -13,6 +13,7 @@ import numpy as np
 from packhouse.errors import without_paths
 from packhouse.formats.arrays import Array, Outputs
 from packhouse.formats.runtime import Runner, open_format
+from packhouse.formats.table import is_int8
 from packhouse.parity.golden_file import golden, read_cases
 from packhouse.parity.int8_quality import Quality, Tally, has_signal, sqnr_db
 from packhouse.parity.judge import (
@@ -28,15 +29,15 @@ from packhouse.parity.judge import (
 )
 from packhouse.parity.probes import read_samples
 from packhouse.parity.replay import as_judged, compare, fp32_tolerance, kept_tolerance
-from packhouse.spec.model import Format, Spec, parse
+from packhouse.spec.model import Spec, parse
 from tasks.jobs.evaluation import batches
 
 
 def run(*, spec: str, samples: str, format: str, model: str, cases: str, evaluation: str) -> dict[str, Any]:
     """Returns {"refusal": one line or "", "deviations": [...], "quality": {...}, "golden_sqnr_db": float | None}."""
-    parsed, kind = parse(Path(spec).read_bytes()), Format(format)
+    parsed = parse(Path(spec).read_bytes())
     asked = Asked(parsed, read_cases(Path(cases)), read_cases(Path(evaluation)), read_samples(Path(samples)))
-    found = _found(asked, kind, Path(model))
+    found = _found(asked, format, Path(model))
     return {
         "refusal": found.refusal,
         "deviations": [_finite(asdict(deviation)) for deviation in found.deviations],
@@ -66,7 +67,7 @@ class Found:
     golden_sqnr_db: float | None = None
 
 
-def _found(asked: Asked, kind: Format, model: Path) -> Found:
+def _found(asked: Asked, kind: str, model: Path) -> Found:
     """The golden cases come first, in a runtime that has run nothing before: just so they are asked when the release is
     verified, and TorchScript runs other kernels once it has seen the shapes."""
     try:
@@ -85,15 +86,15 @@ def _found(asked: Asked, kind: Format, model: Path) -> Found:
     found = _judged(asked, kind, answers, runner)
     if found.refusal:
         return found
-    noise = _golden_sqnr(kept, proof) if kind.int8 else None
+    noise = _golden_sqnr(kept, proof) if is_int8(kind) else None
     later = compare(kept, proof, kept_tolerance(kind, asked.spec.gates, noise)).refusal
     return Found(f"would not verify: {later}" if later else "", found.deviations, found.quality, noise)
 
 
-def _judged(asked: Asked, kind: Format, answers: Sequence[Outputs], runner: Runner) -> Found:
+def _judged(asked: Asked, kind: str, answers: Sequence[Outputs], runner: Runner) -> Found:
     """INT8 is held to its gate over all evaluation samples together; an fp32 format to each batch of them by itself."""
     limit = as_judged(fp32_tolerance(asked.spec.gates))
-    found = Judgement("") if kind.int8 else judge(asked.probes, answers, limit)
+    found = Judgement("") if is_int8(kind) else judge(asked.probes, answers, limit)
     if found.refusal:
         return Found(found.refusal, found.deviations)
     tally = Tally([output.name for output in asked.spec.outputs if output.scores])
@@ -104,13 +105,13 @@ def _judged(asked: Asked, kind: Format, answers: Sequence[Outputs], runner: Runn
             answer = runner(batch.inputs) if same is None else answers[same]
         except Exception as error:  # a runtime's own words
             return Found(f"case {case.name!r}: fails: {_brief(error)}", found.deviations)
-        by_itself = Judgement(form(case, answer)) if kind.int8 else judge_one(case, answer, limit)
+        by_itself = Judgement(form(case, answer)) if is_int8(kind) else judge_one(case, answer, limit)
         found = Judgement(by_itself.refusal, worst(found.deviations, by_itself.deviations))
         if found.refusal:
             return Found(found.refusal, found.deviations)
         right = None if labels is None else labels[batch.start : batch.start + batch.kept]
         tally.add(batch.of_samples(asked.spec, case.expected), batch.of_samples(asked.spec, answer), right)
-    if kind.int8:
+    if is_int8(kind):
         gates = asked.spec.gates
         gate = Int8Gate(gates.int8_accuracy_drop, gates.int8_agreement, gates.int8_sqnr_db)
         found = judge_int8(asked.probes, answers, tally.quality(), gate)

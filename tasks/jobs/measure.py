@@ -13,7 +13,7 @@ from typing import Any
 
 from packhouse.formats.arrays import Array
 from packhouse.formats.runtime import Runner, as_text, open_format
-from packhouse.formats.table import Format, row
+from packhouse.formats.table import base_of, row
 from packhouse.parity.latency import Timing
 from packhouse.parity.probes import read_samples
 from packhouse.spec.model import Spec, parse
@@ -37,7 +37,7 @@ def run(*, spec: str, samples: str, models: dict[str, str], seconds: float) -> d
     Returns {"timings": [Timing], "untimed": [such as "batch 32 on 2 threads"], "processor"}.
     """
     parsed, limits = parse(Path(spec).read_bytes()), Limits(seconds=seconds)
-    opened = [Opened(Format(name), Path(path), parsed) for name, path in models.items()]
+    opened = [Opened(name, Path(path), parsed) for name, path in models.items()]
     grid = Grid(parsed, read_samples(Path(samples)), opened, limits)
     gc.disable()  # a collection in one format's call would be another one's garbage
     timings = list(grid.timings(usable_processors()))
@@ -51,7 +51,7 @@ def run(*, spec: str, samples: str, models: dict[str, str], seconds: float) -> d
 class Opened:
     """A format in its runtime, on one thread at first. opening_s: what opening it took."""
 
-    def __init__(self, format: Format, path: Path, spec: Spec) -> None:
+    def __init__(self, format: str, path: Path, spec: Spec) -> None:
         self.format, self._path = format, path
         self._outputs, self._text = [output.name for output in spec.outputs], spec.text
         self.runner: Runner | None = None
@@ -128,7 +128,7 @@ class Grid:
         self._seen[batch] = sum(statistics.median(own.walls) for own in times.values())
         self._left_s -= time.perf_counter() - started
         for format, own in times.items():
-            base = times.get(format.base) if threads == 1 else None
+            base = times.get(base_of(format)) if threads == 1 else None
             yield _timing(format, batch, threads, own, base)
 
 
@@ -154,7 +154,7 @@ class Times:
         self.wall_s += time.perf_counter() - wall
 
 
-def side_by_side(calls: Mapping[Format, Call], blocks: Mapping[Format, int], stint: Stint) -> dict[Format, Times]:
+def side_by_side(calls: Mapping[str, Call], blocks: Mapping[str, int], stint: Stint) -> dict[str, Times]:
     """Round by round, one block of each format: what disturbs the machine disturbs them alike. blocks: calls in one."""
     times = {format: Times() for format in calls}
     cpu, wall, done = time.process_time(), time.perf_counter(), 0
@@ -165,7 +165,7 @@ def side_by_side(calls: Mapping[Format, Call], blocks: Mapping[Format, int], sti
     return times
 
 
-def _each(began: float, now: float, calls: Mapping[Format, Call]) -> float:
+def _each(began: float, now: float, calls: Mapping[str, Call]) -> float:
     return (now - began) / len(calls)
 
 
@@ -179,7 +179,7 @@ def _calls_a_block(call: Call, limits: Limits) -> int:
     return max(1, round(limits.block_s / max(min(warm.walls), 1e-7)))
 
 
-def _timing(format: Format, batch: int | None, threads: int, times: Times, base: Times | None) -> Timing:
+def _timing(format: str, batch: int | None, threads: int, times: Times, base: Times | None) -> Timing:
     p50 = statistics.median(times.walls)
     ms = [second * 1000 for second in times.walls]
     ratios = [theirs / own for theirs, own in zip(base.cpu, times.cpu, strict=True)] if base else []

@@ -37,34 +37,34 @@ from packhouse.trust.verify import verify
 from tests.support.small_release import MODEL, RATIO, Small, flip, seal
 
 OTHER = Release(
-    name="openvino",
-    files=("model.xml", "model.bin"),
-    runtime=Runtime(name="openvino", oldest="2026.1", facts={"ir": 11}),
+    name="tensorrt",
+    files=("model.engine", "model.plan"),
+    runtime=Runtime(name="tensorrt", oldest="2026.1", facts={"ir": 11}),
     tolerance=RATIO,
     way="convert",
     computed_in="float32",
     selection=Selection.AUTO,
 )
-LINE = "openvino: not run: install openvino (PH-0151)"
+LINE = "tensorrt: not run: install tensorrt (PH-0151)"
 
 
 def passes(folder: Path, name: str) -> Verdict:
-    return Verdict(check=PARITY, subject="openvino", outcome=Outcome.PASS, compared=(digest_file(folder / name),))
+    return Verdict(check=PARITY, subject="tensorrt", outcome=Outcome.PASS, compared=(digest_file(folder / name),))
 
 
 @pytest.fixture
 def small(release: Small, tmp_path: Path) -> Small:
     """With a format more, of two files."""
     small = release.copied(tmp_path / "store")
-    (small.folder / "model.xml").write_text("<net/>")
-    (small.folder / "model.bin").write_bytes(b"weights")
+    (small.folder / "model.engine").write_text("<net/>")
+    (small.folder / "model.plan").write_bytes(b"weights")
     manifest = small.manifest
     seal(
         small.folder,
         manifest.inputs,
         {},
         formats=(OTHER, *manifest.formats),
-        verdicts=(*manifest.verdicts, passes(small.folder, "model.xml")),
+        verdicts=(*manifest.verdicts, passes(small.folder, "model.engine")),
     )
     return small
 
@@ -113,12 +113,12 @@ def test_the_commands_say_what_to_install_and_list_it(small):
 def test_it_is_fetched_with_all_its_files_and_never_picked(small, tmp_path):
     given = {"store": str(small.store), "floors": tmp_path}
     whole = packhouse.fetch(f"{MODEL}@latest", tmp_path / "whole", **given).folder
-    assert (whole / "model.bin").read_bytes() == b"weights"
+    assert (whole / "model.plan").read_bytes() == b"weights"
     assert packhouse.open_session(whole).get_outputs()[0].name == "y"
     with pytest.raises(Unavailable, match=f"{re.escape(LINE)}$"):
-        packhouse.open_session(whole, "openvino")
-    part = packhouse.fetch(f"{MODEL}@latest", tmp_path / "part", formats=["openvino"], **given).folder
-    assert {"model.xml", "model.bin"} <= {path.name for path in part.iterdir()}
+        packhouse.open_session(whole, "tensorrt")
+    part = packhouse.fetch(f"{MODEL}@latest", tmp_path / "part", formats=["tensorrt"], **given).folder
+    assert {"model.engine", "model.plan"} <= {path.name for path in part.iterdir()}
     assert not (part / "model.onnx").exists()
     with pytest.raises(NotFound, match="no such format here"):
         packhouse.open_session(part)
@@ -129,7 +129,7 @@ def test_it_is_fetched_with_all_its_files_and_never_picked(small, tmp_path):
 def test_the_server_serves_another_one_and_says_what_to_install(small):
     given = {"expected": None, "vnni": True, "cuda": False, "golden": True}
     assert open_release(small.folder, choice=Choice.AUTO, **given).made.format is Format.ONNX
-    settings = from_environment({"PACKHOUSE_FORMAT": "openvino"})
+    settings = from_environment({"PACKHOUSE_FORMAT": "tensorrt"})
     with pytest.raises(Unavailable, match=f"^{MODEL}: {re.escape(LINE)}$"):
         open_release(small.folder, choice=settings.choice, **given)
     with pytest.raises(ReleaseInvalid, match="torchscript: can not be served"):
@@ -164,23 +164,23 @@ def test_a_report_that_names_it_is_read_and_shown(small):
         parameters=25,
         accuracy=None,
         rows=(
-            Row(format="openvino", outcome=Outcome.PASS, size=70, p50_ms=0.5),
+            Row(format="tensorrt", outcome=Outcome.PASS, size=70, p50_ms=0.5),
             Row(format=Format.ONNX, outcome=Outcome.PASS, size=90),
         ),
         notes=(),
         lockdown=(),
         latency=(
-            Timing(format="openvino", p50_ms=0.5, speed=1.1, **figures),
+            Timing(format="tensorrt", p50_ms=0.5, speed=1.1, **figures),
             Timing(format=Format.ONNX, p50_ms=0.6, **figures),
         ),
     )
     read = load(Report, dump(report), where=REPORT_JSON)
-    assert [row.format for row in read.rows] == ["openvino", Format.ONNX]
+    assert [row.format for row in read.rows] == ["tensorrt", Format.ONNX]
     assert read.rows[1].format is Format.ONNX
-    assert "| openvino | 70 B |" in markdown(read)
-    assert "openvino" in html.html(read)
+    assert "| tensorrt | 70 B |" in markdown(read)
+    assert "tensorrt" in html.html(read)
     (small.folder / REPORT_JSON).write_bytes(dump(report))
     for flags in ([], ["--latency"]):
         shown = command("show", f"{MODEL}@latest", *flags, store=small.store)
         assert shown.returncode == 0, shown.stderr
-        assert "openvino" in shown.stdout
+        assert "tensorrt" in shown.stdout

@@ -926,13 +926,6 @@ NOT_YET = {
     "a cast": ("size = 1234", 'size = 1234\ncast = "float16"', "", "", "weights.cast: "),
     "labels of a regression": ('labels = "class"', 'labels = "value"', "", "", 'samples.labels = "value": '),
     "slices": ("size = 99", 'size = 99\nslices = ["old", "new"]', "", "", "samples.slices: "),
-    "another format": (
-        "[formats]",
-        '[formats]\ntensorrt = "off"',
-        "",
-        "",
-        "formats.tensorrt (none of onnx, torchscript, program, onnx-int8, torchscript-int8): ",
-    ),
     "embeddings' gate": ("[gates]", "[gates]\nint8_embedding = {}", "", "", "gates.int8_embedding: "),
     "a promotion": ("[gates]", "[promotion]\nsize = 0.1\n[gates]", "", "", "promotion: "),
     "two": ("size = 1234", 'size = 1234\ncast = "float16"\nkey = "ema"', "", "", "weights.key, weights.cast: "),
@@ -990,7 +983,8 @@ def test_every_key_of_schema_2_has_its_place_in_memory():
     time, found = spec.axes["time"], spec.axes["found"]
     assert (time.min, time.max, found.min) == (4, 8, 0)
     assert [time.allows(size) for size in (3, 4, 5, 8)] == [False, True, False, True]
-    assert spec.formats.wanted == tuple(format for format in Format if format is not Format.PROGRAM)
+    assert spec.formats.wanted == (*(format for format in Format if format is not Format.PROGRAM), "tensorrt")
+    assert (spec.formats.want("tensorrt"), spec.formats.want("coreml")) == (Want.OPTIONAL, Want.OFF)
     assert spec.formats.others == {"tensorrt": Asked(want=Want.OPTIONAL, options={"a": 1})}
     assert spec.formats.asked["onnx"] == Asked(want=Want.REQUIRED)
     assert spec.formats.onnx_opset == 17

@@ -464,7 +464,10 @@ SAID = {
     "an empty batch": ({"ranges": {"batch": (0, 9)}}, "stage: ranges: batch = 0: packhouse "),
     "sizes": ({"sizes": {"batch": [2, 4]}}, "stage: sizes: batch: packhouse "),
     "an embedding": ({"kinds": {"y": "embedding"}}, 'stage: kinds: y = "embedding": packhouse '),
-    "another format": ({"formats": {"tensorrt": "optional"}}, "stage: formats: tensorrt (none of onnx, torchscript, "),
+    "another format": (
+        {"formats": {"tensorrt": "optional"}},
+        "stage: formats: tensorrt: no installed package adds it; got these: onnx, ",
+    ),
 }
 
 
