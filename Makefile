@@ -24,11 +24,12 @@ FLOOR ?= 60
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-$(READY): pyproject.toml constraints.txt examples/pyproject.toml tests/architectures/pyproject.toml
+$(READY): pyproject.toml constraints.txt examples/pyproject.toml examples/openvino-format/pyproject.toml tests/architectures/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "packhouse needs Python 3.11 or later; got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[worker,cluster,serving,test]' --editable examples --editable tests/architectures
+		--editable '.[worker,cluster,serving,test]' --editable examples --editable examples/openvino-format \
+		--editable tests/architectures
 	touch $(READY)
 
 demo: $(READY) ## train small real models, release, verify, show

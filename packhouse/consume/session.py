@@ -41,8 +41,9 @@ def open_session(
 
     Args:
         folder: A release's folder, as `fetch` leaves it.
-        format: `onnx`, `onnx-int8`, or a format that an installed package adds. None: of ONNX, INT8 if the folder holds
-            it and this processor computes it as it was judged, else fp32; never one that must be named.
+        format: `onnx`, `onnx-int8`, or a format that an installed package adds. None: INT8 of ONNX if the folder
+            holds it and this processor computes it as it was judged, else ONNX in fp32. None never selects a format
+            that must be named.
         trust: Files of public keys, certificates or policies, of which one must have signed the release. Empty: no
             signature is required.
         threads: Threads that one run computes with. 0: ONNX Runtime decides.

@@ -85,15 +85,19 @@ def _find(name: str, path: tuple[str, ...]) -> Added | None:
     package = point.dist.name if point.dist else ""
     said = _literal(point, where)
     if strange := sorted(map(str, said.keys() - KEYS)):
-        raise FormatUnknown(f"PH-0672 is no row: {strange[0]}: unknown key", where=f"{where} of {package}")
+        raise _no_row(strange[0], "unknown key", f"{where} of {package}")
     try:
         row = Row.model_validate({"threads": "session", **said, "name": name, "package": package})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise FormatUnknown(f"PH-0672 is no row: {key}: {first['msg']}", where=f"{where} of {package}") from error
+        raise _no_row(key, first["msg"], f"{where} of {package}") from error
     _check(row, point, where)
     return Added(row, point, package, point.dist.version if point.dist else "")
+
+
+def _no_row(key: str, why: str, where: str) -> FormatUnknown:
+    return FormatUnknown(f"PH-0672 is no row: {key}: {why}", where=where)
 
 
 def _literal(point: importlib.metadata.EntryPoint, where: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from packhouse.artifact import Frozen, Name
 FormatName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Function = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 """`module:function`."""
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+"""Of the top level: whether it is installed can be seen without importing anything."""
 
 
 class Row(Frozen):
@@ -18,7 +20,7 @@ class Row(Frozen):
 
     Attributes:
         name: In `[formats]`, in the manifest and on the command line.
-        files: What it consists of. The first is opened, the others lie beside it.
+        files: One or two. The first is opened, the other lies beside it.
         data: A file beside the first one, which is there only where the weights do not fit into the first.
         media_type: Of the first file. An INT8 format has that of its base.
         job: Makes the files, in the sandbox.
@@ -44,7 +46,7 @@ class Row(Frozen):
     runtime: Function
     session: Function | None = None
     package: Name
-    requires: tuple[str, ...]
+    requires: tuple[Module, ...]
     base: FormatName | None = None
     made_from: FormatName | None = None
     served: bool = False

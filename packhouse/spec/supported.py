@@ -41,11 +41,11 @@ def check_formats(spec: Spec, *, where: str = SPEC_FILE, key: Callable[[Path], s
     for name in spec.formats.others:
         if known(name) is None:
             raise SpecInvalid(
-                f"PH-0678 {key(('formats', name))}: no installed package adds it",
-                where=where,
+                "PH-0678 no installed package adds it",
+                where=f"{where}: {key(('formats', name))}",
                 got=f"these: {', '.join(every())}",
-                next=f"correct the name, or install the package whose entry point group {GROUP!r} has it, here and on "
-                "the workers",
+                next=f"correct the name, or install the package that adds it to the entry point group {GROUP!r}, here "
+                "and on the workers",
             )
     files: dict[str, str] = {}
     for name in spec.formats.wanted:

@@ -68,6 +68,7 @@ BAD = {
     "a path": ({"files": ("model.a/../b",)}, "is no row: files.0: "),
     "another file of a release": ({"files": ("manifest.json",)}, "a file's name does not fit; got manifest.json"),
     "the signature": ({"files": ("model.sig",)}, "a file's name does not fit; got model.sig"),
+    "a module inside a package": ({"requires": ("os.path",)}, "is no row: requires.0: "),
     "no function": ({"job": "acme_formats"}, "is no row: job: "),
     "code of another package": ({"job": "tasks.jobs.export_onnx:run"}, "names code of another package; got tasks."),
     "a call": ({"text": f"FORMAT = dict({ROW!r})\n"}, "names no dictionary that can be read: malformed node"),

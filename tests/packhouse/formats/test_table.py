@@ -14,6 +14,7 @@ from infra.mlflow.pyfunc import loader
 from infra.registry.modelpack import WEIGHT_CONFIG, WEIGHTS, kind
 from infra.worker.release_inputs import counted
 from packhouse.formats.table import ROWS, SERVED, Format, Row, groups, in_order, known, load
+from packhouse.release.choice import PREFERRED
 from packhouse.report.html import INKS, OTHER, STYLE
 from packhouse.serving.settings import Choice
 from packhouse.spec.tables import BuiltIn
@@ -85,7 +86,7 @@ def test_an_fp32_format_and_its_int8_are_timed_side_by_side_and_have_one_colour(
 
 def test_what_is_served_can_be_opened_as_a_session_and_is_what_the_server_and_mlflow_offer():
     assert {name for name in SERVED if not ROWS[name].session} == set()
-    assert SERVED == set(Choice) - {Choice.AUTO} == {loader.FP32, loader.INT8}
+    assert SERVED == set(Choice) - {Choice.AUTO} == {loader.FP32, loader.INT8} == set(PREFERRED)
     assert {"auto", *ROWS} == loader.KNOWN
 
 

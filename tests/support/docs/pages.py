@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from tests.support.docs import api, deployments, settings, spec
+from tests.support.docs import api, deployments, formats, settings, spec
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 BLOCK = re.compile(r"<!-- generated: (?P<name>[^\n]+) -->\n(?P<text>.*?)<!-- end -->\n", re.DOTALL)
@@ -16,7 +16,8 @@ BLOCK = re.compile(r"<!-- generated: (?P<name>[^\n]+) -->\n(?P<text>.*?)<!-- end
 @cache
 def blocks() -> dict[str, str]:
     """Every block that there is: name -> Markdown."""
-    return {name: text for source in (settings, spec, deployments, api) for name, text in source.blocks().items()}
+    sources = (settings, spec, formats, deployments, api)
+    return {name: text for source in sources for name, text in source.blocks().items()}
 
 
 def filled(page: str, known: Mapping[str, str]) -> str:
