@@ -144,7 +144,7 @@ def test_in_a_clone_too_a_missing_extra_is_wrong_usage(bare):
 def test_whether_a_channel_can_be_signed_here_is_known_before_it_moves(bare, tmp_path):
     key = tmp_path / "signing.pem"
     key.write_text("not read before the extra is asked for")
-    asked = "from packhouse.cli.sign import signs_here; signs_here()"
+    asked = "from packhouse.cli.sign import signing_here; signing_here()"
     done = bare.run("python", "-c", asked, cwd=tmp_path, PACKHOUSE_SIGNING_KEY=str(key))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
