@@ -116,7 +116,7 @@ class _Counting:
 
 def _night(models: int) -> dict[str, Any]:
     from flows.nightly import nightly
-    from infra.worker.context import workshop
+    from infra.worker.context import worker_context
     from packhouse.store import Retrying
     from tasks.jobs.measure import processor
     from tasks.night import plan as night
@@ -124,7 +124,7 @@ def _night(models: int) -> dict[str, Any]:
     sources = Path(os.environ["PACKHOUSE_HOME"]) / "sources"
     _stage_many(sources, models)
     counts: Counter[str] = Counter()
-    workshop().store = _Counting(workshop().store, counts)
+    worker_context().store = _Counting(worker_context().store, counts)
     with patch.object(night, "Retrying", lambda store: _Counting(Retrying(store), counts)):
         started = time.perf_counter()
         state = nightly([str(sources)], return_state=True)
@@ -137,7 +137,7 @@ def _night(models: int) -> dict[str, Any]:
 def _stage_many(sources: Path, models: int, changed: int = 0) -> None:
     """One trained model under many names, and a channel for each that says it was released; but for `changed` of them,
     whose channel says that another one was."""
-    from infra.worker.context import workshop
+    from infra.worker.context import worker_context
     from infra.worker.release_inputs import release_inputs
     from packhouse.digest import digest_bytes
     from packhouse.release.manifest import Channel, channel_key, dump
@@ -162,7 +162,7 @@ def _stage_many(sources: Path, models: int, changed: int = 0) -> None:
         release = "0" * 32 if number < changed else inputs.release_id
         channel = Channel(release=release, serial=1, moved_at="2026-01-01T00:00:00+00:00")
         document = dump(channel)
-        workshop().store.put(channel_key(f"model-{number}", "latest"), document, digest=digest_bytes(document))
+        worker_context().store.put(channel_key(f"model-{number}", "latest"), document, digest=digest_bytes(document))
 
 
 def _stage_one(folder: Path, name: str = "fleet", seed: int = 0, formats: dict[str, str] | None = None) -> Path:
@@ -208,18 +208,18 @@ def _stage_below(sources: Path, name: str) -> None:
 
 def _released(how: str, models: int) -> dict[str, Any]:
     """Without the formats of PyTorch where there is only one model: it is the smallest size."""
-    from infra.worker.context import workshop
+    from infra.worker.context import worker_context
 
     home = Path(os.environ["PACKHOUSE_HOME"])
     formats = ONNX_ONLY if models == 1 else None
     sources = [str(_stage_one(home / "sources" / str(n), f"model-{n}", n, formats)) for n in range(models + 1)]
-    workshop().sandbox.start()
+    worker_context().sandbox.start()
     run = _by_flow if how == "flow" else _by_loop
     run(sources[:1])  # the fork server is warm, and everything is imported
     started, cpu = time.perf_counter(), time.process_time()
     run(sources[1:])
     taken = {"models": models, "seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
-    workshop().close()
+    worker_context().close()
     return taken
 
 

@@ -10,11 +10,11 @@ import sys
 import time
 
 from flows.release import released
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    workshop().sandbox.start()
+    worker_context().sandbox.start()
     (end,) = released([sys.argv[1]])
     print(json.dumps({"seconds": time.perf_counter() - started, "release": end.release}))
-    workshop().close()
+    worker_context().close()

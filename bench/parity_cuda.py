@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from infra.worker.context import Workshop
+    from infra.worker.context import WorkerContext
     from tasks.cuda.cuda_batch import CudaCandidate
 
 HERE = Path(__file__).resolve().parent
@@ -37,7 +37,7 @@ def main() -> int:
 
 def measure(folder: Path, device: str, most: int | None) -> int:
     """most: how many of the models."""
-    from infra.worker.context import workshop
+    from infra.worker.context import worker_context
     from tasks.cuda import run_batch
     from tasks.cuda.cuda_batch import Cuda
 
@@ -52,18 +52,18 @@ def measure(folder: Path, device: str, most: int | None) -> int:
             return 3
         rows = [row for name, train in list(models().items())[:most] for row in checked(name, train, folder, device)]
     finally:
-        workshop().close()
+        worker_context().close()
     print("\n".join(f"- {note}" for note in found.notes))
     print("\n| model | subject | runs | reproduces | seconds of the model | notes |\n|---|---|---|---|---|---|")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return 0
 
 
-def device_in_sight(device: str) -> AbstractContextManager[Workshop]:
-    from infra.worker.context import workshop
-    from infra.worker.gpu import gpu_workshop
+def device_in_sight(device: str) -> AbstractContextManager[WorkerContext]:
+    from infra.worker.context import worker_context
+    from infra.worker.gpu import gpu_context
 
-    return gpu_workshop() if device == "cuda" else nullcontext(workshop())
+    return gpu_context() if device == "cuda" else nullcontext(worker_context())
 
 
 def models() -> dict[str, Callable[[str], object]]:
@@ -120,10 +120,10 @@ def made(source: str) -> CudaCandidate:
     from tasks.export import make
     from tasks.fetch import fetch
     from tasks.plan import plan
-    from tasks.reference_outputs import refer
-    from tasks.validate_weights import gate
+    from tasks.reference_outputs import reference_outputs
+    from tasks.validate_weights import validate_weights
 
-    gated = gate.fn(fetch.fn(plan.fn(source)))
+    gated = validate_weights.fn(fetch.fn(plan.fn(source)))
     files = {"spec": gated.spec_file, "weights": gated.weights, "samples": gated.samples}
     formats = [make(gated, format, files) for format in (Format.TORCHSCRIPT, Format.ONNX)]
     return CudaCandidate(
@@ -131,7 +131,7 @@ def made(source: str) -> CudaCandidate:
         release=gated.planned.release,
         spec_file=gated.spec_file,
         weights=gated.weights,
-        cases=refer.fn(gated).cases,
+        cases=reference_outputs.fn(gated).cases,
         candidates=tuple((entry.format, entry.artifact) for entry in formats if isinstance(entry, Candidate)),
     )
 

@@ -16,18 +16,18 @@ from tasks.measure import measure_latency
 from tasks.package import package
 from tasks.plan import plan
 from tasks.publish import publish
-from tasks.reference_outputs import refer
-from tasks.validate_weights import gate
+from tasks.reference_outputs import reference_outputs
+from tasks.validate_weights import validate_weights
 
 
 def plain_line(source: str) -> Released:
     """A release of the source, as `flows.release.line` makes it, of a model without an image."""
     started = time.monotonic()
     planned = plan.fn(source)
-    gated = gate.fn(fetch.fn(planned))
+    gated = validate_weights.fn(fetch.fn(planned))
     made: dict[str, Future[Judged | LeftOut]] = {}
     with ThreadPoolExecutor(16) as pool:
-        reference = pool.submit(refer.fn, gated)
+        reference = pool.submit(reference_outputs.fn, gated)
 
         def make(format: str) -> Judged | LeftOut:
             base = made[earlier].result() if (earlier := before(format)) else None

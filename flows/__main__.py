@@ -52,19 +52,19 @@ def _release(sources: Sequence[str], channel: str, api: PrefectApi | None = None
     """Planning needs no server: where nothing changed, none is started."""
     from flows.release import released
     from flows.run_logging import ENDS
-    from infra.worker.context import workshop
+    from infra.worker.context import worker_context
 
     ends = {source: _without_work(source, channel) for source in dict.fromkeys(sources)}
     for end in filter(None, ends.values()):
         ENDS.info(end.line())
     if to_do := [source for source, end in ends.items() if end is None]:
         try:
-            workshop().sandbox.start()
+            worker_context().sandbox.start()
             if api:
                 _started(api)
             ends |= dict(zip(to_do, released(to_do, channel), strict=True))
         finally:
-            workshop().close()
+            worker_context().close()
     return [end for end in ends.values() if end]
 
 
@@ -82,7 +82,7 @@ def _without_work(source: str, channel: str) -> End | None:
     from packhouse.errors import PackhouseError
     from tasks.commit_and_promote import promote_again
     from tasks.plan import plan
-    from tasks.register_mlflow import register
+    from tasks.register_mlflow import register_mlflow
     from tasks.signing.sign_channel import settled
 
     try:
@@ -93,7 +93,7 @@ def _without_work(source: str, channel: str) -> End | None:
             return None
         released = promote_again.fn(planned.record, planned.spec, channel, source)
         if settings().mlflow_uri:
-            register.fn(released, source)
+            register_mlflow.fn(released, source)
         return end_of(source, released)
     except PackhouseError as error:
         return end_of(source, error)

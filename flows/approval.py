@@ -15,7 +15,7 @@ from flows.run_result import End, Status, end_of
 from infra.settings import settings
 from packhouse.errors import NotApproved, PackhouseError
 from tasks.commit_and_promote import promote_approved
-from tasks.register_mlflow import register
+from tasks.register_mlflow import register_mlflow
 
 
 class Approval(RunInput):
@@ -66,7 +66,7 @@ def _decided(end: End, answer: Approval | str) -> End:
             raise NotApproved(words, where=f"{end.model}/{end.release} for {end.channel}")
         released = promote_approved(end.model, end.release, end.channel, end.source, answer.by)
         if settings().mlflow_uri:
-            register(released, end.source)
+            register_mlflow(released, end.source)
         moved = end_of(end.source, released)
     except PackhouseError as error:
         moved = end_of(end.source, error)

@@ -16,7 +16,7 @@ from infra.settings import settings
 from packhouse.errors import squeezed
 from packhouse.spec.model import ModelName
 from tasks.night.audit import Audited, audited, pointed_at, show_audit
-from tasks.night.reconcile import mend, show_mended
+from tasks.night.reconcile import reconcile, show_mended
 from tasks.signing.sign_channel import look_at_signatures, show_channels, to_look_after
 
 AT_A_TIME = 2
@@ -47,7 +47,7 @@ def audit(
         running = [(release, audited.submit(release, return_state=False)) for release in pointed_at(models)]
         audits = [_result(release, run) for release, run in running]
         show_audit(audits)
-        mended = mend(models)
+        mended = reconcile(models)
         show_mended(mended)
         standing = look_at_signatures(models) if settings().signs else []
         show_channels(standing)

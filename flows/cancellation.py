@@ -22,7 +22,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Cancelling
 
-from infra.worker.context import Workshop, workshop
+from infra.worker.context import WorkerContext, worker_context
 
 LOOK_EVERY_S = 3.0
 WORKERS_TURN_S = 10.0
@@ -32,10 +32,10 @@ log = logging.getLogger("packhouse.end")
 
 
 @contextmanager
-def cancellable(shop: Workshop | None = None) -> Iterator[None]:
+def cancellable(shop: WorkerContext | None = None) -> Iterator[None]:
     """While a deployment's run is under way in this process. Nothing where a person started it by hand.
 
-    shop: whose children end with the run; this process's workshop if there is no other."""
+    shop: whose children end with the run; this process's context if there is no other."""
     if not deployment.id:
         yield
         return
@@ -50,12 +50,12 @@ def cancellable(shop: Workshop | None = None) -> Iterator[None]:
         thread.join(WORKERS_TURN_S)
 
 
-def _watch(run: UUID, shop: Workshop | None, over: threading.Event) -> None:
+def _watch(run: UUID, shop: WorkerContext | None, over: threading.Event) -> None:
     with get_client(sync_client=True) as api:
         while not over.wait(LOOK_EVERY_S):
             if _is_cancelling(api, run):
                 log.info("cancelled: children are ended")
-                (shop or workshop()).close()
+                (shop or worker_context()).close()
                 ended = over.wait(WORKERS_TURN_S)
                 inside, elsewhere = _children_of(api, run)
                 for each in elsewhere:

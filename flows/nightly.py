@@ -18,9 +18,9 @@ from infra.settings import settings
 from packhouse.errors import from_document
 from packhouse.release.manifest import ChannelName
 from tasks._support.subflows import call, taken
-from tasks.night.cleanup import sweep
+from tasks.night.cleanup import clean_up
 from tasks.night.plan import Work, night, shards
-from tasks.night.reconcile import mend, show_mended
+from tasks.night.reconcile import reconcile, show_mended
 from tasks.night.report import show_night
 from tasks.signing.sign_channel import look_at_signatures, renew, show_channels, to_look_after
 
@@ -85,9 +85,9 @@ def nightly(
         bad = [end_of(each.source, from_document(each.error)) for each in planned.bad]
         ends = [*bad, *(end for run in waiting for end in run.result())]
         if settings().mlflow_uri:  # what an earlier run could not register; its model is unchanged tonight
-            show_mended(mend([], tags=False))
+            show_mended(reconcile([], tags=False))
         standing = look_at_signatures() if settings().signs else []
         show_channels(standing)
         show_night(planned, [end.model_dump(mode="json") for end in ends], time.monotonic() - started)
-        sweep(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
+        clean_up(return_state=True)  # a store that lets nothing be deleted is no end of a night: its task says it
     return run_state(ends, {Status.UNCHANGED: planned.unchanged}, late=to_look_after(standing))

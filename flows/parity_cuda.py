@@ -12,8 +12,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cancellation import cancellable
 from flows.run_logging import talk_to_prefect
-from infra.worker.context import Workshop
-from infra.worker.gpu import gpu_workshop
+from infra.worker.context import WorkerContext
+from infra.worker.gpu import gpu_context
 from tasks.cuda.cuda_batch import Cuda, CudaCandidate
 from tasks.cuda.cuda_pool import Asked, Reference
 from tasks.cuda.run_batch import check_on_gpu, failed, fetch_for_gpu, leave_answer, look_for_gpu, take_batch, tally
@@ -34,7 +34,7 @@ def parity_cuda(batch: Reference) -> State[Any]:
     """
     talk_to_prefect()
     asked = take_batch(batch)
-    with gpu_workshop() as shop, cancellable(shop):
+    with gpu_context() as shop, cancellable(shop):
         device = look_for_gpu(shop)
         found = _checked(asked, device, shop) if isinstance(device, Cuda) else _none(asked, device)
     leave_answer(batch, str(flow_run.id), found)
@@ -45,7 +45,7 @@ def _none(asked: Asked, reason: str) -> dict[str, Cuda]:
     return {candidate.release: candidate.not_run(reason) for candidate in asked.candidates}
 
 
-def _checked(asked: Asked, device: Cuda, shop: Workshop) -> dict[str, Cuda]:
+def _checked(asked: Asked, device: Cuda, shop: WorkerContext) -> dict[str, Cuda]:
     """The GPU has one model at a time, while the files of the next ones come. One that fails does not stop others."""
     found = {}
     fetched = [(candidate, fetch_for_gpu.submit(candidate)) for candidate in asked.candidates]
@@ -55,7 +55,7 @@ def _checked(asked: Asked, device: Cuda, shop: Workshop) -> dict[str, Cuda]:
     return found
 
 
-def _result(candidate: CudaCandidate, files: PrefectFuture[CudaCandidate], shop: Workshop) -> Cuda:
+def _result(candidate: CudaCandidate, files: PrefectFuture[CudaCandidate], shop: WorkerContext) -> Cuda:
     try:
         return check_on_gpu(files.result(), shop)
     except Exception as error:  # whatever it is, the other models go on, and the verdict says it

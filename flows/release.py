@@ -20,7 +20,7 @@ from flows.progress import Progress
 from flows.run_logging import ENDS, talk_to_prefect
 from flows.run_result import End, Ends, end_in, ends_in, model_state, run_state, short
 from infra.settings import settings
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.formats.table import before, in_order
 from packhouse.release.manifest import ChannelName
 from tasks._support.states import Judged, LeftOut, Released
@@ -29,16 +29,16 @@ from tasks._support.ui_artifacts import show
 from tasks.commit_and_promote import commit_and_promote, promote_again
 from tasks.cuda.parity_cuda import parity_cuda
 from tasks.fetch import fetch
-from tasks.images.build_image import image
+from tasks.images.build_image import build_image
 from tasks.images.canary import canary, unserved
 from tasks.make import make_format
 from tasks.measure import measure_latency
 from tasks.package import package
 from tasks.plan import plan
 from tasks.publish import publish
-from tasks.reference_outputs import refer
-from tasks.register_mlflow import register
-from tasks.validate_weights import gate
+from tasks.reference_outputs import reference_outputs
+from tasks.register_mlflow import register_mlflow
+from tasks.validate_weights import validate_weights
 
 RESULTS = "json"
 """Prefect stores the exception of a failed flow whatever `persist_result` says; never as a pickle."""
@@ -65,9 +65,9 @@ def line(source: str, channel: ChannelName) -> Released:
     planned = plan(source)
     if planned.record:
         return registered(promote_again(planned.record, planned.spec, channel, source), source)
-    gated = gate(fetch(planned))
+    gated = validate_weights(fetch(planned))
 
-    reference = refer.submit(gated)
+    reference = reference_outputs.submit(gated)
     made: dict[str, PrefectFuture[Judged | LeftOut]] = {}
     for format in in_order(planned.spec.formats.wanted):  # what others are made from stands before them
         base = made[earlier] if (earlier := before(format)) else None
@@ -81,7 +81,7 @@ def line(source: str, channel: ChannelName) -> Released:
 
     packed, report = package(gated, referenced, measured, judged, [*left_out, *too_slow], cuda=cuda, started=started)
     published = publish(packed, report)
-    proven = canary(image(published)) if planned.spec.image else unserved(published)
+    proven = canary(build_image(published)) if planned.spec.image else unserved(published)
     released = commit_and_promote(proven, channel, source)
     show(report, packed, proven)
     released = registered(released, source)
@@ -91,7 +91,7 @@ def line(source: str, channel: ChannelName) -> Released:
 def registered(released: Released, source: str) -> Released:
     """The same, once MLflow knows the release, if this worker knows MLflow."""
     if settings().mlflow_uri:
-        register(released, source)
+        register_mlflow(released, source)
     return released
 
 
@@ -148,7 +148,7 @@ def release(
     distinct = list(dict.fromkeys(sources))
     progress = Progress(len(distinct))
     ends: list[End] = []
-    with cancellable(), workshop().at_work():
+    with cancellable(), worker_context().at_work():
         for together in batches(distinct):
             running = [model.submit(source, channel, return_state=False) for source in together]
             ends += [progress.ended(run.result()) for run in running]

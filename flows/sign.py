@@ -14,7 +14,7 @@ from pydantic import Field
 
 from flows.cancellation import cancellable
 from flows.run_logging import talk_to_prefect
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from infra.worker.signer import signer
 from packhouse import exit_status
 from packhouse.cli.worker_arguments import SignArguments, parsed
@@ -44,9 +44,9 @@ def signed(reference: str) -> str:
     place, _, release = named.partition("/")
     model, _, channel = place.partition("@")
     if channel:
-        pointed = release or read_channel(workshop().store, model, channel).release
+        pointed = release or read_channel(worker_context().store, model, channel).release
         return channel_signed(model, channel, pointed, written=digest and f"sha256:{digest}")
-    found = find(workshop().store, named)
+    found = find(worker_context().store, named)
     if digest:
         insist(found, f"sha256:{digest}")
     return sign_release(found)
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     channel that can not be renewed is named, and makes it 1. --moved: whoever asks has just moved the channel."""
     options = parsed(SignArguments, arguments, prog="packhouse sign")
     try:
-        settings = workshop().settings
+        settings = worker_context().settings
         elsewhere = bool(settings.sign_pool) and signer(settings) is None
         for reference in options.references:
             say(f"signed {reference}: {sent([reference]) if elsewhere else signed(reference)}")

@@ -6,7 +6,7 @@ from functools import cache
 
 from prefect.runtime import flow_run
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, Refused, ReleaseConflict
 from packhouse.release import channels
@@ -31,7 +31,7 @@ def commit(proven: Proven) -> Record:
     record = proven.record
     key, data = release_key(record.model, record.release, RECORD), dump(record)
     with one_line(record.model, "commit") as line:
-        store = workshop().store
+        store = worker_context().store
         if not store.put_if_absent(key, data, digest=digest_bytes(data)):
             there, version = store.get(key, limit=MAX_DOCUMENT_BYTES)
             first = load(Record, there, where=key)
@@ -50,7 +50,7 @@ def commit(proven: Proven) -> Record:
 def _may_be_anybodys(found: Found, record: Record) -> bool:
     """Whether what stands there says other than this run of where it was made or of its image, and nobody has signed
     that: what this run has proven takes its place."""
-    return found.record != record and workshop().settings.signs and not is_signed(found, workshop().known)
+    return found.record != record and worker_context().settings.signs and not is_signed(found, worker_context().known)
 
 
 def _agreed(record: Record) -> tuple[Record, bool]:
@@ -70,7 +70,7 @@ def promote(
     Raises Contention: others moved it at the same time, again and again. Refused: a policy guards the channel by
     margins, which nobody can compare yet.
     """
-    store, staged_at = workshop().store, cache(lambda: _staged_at(source))
+    store, staged_at = worker_context().store, cache(lambda: _staged_at(source))
     who = by or (f"flow run {flow_run.id}" if flow_run.id else "")
     wait, why = channels.guarded(approve, channel), Why.APPROVAL if by else Why.RELEASE
     with one_line(record.model, f"promote to {channel}") as line:
@@ -101,8 +101,8 @@ def promote(
 def approve(model: str, release: str, channel: str, source: str, by: str = "") -> Released:
     """Moves the channel to a committed release that a person has approved, unless one of a newer source was meanwhile.
     Raises what `promote` raises, and NotFound: there is no such release."""
-    found = find(workshop().store, f"{model}/{release}")
-    if workshop().settings.signs and not is_signed(found, workshop().known):
+    found = find(worker_context().store, f"{model}/{release}")
+    if worker_context().settings.signs and not is_signed(found, worker_context().known):
         raise Refused("PH-0536 is not signed by anybody who is known here", where=found.name)
     record = found.record
     return promote(record, channel, source=source, by=by)

@@ -6,7 +6,7 @@ between does it again. No step is done twice in one run: only the run that has m
 
 from __future__ import annotations
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.release.manifest import ChannelName, Record
 from packhouse.spec.model import Spec
 from tasks._support.pipeline_task import patient, pipeline_task
@@ -14,7 +14,7 @@ from tasks._support.states import Proven, Released
 from tasks.commit import approve, commit, promote
 from tasks.images.attach_referrers import attached, modelpack
 from tasks.images.restore_image import restored
-from tasks.images.tag_image import follow
+from tasks.images.tag_image import tag_image
 from tasks.signing.sign import sign
 from tasks.signing.sign_channel import sign_channel
 
@@ -43,7 +43,7 @@ def promote_approved(model: str, release: str, channel: ChannelName, source: str
 
 
 def _promoted(record: Record, spec: Spec, channel: ChannelName, source: str, *, again: bool) -> Released:
-    if workshop().settings.signs:
+    if worker_context().settings.signs:
         patient(sign)(record)
     if record.image:
         patient(attached)(record)
@@ -54,8 +54,8 @@ def _promoted(record: Record, spec: Spec, channel: ChannelName, source: str, *, 
 
 def _followed(released: Released) -> Released:
     """The channel's signature, and its image's tag."""
-    if released.moved and workshop().settings.signs:
+    if released.moved and worker_context().settings.signs:
         patient(sign_channel)(released)
     if released.image:
-        patient(follow)(released)
+        patient(tag_image)(released)
     return released

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.errors import Contention, NotFound
 from packhouse.release.manifest import DECISIONS, MAX_DOCUMENT_BYTES, Decisions, dump, load, release_key
 from tasks._support.states import Planned
@@ -25,14 +25,14 @@ def decide(planned: Planned, add: Callable[[Decisions], Decisions]) -> Decisions
     for _ in range(ATTEMPTS):
         before, version = _read(planned)
         now = add(before)
-        if now == before or workshop().store.swap(_key(planned), dump(now), expected=version):
+        if now == before or worker_context().store.swap(_key(planned), dump(now), expected=version):
             return now
     raise Contention("PH-0539 others keep deciding", where=_key(planned), next="run it again")
 
 
 def _read(planned: Planned) -> tuple[Decisions, str | None]:
     try:
-        data, version = workshop().store.get(_key(planned), limit=MAX_DOCUMENT_BYTES)
+        data, version = worker_context().store.get(_key(planned), limit=MAX_DOCUMENT_BYTES)
     except NotFound:
         return Decisions(), None
     return load(Decisions, data, where=_key(planned)), version

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.sandbox.client import Answer
-from infra.worker.context import File, workshop
+from infra.worker.context import File, worker_context
 from packhouse.artifact import BYTES, Artifact, Outcome, Verdict
 from packhouse.errors import Refused, from_document, without_paths
 from packhouse.formats.table import row
 from packhouse.spec.onnxruntimes import INLINE_BYTES
 from tasks._support.pipeline_task import one_line
-from tasks._support.states import Candidate, Gated, Judged, LeftOut
+from tasks._support.states import Candidate, Judged, LeftOut, Validated
 
 
-def export(gated: Gated, format: str) -> Candidate | LeftOut:
+def export(gated: Validated, format: str) -> Candidate | LeftOut:
     """A crash, a hang, a memory blow-up or an exporter's no is a verdict with its reason, and the line goes on."""
     limit = {"most": INLINE_BYTES} if row(format).data else {}
     return make(gated, format, {**gated.trained, **limit})
 
 
-def convert(gated: Gated, format: str, before: Judged | LeftOut) -> Candidate | LeftOut:
+def convert(gated: Validated, format: str, before: Judged | LeftOut) -> Candidate | LeftOut:
     """Makes a format from the file of another one.
 
     Args:
@@ -38,13 +38,13 @@ def convert(gated: Gated, format: str, before: Judged | LeftOut) -> Candidate | 
     return make(gated, format, {"spec": gated.spec_file, "samples": gated.samples, "model": model})
 
 
-def make(gated: Gated, format: str, arguments: Mapping[str, Any]) -> Candidate | LeftOut:
+def make(gated: Validated, format: str, arguments: Mapping[str, Any]) -> Candidate | LeftOut:
     made = row(format)
     options = gated.planned.spec.formats.others
     added = {"format": made.name, "options": options[made.name].options} if made.name in options else {}
     with one_line(gated.planned.model, f"make {format}") as line:
         try:
-            answer, (artifact, *data) = workshop().run(
+            answer, (artifact, *data) = worker_context().run(
                 ADDED if added else made.job,
                 {**arguments, **added, "out": made.file},
                 File(made.file, made.media_type),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import DigestMismatch, LimitExceeded
@@ -23,7 +23,7 @@ def fetch(planned: Planned) -> Fetched:
             raise DigestMismatch("PH-0541 changed since it was planned", where=SPEC_FILE, next="run it again")
         fetched = Fetched(
             planned=planned,
-            spec_file=workshop().cache.write(text, name=SPEC_FILE, media_type="application/toml"),
+            spec_file=worker_context().cache.write(text, name=SPEC_FILE, media_type="application/toml"),
             weights=_download(source, planned.spec.weights),
             samples=_download(source, planned.spec.samples),
         )
@@ -32,7 +32,7 @@ def fetch(planned: Planned) -> Fetched:
 
 
 def _download(source: Store, file: File) -> Artifact:
-    allowed = workshop().settings.fetch_bytes
+    allowed = worker_context().settings.fetch_bytes
     if file.size > allowed:
         raise LimitExceeded(
             "PH-0540 is larger than this worker fetches", where=file.file, got=f"{file.size:,}", want=f"{allowed:,}"
@@ -44,7 +44,7 @@ def _download(source: Store, file: File) -> Artifact:
 
 def download(store: Store, key: str, artifact: Artifact) -> None:
     """To the local cache, unless it is there. Nothing that has another digest ever gets in."""
-    cache = workshop().cache
+    cache = worker_context().cache
     if cache.holds(artifact):
         if digest_file(cache.path(artifact)) == artifact.digest:
             return

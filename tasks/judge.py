@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import Refused
 from packhouse.formats.table import row
 from packhouse.parity.preflight import FROZEN_BY_A_TRACE, explained
 from packhouse.release.manifest import PARITY
 from tasks._support.pipeline_task import one_line
-from tasks._support.states import Candidate, Gated, Judged, LeftOut, Referenced
+from tasks._support.states import Candidate, Judged, LeftOut, Referenced, Validated
 from tasks.export import digested, left_out
 
 
-def judge(gated: Gated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:
+def judge(gated: Validated, referenced: Referenced, candidate: Candidate | LeftOut) -> Judged | LeftOut:
     """The format runs in a child, on the CPU, on every probe and evaluation sample. Its own failure is a refusal with
     its reason."""
     if isinstance(candidate, LeftOut):
@@ -49,9 +49,9 @@ def _is_traced(candidate: Candidate) -> bool:
     return "script" not in how and not made.int8 and made.made_from is None
 
 
-def _ask(gated: Gated, referenced: Referenced, candidate: Candidate) -> tuple[str, dict[str, Any]]:
+def _ask(gated: Validated, referenced: Referenced, candidate: Candidate) -> tuple[str, dict[str, Any]]:
     try:
-        answer, _ = workshop().run(
+        answer, _ = worker_context().run(
             "tasks.jobs.judge:run",
             {
                 "spec": gated.spec_file,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from packhouse.formats.table import is_int8
 from tasks._support.pipeline_task import pipeline_task
-from tasks._support.states import Candidate, Gated, Judged, LeftOut, Referenced
+from tasks._support.states import Candidate, Judged, LeftOut, Referenced, Validated
 from tasks.export import convert, export
 from tasks.judge import judge
 from tasks.pack import insist
@@ -21,7 +21,7 @@ class Awaited(Protocol):
 
 
 @pipeline_task("make", of="{format}")
-def make_format(gated: Gated, format: str, base: Judged | LeftOut | None, reference: Awaited) -> Judged | LeftOut:
+def make_format(gated: Validated, format: str, base: Judged | LeftOut | None, reference: Awaited) -> Judged | LeftOut:
     """Exports or quantises, compares with the model, and uploads what passed.
 
     Args:
@@ -43,7 +43,7 @@ def make_format(gated: Gated, format: str, base: Judged | LeftOut | None, refere
     return outcome
 
 
-def _made(gated: Gated, format: str, base: Judged | LeftOut | None) -> Candidate | LeftOut:
+def _made(gated: Validated, format: str, base: Judged | LeftOut | None) -> Candidate | LeftOut:
     if base is None:
         return export(gated, format)
     return quantise(gated, format, base) if is_int8(format) else convert(gated, format, base)

@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact, Beside, Outcome
 from packhouse.formats.table import base_of, groups, is_int8
 from packhouse.parity.latency import Timing, in_order, slowest, smallest, typical
 from packhouse.release.manifest import Decisions
 from packhouse.spec.model import DEFAULT_SPEED, Spec
 from tasks._support.pipeline_task import one_line, pipeline_task
-from tasks._support.states import Gated, Judged, LeftOut, Measured
+from tasks._support.states import Judged, LeftOut, Measured, Validated
 from tasks.decisions import decide
 from tasks.export import left_out
 from tasks.pack import insist
 
 
 @pipeline_task("measure latency")
-def measure_latency(gated: Gated, judged: list[Judged]) -> tuple[Measured, list[Judged], list[LeftOut]]:
+def measure_latency(gated: Validated, judged: list[Judged]) -> tuple[Measured, list[Judged], list[LeftOut]]:
     """What was timed, the formats that stay, and the INT8 formats that are not worth shipping.
 
     Raises:
@@ -35,17 +35,17 @@ def measure_latency(gated: Gated, judged: list[Judged]) -> tuple[Measured, list[
     return measured, kept, dropped
 
 
-def measure(gated: Gated, judged: list[Judged]) -> Measured:
+def measure(gated: Validated, judged: list[Judged]) -> Measured:
     """Each format at several batch sizes and thread counts, as far as the time for it goes."""
     files: dict[str, Artifact | Beside] = {entry.candidate.format: entry.candidate.whole for entry in judged}
-    given = {"spec": gated.spec_file, "samples": gated.samples, "seconds": workshop().settings.latency_s}
+    given = {"spec": gated.spec_file, "samples": gated.samples, "seconds": worker_context().settings.latency_s}
     timings: list[Timing] = []
     untimed: list[str] = []
     processor = ""
     with one_line(gated.planned.model, "measure latency") as line:
         for group in groups(files):  # side by side in one child: a base and its INT8 see the same minute
             models = {format: files[format] for format in group}
-            answer, _ = workshop().run("tasks.jobs.measure:run", given | {"models": models})
+            answer, _ = worker_context().run("tasks.jobs.measure:run", given | {"models": models})
             timings += [Timing.model_validate(timing) for timing in answer.document["timings"]]
             if left := answer.document["untimed"]:
                 untimed.append(f"{', '.join(models)}: {', '.join(left)}")
@@ -54,7 +54,7 @@ def measure(gated: Gated, judged: list[Judged]) -> Measured:
     return Measured(timings=in_order(timings), untimed=tuple(untimed), processor=processor)
 
 
-def pays(gated: Gated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
+def pays(gated: Validated, judged: list[Judged], measured: Measured) -> tuple[list[Judged], list[LeftOut]]:
     """INT8 stays where it is smaller or faster than its base by the part that the spec names, and slower at no batch
     size that was timed on one thread. By a spec of schema 1: smaller at all, and not slower, with the spec's margin."""
     size: dict[str, int] = {entry.candidate.format: entry.candidate.size for entry in judged}
@@ -105,7 +105,7 @@ def shortfall(spec: Spec, format: str, part: float, clock: Clock) -> str:
     return f"is neither {words} smaller than {base_of(format)} nor {words} faster on this processor (PH-0617)"
 
 
-def _clock(gated: Gated, measured: Measured) -> Clock:
+def _clock(gated: Validated, measured: Measured) -> Clock:
     """What was decided before under this release's id counts; what was not is decided now, for good."""
     gates = gated.planned.spec.gates
     least = gates.int8_speed or DEFAULT_SPEED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from infra.worker.context import File, workshop
+from infra.worker.context import File, worker_context
 from packhouse.artifact import SAFETENSORS, Artifact, Verdict
 from packhouse.errors import ParityRefused
 from packhouse.formats.table import row
@@ -15,7 +15,7 @@ from packhouse.release.sbom import MEDIA_TYPE, SBOM, release_bill
 from packhouse.spec.model import Input, Want
 from packhouse.weights.safetensors_codec import read_header
 from tasks._support.pipeline_task import one_line
-from tasks._support.states import Candidate, Gated, Judged, LeftOut, Packed, Planned, Referenced
+from tasks._support.states import Candidate, Judged, LeftOut, Packed, Planned, Referenced, Validated
 
 
 def insist(planned: Planned, left_out: list[LeftOut]) -> None:
@@ -26,7 +26,7 @@ def insist(planned: Planned, left_out: list[LeftOut]) -> None:
 
 
 def pack(
-    gated: Gated,
+    gated: Validated,
     referenced: Referenced,
     judged: list[Judged],
     left_out: list[LeftOut],
@@ -41,7 +41,7 @@ def pack(
             f"PH-0580 no format is left: {left_out[0].format}: {left_out[0].verdict.reason}", where=planned.model
         )
     with one_line(planned.model, "package") as line:
-        _, (golden,) = workshop().run(
+        _, (golden,) = worker_context().run(
             "tasks.jobs.golden:run",
             {"cases": referenced.cases, "out": GOLDEN},
             File(GOLDEN, SAFETENSORS),
@@ -75,10 +75,10 @@ def pack(
 def _bill(planned: Planned, files: list[Artifact]) -> Artifact:
     """What is in the release, for scanners."""
     bill = release_bill(planned.model, planned.release, planned.inputs, files, planned.spec.model.description)
-    return workshop().cache.write(bill, name=SBOM, media_type=MEDIA_TYPE)
+    return worker_context().cache.write(bill, name=SBOM, media_type=MEDIA_TYPE)
 
 
-def _release(gated: Gated, judged: Judged, computed: str) -> Release:
+def _release(gated: Validated, judged: Judged, computed: str) -> Release:
     """computed: the precision that the model computes in. INT8 computes the rest of the model in it, too."""
     candidate, facts = judged.candidate, judged.candidate.facts
     reads = dict(facts.get("onnx") or facts.get("runtime") or {})
@@ -104,10 +104,10 @@ FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float6
 """Of safetensors' dtypes, as numpy and torch name them."""
 
 
-def _computed_in(gated: Gated) -> str:
+def _computed_in(gated: Validated) -> str:
     """The floating precision of most of the weights; of a model whose weights are none, of its inputs."""
     counts: Counter[str] = Counter()
-    for info in read_header(workshop().cache.path(gated.weights)).tensors.values():
+    for info in read_header(worker_context().cache.path(gated.weights)).tensors.values():
         if info.dtype in FLOATS:
             counts[FLOATS[info.dtype]] += math.prod(info.shape)
     spec = gated.planned.spec

@@ -6,7 +6,7 @@ import time
 
 from packhouse.report.model import Report
 from tasks._support.pipeline_task import pipeline_task
-from tasks._support.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
+from tasks._support.states import Judged, LeftOut, Measured, Packed, Referenced, Validated
 from tasks.cuda.cuda_batch import Cuda
 from tasks.pack import pack
 from tasks.report import report
@@ -14,7 +14,7 @@ from tasks.report import report
 
 @pipeline_task("package")
 def package(
-    gated: Gated,
+    gated: Validated,
     referenced: Referenced,
     measured: Measured,
     judged: list[Judged],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from infra.images import builders
 from infra.mlflow.models import check_asked
 from infra.settings import settings
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from infra.worker.release_inputs import release_inputs
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid
@@ -30,7 +30,7 @@ def plan(source: str) -> Planned:
     Raises SourceNotAllowed: this worker takes nothing from there. NotFound: no package.toml there. SpecInvalid,
     ArchitectureUnknown, ImageInvalid, and the store's errors.
     """
-    source = checked_source(source, workshop().settings.sources)
+    source = checked_source(source, worker_context().settings.sources)
     try:
         data, _ = Retrying(open_store(source)).get(SPEC_FILE, limit=MAX_SPEC_BYTES)
     except NotFound as error:
@@ -40,12 +40,12 @@ def plan(source: str) -> Planned:
     spec = parse(data, where=f"{source}/{SPEC_FILE}")
     check_supported(spec, where=f"{source}/{SPEC_FILE}")
     if spec.architecture.name == PROGRAM:
-        check_program(source, workshop().settings.trusted_programs)
+        check_program(source, worker_context().settings.trusted_programs)
     with one_line(spec.model.name, "plan") as line:
-        inputs = release_inputs(spec, digest_bytes(data), runtime_image=workshop().settings.runtime_image)
+        inputs = release_inputs(spec, digest_bytes(data), runtime_image=worker_context().settings.runtime_image)
         check_asked(spec, settings())
         if spec.image:
-            builders.allowed(spec.image.repository, spec.model.name, workshop().settings)
+            builders.allowed(spec.image.repository, spec.model.name, worker_context().settings)
         record = _record(release_key(spec.model.name, inputs.release_id))
         line.note(f"release {inputs.release_id}, {'unchanged' if record else 'to be made'}")
     return Planned(source=source, spec=spec, inputs=inputs, record=record)
@@ -54,10 +54,10 @@ def plan(source: str) -> Planned:
 def _record(prefix: str) -> Record | None:
     """Of the bytes that are looked at for a signature, and no later ones."""
     try:
-        found = at_prefix(workshop().store, prefix)
+        found = at_prefix(worker_context().store, prefix)
     except NotFound:
         return None
     record = found.record
     if release_key(record.model, record.release) != prefix:
         raise ReleaseInvalid("PH-0126 is of another release", where=f"{prefix}{RECORD}", got=found.name)
-    return None if workshop().settings.signs and not is_signed(found, workshop().known) else record
+    return None if worker_context().settings.signs and not is_signed(found, worker_context().known) else record

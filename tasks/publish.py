@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact, Outcome
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import NotFound, ReleaseConflict
@@ -27,12 +27,12 @@ from packhouse.report.model import Report, markdown
 from packhouse.store.base import holds_bytes
 from packhouse.trust.signatures import is_signed
 from tasks._support.pipeline_task import one_line, pipeline_task
-from tasks._support.states import Gated, Judged, Packed, Planned, Published
+from tasks._support.states import Judged, Packed, Planned, Published, Validated
 
 UPLOADS = 4
 
 
-def upload(gated: Gated, judged: Judged) -> None:
+def upload(gated: Validated, judged: Judged) -> None:
     """An fp32 format goes up as soon as it is judged, while others are still being made; nobody can see it there.
 
     INT8 waits until it is known to be worth shipping."""
@@ -53,7 +53,7 @@ def publish(packed: Packed, report: Report) -> Published:
     did not find too: it may hold less, since a format then met a time limit. So the next run completes it.
     Raises ReleaseConflict: another file stands under one of the names; nothing is overwritten.
     """
-    planned, store = packed.planned, workshop().store
+    planned, store = packed.planned, worker_context().store
     key = release_key(planned.model, planned.release, MANIFEST)
     with one_line(planned.model, "publish") as line, ThreadPoolExecutor(UPLOADS) as pool:
         up = {artifact for entry in packed.judged for artifact in _early(entry)}
@@ -65,7 +65,7 @@ def publish(packed: Packed, report: Report) -> Published:
         manifest = _first_manifest(packed, key)
         size = sum(artifact.size for artifact in packed.manifest.artifacts)
         line.note(f"{size:,} bytes, manifest {short(digest_bytes(manifest))}")
-    kept = workshop().cache.write(manifest, name=MANIFEST, media_type="application/json")
+    kept = worker_context().cache.write(manifest, name=MANIFEST, media_type="application/json")
     said = packed.model_copy(update={"manifest": load(Manifest, manifest, where=MANIFEST)})
     return Published(packed=said, manifest=kept)
 
@@ -86,13 +86,13 @@ def _first_manifest(packed: Packed, key: str) -> bytes:
     where releases are signed, only if it was.
     Raises ReleaseConflict: it says something else.
     """
-    store, data = workshop().store, dump(packed.manifest)
+    store, data = worker_context().store, dump(packed.manifest)
     if store.put_if_absent(key, data, digest=digest_bytes(data)):
         return data
     there, _ = store.get(key, limit=MAX_DOCUMENT_BYTES)
     if there == data:
         return data
-    if workshop().settings.signs and not _signed(packed.planned):
+    if worker_context().settings.signs and not _signed(packed.planned):
         store.put(key, data, digest=digest_bytes(data))
         return data
     earlier = load(Manifest, there, where=key)
@@ -108,7 +108,7 @@ def _first_manifest(packed: Packed, key: str) -> bytes:
 
 def _signed(planned: Planned) -> bool:
     try:
-        return is_signed(find(workshop().store, f"{planned.model}/{planned.release}"), workshop().known)
+        return is_signed(find(worker_context().store, f"{planned.model}/{planned.release}"), worker_context().known)
     except NotFound:
         return False
 
@@ -125,12 +125,12 @@ def _not_covered(ours: Manifest, theirs: Manifest) -> str:
 
 def _put(planned: Planned, artifact: Artifact) -> None:
     key = release_key(planned.model, planned.release, artifact.name)
-    _put_body(key, workshop().cache.path(artifact), artifact.digest, artifact.size)
+    _put_body(key, worker_context().cache.path(artifact), artifact.digest, artifact.size)
 
 
 def _put_body(key: str, body: Path, digest: str, size: int) -> None:
     """What is there already with the same bytes stays: an earlier run of the same inputs wrote it."""
-    store = workshop().store
+    store = worker_context().store
     if store.put_if_absent(key, body, digest=digest):
         return
     if holds_bytes(store, key, digest=digest, size=size):

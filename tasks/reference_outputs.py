@@ -3,19 +3,19 @@ with."""
 
 from __future__ import annotations
 
-from infra.worker.context import File, workshop
+from infra.worker.context import File, worker_context
 from packhouse.artifact import SAFETENSORS
 from packhouse.parity.preflight import Finding
 from packhouse.release.manifest import Counts, Sizes
 from tasks._support.pipeline_task import one_line, pipeline_task
-from tasks._support.states import Gated, Referenced
+from tasks._support.states import Referenced, Validated
 
 
 @pipeline_task("reference outputs")
-def refer(gated: Gated) -> Referenced:
+def reference_outputs(gated: Validated) -> Referenced:
     """Raises SamplesInvalid, SpecInvalid, ParityRefused: see tasks.jobs.reference."""
     with one_line(gated.planned.model, "reference outputs") as line:
-        answer, (cases, evaluation) = workshop().run(
+        answer, (cases, evaluation) = worker_context().run(
             "tasks.jobs.reference:run",
             {
                 **gated.trained,

@@ -13,7 +13,7 @@ from infra.mlflow.models import IMAGE, MANIFEST, MODEL, RECORD, RELEASE, Models,
 from infra.mlflow.pyfunc.folder import RELEASE as FOLDER
 from infra.mlflow.pyfunc.folder import Ids, write
 from infra.settings import settings
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes
 from packhouse.errors import Contention, Refused, SpecInvalid, Unavailable
@@ -35,7 +35,7 @@ ATTEMPTS = 8
 
 
 @pipeline_task("register in MLflow")
-def register(released: Released, source: str = "") -> tuple[str, ...]:
+def register_mlflow(released: Released, source: str = "") -> tuple[str, ...]:
     """What was done, in words; nothing where all stands already, which costs a few small reads and two requests.
     source: where it was made from, to find the training run.
 
@@ -51,7 +51,7 @@ def register(released: Released, source: str = "") -> tuple[str, ...]:
 
 def registered(model: str, release: str, channel: str, source: str = "", *, moves: bool = True) -> tuple[str, ...]:
     """As `register`. moves: the channel may move, and so the alias."""
-    store = workshop().store
+    store = worker_context().store
     name = _name(model, release)
     if not name:
         return ()
@@ -79,7 +79,7 @@ def registered(model: str, release: str, channel: str, source: str = "", *, move
 
 def _name(model: str, release: str) -> str:
     """Of the registered model, where the release's spec or the worker asks for one."""
-    spec = read_spec(find(workshop().store, f"{model}/{release}"))
+    spec = read_spec(find(worker_context().store, f"{model}/{release}"))
     return spec.mlflow.name if spec.mlflow else (model if settings().mlflow_register else "")
 
 
@@ -105,9 +105,9 @@ def _version(models: Models, name: str, model: str, release: str, source: str, d
 
 def _new(models: Models, name: str, model: str, release: str, source: str) -> str:
     """A version, in words."""
-    found = find(workshop().store, f"{model}/{release}")
+    found = find(worker_context().store, f"{model}/{release}")
     origin = _origin(models, f"{model}/{release}", source)
-    with workshop().cache.step("pyfunc") as folder:
+    with worker_context().cache.step("pyfunc") as folder:
         version = models.register(
             name, model, _tags(found.record, found.record_bytes), origin, lambda ids: pyfunc(found, folder, ids)
         )
@@ -160,4 +160,4 @@ def pyfunc(found: Found, folder: Path, ids: Ids = Ids()) -> Path:  # noqa: B008 
 
 def _put(found: Found, artifact: Artifact, folder: Path) -> None:
     download(found.store, f"{found.prefix}{artifact.name}", artifact)
-    os.link(workshop().cache.path(artifact), folder / artifact.name)
+    os.link(worker_context().cache.path(artifact), folder / artifact.name)

@@ -10,12 +10,12 @@ from packhouse.formats.table import in_order, is_int8
 from packhouse.parity.latency import slowest, smallest
 from packhouse.report.model import Report, Row
 from packhouse.spec.onnxruntimes import Onnx
-from tasks._support.states import Gated, Judged, LeftOut, Measured, Packed, Referenced
+from tasks._support.states import Judged, LeftOut, Measured, Packed, Referenced, Validated
 from tasks.cuda.cuda_batch import Cuda
 
 
 def report(
-    gated: Gated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float, *, cuda: Cuda
+    gated: Validated, referenced: Referenced, measured: Measured, packed: Packed, seconds: float, *, cuda: Cuda
 ) -> Report:
     """seconds: since the flow began. cuda: what the GPU said."""
     rows: dict[str, Row] = {entry.candidate.format: _made(gated, measured, entry) for entry in packed.judged}
@@ -43,7 +43,7 @@ def report(
     )
 
 
-def _made(gated: Gated, measured: Measured, judged: Judged) -> Row:
+def _made(gated: Validated, measured: Measured, judged: Judged) -> Row:
     candidate, quality = judged.candidate, judged.measures["quality"]
     deviations = judged.measures["deviations"]
     return Row(
@@ -84,7 +84,7 @@ def _timed(measured: Measured, format: str) -> dict[str, Any]:
     return {"p50_ms": timing.p50_ms, "p95_ms": timing.p95_ms, "calls": timing.calls, "speed": speed}
 
 
-def _case(gated: Gated, measured: Measured) -> str:
+def _case(gated: Validated, measured: Measured) -> str:
     """What the rows' latency is of, such as `batch 1`; nothing where no format was timed."""
     first = next(iter(smallest(measured.timings).values()), None)
     if first is None:

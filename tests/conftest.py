@@ -14,7 +14,7 @@ import pytest
 
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, use
+from infra.worker.context import WorkerContext, use
 from tests.infra.registry.conftest import open_registry
 from tests.servers.fixtures import mlflow_on_postgres_and_s3, mlflow_server, moto_server
 from tests.servers.place import free_ports
@@ -94,7 +94,7 @@ def at_home(folder: Path, patch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterat
     patch.setenv("PACKHOUSE_HOME", str(folder))
     patch.delenv("PACKHOUSE_STORE", raising=False)
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     yield folder
     use(None)
     settings.cache_clear()

@@ -18,7 +18,7 @@ from flows.release import released
 from flows.run_result import Status
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, architecture_modules, use, workshop
+from infra.worker.context import WorkerContext, architecture_modules, use, worker_context
 from packhouse.formats.table import ROWS
 from packhouse.release.lookup import find, read_manifest
 from packhouse.spec.model import Format
@@ -44,13 +44,13 @@ def main(out: Path, formats: str, asked: list[str]) -> None:
         mine = out / str(place)
         mine.mkdir()
         told(lambda given, mine: _release(given, mine, formats), Path(folder), mine)
-    workshop().close()
+    worker_context().close()
 
 
-def _shop() -> Workshop:
+def _shop() -> WorkerContext:
     """A worker's, whose children may also run the export jobs of bench.peers.faults."""
     found = settings()
-    return Workshop(
+    return WorkerContext(
         found,
         Sandbox(
             preload=architecture_modules(),

@@ -38,7 +38,7 @@ class File:
     optional: bool = False
 
 
-class Workshop:
+class WorkerContext:
     """One for each process. Thread-safe."""
 
     def __init__(self, settings: Settings, sandbox: Sandbox | None = None) -> None:
@@ -147,21 +147,21 @@ def _noted(note: Path) -> Capabilities | None:
         return None
 
 
-_current: Workshop | None = None
+_current: WorkerContext | None = None
 _lock = threading.Lock()
 
 
-def workshop() -> Workshop:
-    """This process's workshop, made from the settings when it is first needed."""
+def worker_context() -> WorkerContext:
+    """This process's context, made from the settings when it is first needed."""
     global _current
     with _lock:
         if _current is None:
-            _current = Workshop(settings())
+            _current = WorkerContext(settings())
         return _current
 
 
-def use(shop: Workshop | None) -> None:
-    """Makes `shop` this process's workshop; None: a new one is made from the settings at the next need."""
+def use(shop: WorkerContext | None) -> None:
+    """Makes `shop` this process's context; None: a new one is made from the settings at the next need."""
     global _current
     with _lock:
         _current = shop

@@ -1,4 +1,4 @@
-"""The GPU of this worker: whether there may be one, and a workshop whose jobs see it."""
+"""The GPU of this worker: whether there may be one, and a context whose jobs see it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, shown_packages
+from infra.worker.context import WorkerContext, shown_packages
 
 DEVICES = Path("/dev")
 
@@ -19,14 +19,14 @@ def may_have_gpu() -> bool:
 
 
 @contextmanager
-def gpu_workshop() -> Iterator[Workshop]:
-    """A workshop, closed at the end, whose jobs see the GPU; nothing else of the sandbox is opened.
+def gpu_context() -> Iterator[WorkerContext]:
+    """A context, closed at the end, whose jobs see the GPU; nothing else of the sandbox is opened.
 
-    This process's own workshop stays as it is. Nothing is preloaded: a model package that asks torch for a GPU, as many
+    This process's own context stays as it is. Nothing is preloaded: a model package that asks torch for a GPU, as many
     do when they are imported, would start the driver in the server, and after a fork it can not be used."""
     given = settings()
     sandbox = Sandbox(require=given.require, omit=given.cuda_omit, cuda=True, packages=shown_packages())
-    shop = Workshop(given, sandbox)
+    shop = WorkerContext(given, sandbox)
     try:
         yield shop
     finally:

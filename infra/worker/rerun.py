@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.worker.cache import REQUEST
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact, Beside
 from packhouse.errors import PackhouseError
 
@@ -20,7 +20,7 @@ def again(folder: Path) -> dict[str, Any]:
     """The job's answer. Raises what the job raises, and NotFound where the cache has lost an input."""
     request = json.loads((folder / REQUEST).read_text())
     arguments = {name: _revived(value) for name, value in request["arguments"].items()}
-    answer, _ = workshop().run(request["job"], arguments)
+    answer, _ = worker_context().run(request["job"], arguments)
     return answer.document
 
 
@@ -38,4 +38,4 @@ if __name__ == "__main__":
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_status)
     finally:
-        workshop().close()
+        worker_context().close()

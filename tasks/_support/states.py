@@ -43,7 +43,7 @@ class Fetched(Frozen):
     samples: Artifact
 
 
-class Gated(Frozen):
+class Validated(Frozen):
     """weights: canonical safetensors that we wrote. program: of the architecture `program`, the graph that they belong
     to."""
 

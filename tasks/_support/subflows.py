@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Frozen
 from packhouse.digest import canonical_json, digest_bytes
 from packhouse.errors import NotFound, PackhouseError, RunLost, SpecInvalid
@@ -145,12 +145,12 @@ def _state(run: UUID) -> State[Any] | None:
 
 def leave(run: str, document: Frozen) -> None:
     data = dump(document)
-    workshop().store.put(_key(run), data, digest=digest_bytes(data))
+    worker_context().store.put(_key(run), data, digest=digest_bytes(data))
 
 
 def taken(run: str, kind: type[T]) -> T | None:
     """None where the run left nothing, since it crashed or was cancelled. What it left is deleted."""
-    store = workshop().store
+    store = worker_context().store
     try:
         data, _ = store.get(_key(run), limit=MAX_DOCUMENT_BYTES)
     except NotFound:

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from infra.settings import settings
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact, Digest, Frozen
 from packhouse.digest import digest_bytes
 from packhouse.errors import NotFound, ReleaseInvalid, RunLost, SpecInvalid, Unavailable
@@ -93,7 +93,7 @@ def _not_run(candidates: Sequence[CudaCandidate], reason: str, *notes: str) -> d
 
 def _put(candidates: Sequence[CudaCandidate]) -> Reference:
     """The files under their digests, so that the same ones go up once; then the document that names them."""
-    shop = workshop()
+    shop = worker_context()
     for artifact in {work_key(file): file for candidate in candidates for file in candidate.files}.values():
         if not _stays(work_key(artifact)):
             shop.store.put(work_key(artifact), shop.cache.path(artifact), digest=artifact.digest)
@@ -106,7 +106,7 @@ def _put(candidates: Sequence[CudaCandidate]) -> Reference:
 
 def _stays(key: str) -> bool:
     """Whether it is there, and will not be swept away while the GPU worker needs it."""
-    stat = workshop().store.stat(key)
+    stat = worker_context().store.stat(key)
     return stat is not None and time.time() - stat.modified < KEEP_S / 2
 
 
@@ -119,7 +119,7 @@ def _answer(candidates: Sequence[CudaCandidate], batch: Reference, run: str) -> 
     """What the worker wrote is checked as everything that comes from elsewhere: it must be on these very bytes."""
     key = answer_key(batch, run)
     try:
-        data, _ = workshop().store.get(key, limit=MAX_DOCUMENT_BYTES)
+        data, _ = worker_context().store.get(key, limit=MAX_DOCUMENT_BYTES)
         answered = load(Answered, data, where=key)
     except NotFound:
         return _not_run(candidates, "the GPU worker left no answer: does it use the same store?")

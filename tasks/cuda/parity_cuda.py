@@ -14,7 +14,7 @@ from packhouse.formats.table import ROWS, Format
 from packhouse.release.manifest import Decisions
 from packhouse.spec.model import Want
 from tasks._support.pipeline_task import one_line, pipeline_task
-from tasks._support.states import Gated, Judged, Planned, Referenced
+from tasks._support.states import Judged, Planned, Referenced, Validated
 from tasks.cuda.cuda_batch import Batch, Cuda, CudaCandidate, current_batch, use_batch
 from tasks.cuda.cuda_pool import cuda_worker, send
 from tasks.decisions import decide, decided
@@ -37,7 +37,7 @@ EARLIER = "CUDA: decided in an earlier run of the same inputs"
 
 
 @pipeline_task("check on CUDA")
-def parity_cuda(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -> Cuda:
+def parity_cuda(gated: Validated, referenced: Referenced, judged: Sequence[Judged]) -> Cuda:
     """What an earlier run of the same inputs decided counts: whether a GPU was there today must not change a manifest.
 
     Raises ParityRefused, GpuUnavailable: the spec requires a pass.
@@ -81,7 +81,7 @@ def in_short(verdicts: Sequence[Verdict]) -> str:
     return f"{counts}: {first}" if first else counts
 
 
-def _candidate(gated: Gated, referenced: Referenced, judged: Sequence[Judged]) -> CudaCandidate:
+def _candidate(gated: Validated, referenced: Referenced, judged: Sequence[Judged]) -> CudaCandidate:
     made: dict[str, Artifact] = {entry.candidate.format: entry.candidate.artifact for entry in judged}
     return CudaCandidate(
         model=gated.planned.model,

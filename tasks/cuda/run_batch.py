@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from infra.worker.context import Workshop, workshop
+from infra.worker.context import WorkerContext, worker_context
 from infra.worker.gpu import may_have_gpu
 from packhouse.artifact import Outcome, Verdict
 from packhouse.digest import digest_bytes
@@ -24,12 +24,12 @@ NO_DEVICE = "no CUDA device on this worker"
 @pipeline_task("take batch")
 def take_batch(batch: Reference) -> Asked:
     """Raises NotFound, DigestMismatch: not these bytes. ReleaseInvalid: they are no batch."""
-    data = b"".join(workshop().store.read(batch.key, digest=batch.digest, size=batch.size))
+    data = b"".join(worker_context().store.read(batch.key, digest=batch.digest, size=batch.size))
     return load(Asked, data, where=batch.key)
 
 
 @pipeline_task("look for gpu")
-def look_for_gpu(shop: Workshop) -> Cuda | str:
+def look_for_gpu(shop: WorkerContext) -> Cuda | str:
     """The notes on the device, or why there is none. shop: whose jobs see the GPU."""
     if not may_have_gpu():
         return NO_DEVICE
@@ -45,12 +45,12 @@ def fetch_for_gpu(candidate: CudaCandidate) -> CudaCandidate:
     """Raises NotFound, DigestMismatch: the store has other bytes than the batch names."""
     with one_line(candidate.model, "fetch for the GPU"):
         for artifact in candidate.files:
-            download(workshop().store, work_key(artifact), artifact)
+            download(worker_context().store, work_key(artifact), artifact)
     return candidate
 
 
 @pipeline_task("check on gpu", of="{candidate.model}")
-def check_on_gpu(candidate: CudaCandidate, shop: Workshop) -> Cuda:
+def check_on_gpu(candidate: CudaCandidate, shop: WorkerContext) -> Cuda:
     """All that is checked in one child, which starts CUDA once. Then what failed there in a child of its own: a crash
     takes the others with it, and after a fault of the device nothing runs in that process any more."""
     subjects = list(candidate.subjects)
@@ -67,7 +67,7 @@ def check_on_gpu(candidate: CudaCandidate, shop: Workshop) -> Cuda:
 @pipeline_task("leave answer")
 def leave_answer(batch: Reference, run: str, found: Mapping[str, Cuda]) -> None:
     data = dump(Answered(batch=batch.digest, found=dict(found)))
-    workshop().store.put(answer_key(batch, run), data, digest=digest_bytes(data))
+    worker_context().store.put(answer_key(batch, run), data, digest=digest_bytes(data))
 
 
 def failed(candidate: CudaCandidate, error: BaseException) -> Cuda:
@@ -88,7 +88,7 @@ def _worst(verdicts: Iterable[Verdict]) -> Outcome:
     return next(worst for worst in (Outcome.REFUSED, Outcome.NOT_RUN, Outcome.PASS) if worst in outcomes)
 
 
-def _run(shop: Workshop, candidate: CudaCandidate, subjects: list[str]) -> dict[str, Cuda]:
+def _run(shop: WorkerContext, candidate: CudaCandidate, subjects: list[str]) -> dict[str, Cuda]:
     """By subject. The child's own end is its subjects' end; its notes go with the first."""
     formats = {subject: candidate.opened(subject) for subject in subjects}
     arguments = {"spec": candidate.spec_file, "cases": candidate.cases, "formats": formats, "device": DEVICE}

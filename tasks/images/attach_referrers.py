@@ -12,7 +12,7 @@ from infra.registry.modelpack import Pack, push
 from infra.registry.packages import image_component
 from infra.registry.reference import Reference, parse
 from infra.registry.referrers import Attachment
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import NotFound
@@ -38,10 +38,10 @@ def attached(record: Record) -> tuple[str, ...]:
     Raises SourceNotAllowed: the image is not where images of the model may be. RegistryUnavailable, RegistryRefusal."""
     if record.image is None:
         return ()
-    settings, image = workshop().settings, parse(record.image.reference)
+    settings, image = worker_context().settings, parse(record.image.reference)
     builders.allowed(image.name, record.model, settings)
     with one_line(record.model, "attach") as line, builders.client_of(image.host, settings) as client:
-        found = find(workshop().store, f"{record.model}/{record.release}")
+        found = find(worker_context().store, f"{record.model}/{record.release}")
         of = digest_bytes(found.record_bytes)
         listed = [each for each in referrers.referrers(client, image) if each.annotations.get(OF_RECORD) == of]
         hanging = [each for each in listed if client.has_manifest(image.repository, each.digest)]  # a list outlives it
@@ -62,14 +62,14 @@ def modelpack(record: Record, spec: Spec) -> None:
     """The release's folder as an artifact beside the image, under the tag `<release>-model`; where that tag is, and
     all that it names, it was pushed before. Raises as `attached`."""
     assert record.image is not None
-    settings, image = workshop().settings, parse(record.image.reference)
+    settings, image = worker_context().settings, parse(record.image.reference)
     builders.allowed(image.name, record.model, settings)
     name = f"{record.release}-model"
     with one_line(record.model, "modelpack") as line, builders.client_of(image.host, settings) as client:
         if not completeness.missing(client, Reference(image.host, image.repository, tag=name), settings.platform):
             line.note("stays")
             return
-        found = find(workshop().store, f"{record.model}/{record.release}")
+        found = find(worker_context().store, f"{record.model}/{record.release}")
         labels = {"org.opencontainers.image.title": record.model, "org.opencontainers.image.version": record.release}
         pack = Pack(record.model, record.release, spec.model.description, _files(found), labels)
         pushed = push(client, Reference(image.host, image.repository), pack)
@@ -79,7 +79,7 @@ def modelpack(record: Record, spec: Spec) -> None:
 
 def _files(found: Found) -> list[tuple[Artifact, Path]]:
     """All that `verify` looks at, by name; each is fetched by its digest, unless it is here."""
-    cache, record = workshop().cache, found.record
+    cache, record = worker_context().cache, found.record
     artifacts = list(read_manifest(found, record).artifacts)
     for artifact in artifacts:
         download(found.store, f"{found.prefix}{artifact.name}", artifact)
@@ -111,7 +111,7 @@ def _bill(found: Found, image: Reference) -> bytes:
     record = found.record
     assert record.image is not None
     manifest = read_manifest(found, record)
-    settings = workshop().settings
+    settings = worker_context().settings
     runtime = builders.runtime(settings.runtime_image).at(record.image.runtime)
     served = [file(manifest.artifact(name)) for made in manifest.formats if made.name in SERVED for name in made.files]
     components = [*builders.packages(runtime, settings), *served, _model(manifest)]

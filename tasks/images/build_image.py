@@ -6,7 +6,7 @@ from pathlib import Path
 
 from infra.images import builders
 from infra.registry.reference import Reference
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact
 from packhouse.digest import short
 from packhouse.formats.table import SERVED
@@ -17,12 +17,12 @@ from tasks._support.states import Imaged, Published
 
 
 @pipeline_task("build image")
-def image(published: Published) -> Imaged:
+def build_image(published: Published) -> Imaged:
     """Raises ImageInvalid: the worker has no image to build on, or ONNX was left out. SourceNotAllowed: images may not
     go there. RegistryUnavailable, RegistryRefusal, EngineUnavailable."""
     planned = published.packed.planned
     assert planned.spec.image is not None
-    settings = workshop().settings
+    settings = worker_context().settings
     base = builders.runtime(settings.runtime_image)
     target = builders.allowed(planned.spec.image.repository, planned.model, settings)
     if not settings.engine:
@@ -64,7 +64,7 @@ def model_image(
 
 def files(manifest: Manifest, kept: Artifact) -> dict[str, Path]:
     """What the server needs of the release, by name."""
-    return {artifact.name: workshop().cache.path(artifact) for artifact in (*served(manifest), kept)}
+    return {artifact.name: worker_context().cache.path(artifact) for artifact in (*served(manifest), kept)}
 
 
 def served(manifest: Manifest) -> list[Artifact]:

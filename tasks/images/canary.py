@@ -8,7 +8,7 @@ from typing import Any
 import packhouse
 from infra.images import canary as places
 from infra.registry.reference import parse
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Outcome, Verdict
 from packhouse.errors import ImageInvalid
 from packhouse.formats.processors import has_vnni
@@ -29,7 +29,7 @@ def canary(imaged: Imaged) -> Proven:
     published, manifest = imaged.published, imaged.published.packed.manifest
     vnni = has_vnni()
     served = [made for made in manifest.formats if made.name in SERVED and computes_as_judged(made, vnni=vnni)]
-    cases = golden_cases(workshop().cache.path(manifest.artifact(GOLDEN)))
+    cases = golden_cases(worker_context().cache.path(manifest.artifact(GOLDEN)))
     measures: tuple[str, ...] = ()
     with one_line(manifest.model, "canary") as line:
         for made in served:
@@ -37,7 +37,7 @@ def canary(imaged: Imaged) -> Proven:
         line.note(f"{', '.join(made.name for made in served)}: {', '.join(measures)}")
     proven = [manifest.artifact(name).digest for name in (GOLDEN, *(made.file for made in served))]
     verdict = Verdict(check=CANARY, subject="image", outcome=Outcome.PASS, compared=(imaged.image.digest, *proven))
-    where = "container" if workshop().settings.engine else "child"
+    where = "container" if worker_context().settings.engine else "child"
     return Proven(
         published=published,
         record=_record(published, image=imaged.image, verdicts=(verdict,)),
@@ -53,7 +53,7 @@ def unserved(published: Published) -> Proven:
 def _record(published: Published, **served: Any) -> Record:
     planned, manifest = published.packed.planned, published.manifest
     named = {"model": planned.model, "release": planned.release}
-    settings = workshop().settings
+    settings = worker_context().settings
     made = Made(
         source=planned.source,
         builder=settings.builder,
@@ -66,14 +66,14 @@ def _record(published: Published, **served: Any) -> Record:
 
 def _held(imaged: Imaged, made: Release, cases: Sequence[Case]) -> tuple[str, ...]:
     """What the server was held to while it answered well."""
-    published, settings = imaged.published, workshop().settings
+    published, settings = imaged.published, worker_context().settings
     environment = {"PACKHOUSE_FORMAT": made.name}
     if settings.engine:
         image = parse(imaged.image.reference)
         answered = places.in_engine(settings.engine, image, environment, cases, memory=settings.child_memory)
     else:
         environment |= {"PACKHOUSE_MANIFEST_DIGEST": published.manifest.digest}
-        with workshop().turn("canary") as folder:
+        with worker_context().turn("canary") as folder:
             answered = places.in_child(
                 folder,
                 files(published.packed.manifest, published.manifest),

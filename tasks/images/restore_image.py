@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from infra.images import builders
 from infra.registry.reference import Reference, parse
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.errors import ImageInvalid, ImageLost, Refused
 from packhouse.release.lookup import find, manifest_bytes, parsed_manifest
 from packhouse.release.manifest import MANIFEST, Record, ReleasedImage
@@ -23,7 +23,7 @@ def restored(record: Record) -> tuple[str, ...]:
     may be. RegistryUnavailable, RegistryRefusal, and the store's errors."""
     if record.image is None:
         return ()
-    settings, image = workshop().settings, parse(record.image.reference)
+    settings, image = worker_context().settings, parse(record.image.reference)
     builders.allowed(image.name, record.model, settings)
     appender = builders.Appender(settings)
     with one_line(record.model, "restore") as line:
@@ -45,8 +45,8 @@ def restored(record: Record) -> tuple[str, ...]:
 
 def _again(record: Record, released: ReleasedImage, image: Reference) -> builders.ModelImage:
     """From the release in the store, on the runtime image that the record names, which lies where today's does."""
-    base = builders.runtime(workshop().settings.runtime_image).at(released.runtime)
-    found, cache = find(workshop().store, f"{record.model}/{record.release}"), workshop().cache
+    base = builders.runtime(worker_context().settings.runtime_image).at(released.runtime)
+    found, cache = find(worker_context().store, f"{record.model}/{record.release}"), worker_context().cache
     data = manifest_bytes(found, record)
     manifest = parsed_manifest(data, found, record)
     kept = cache.write(data, name=MANIFEST, media_type="application/json")

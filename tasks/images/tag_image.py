@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra.images import builders
 from infra.registry.reference import parse
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.digest import short
 from packhouse.errors import Contention
 from packhouse.release.lookup import find, read_channel
@@ -14,7 +14,7 @@ from tasks._support.states import Released
 ATTEMPTS = 8
 
 
-def follow(released: Released) -> None:
+def tag_image(released: Released) -> None:
     """The release's image gets its id as a tag, so that no registry collects what a record names. Where the channel may
     move, the tag of its name points at the image of the release that the channel points at, whoever moves it at the
     same time: who tags looks again afterwards, so the last one is right.
@@ -28,7 +28,7 @@ def follow(released: Released) -> None:
 
 def tagged(model: str, channel: str) -> tuple[str, ...]:
     """The tags that moved: of the channel, and of the release that it points at. Raises as `follow`."""
-    store, moved = workshop().store, list[str]()
+    store, moved = worker_context().store, list[str]()
     for _ in range(ATTEMPTS):
         pointed = read_channel(store, model, channel)
         image = find(store, f"{model}/{pointed.release}").record.image
@@ -42,7 +42,7 @@ def tagged(model: str, channel: str) -> tuple[str, ...]:
 
 def _tag(reference: str, model: str, name: str) -> bool:
     """Whether it moved. Raises SourceNotAllowed: the image is not where images of the model may be."""
-    settings, image = workshop().settings, parse(reference)
+    settings, image = worker_context().settings, parse(reference)
     builders.allowed(image.name, model, settings)
     with one_line(model, f"tag {name}") as line:
         moved = builders.builder(settings).tag(image, name)

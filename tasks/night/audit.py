@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from prefect.artifacts import create_table_artifact
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Frozen
 from packhouse.errors import Refused
 from packhouse.release.lookup import find, releases
@@ -29,7 +29,7 @@ class Audited(Frozen):
 @pipeline_task("pointed at")
 def pointed_at(models: Sequence[str]) -> list[str]:
     """`model/id` of each release that a channel points at. A model without a release has none."""
-    store = workshop().store
+    store = worker_context().store
     listed = (entry for model in (models or [""]) for entry in releases(store, model))
     return [f"{entry.model}/{entry.release}" for entry in listed if entry.channels]
 
@@ -41,7 +41,7 @@ def audited(release: str) -> Audited:
     started = time.monotonic()
     with one_line(model, f"audit {release}") as line:
         try:
-            shop = workshop()
+            shop = worker_context()
             proven = verify(find(shop.store, release), shop.known if shop.settings.signs else None)
         except Refused as error:
             line.note(str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.release.store_layout import AREAS, WORK, expired
 from tasks._support.pipeline_task import one_line, pipeline_task
 
@@ -14,9 +14,9 @@ KEEP_S = WORK.expires_s or 0.0
 
 
 @pipeline_task("sweep")
-def sweep() -> int:
+def clean_up() -> int:
     """How many objects were old enough to go."""
-    store, now = workshop().store, time.time()
+    store, now = worker_context().store, time.time()
     areas = [area for area in AREAS if area.expires_s is not None]
     stats = [stat for area in areas for stat in store.list(area.key())]
     old = [stat.key for stat in stats if expired(stat.key, now - stat.modified)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from infra.worker.release_inputs import release_inputs
 from packhouse.architectures import registry
 from packhouse.artifact import Frozen
@@ -77,7 +77,7 @@ def night(roots: Sequence[str], channel: str) -> Night:
         raise SpecInvalid(
             "PH-0579 no roots", where="nightly", next="set PACKHOUSE_SOURCES on the worker, or give roots"
         )
-    allowed = workshop().settings.sources
+    allowed = worker_context().settings.sources
     with one_line("nightly", "plan") as line:
         planned = plan_night([checked_source(root, allowed) for root in roots], channel)
         line.note(f"{len(planned.work)} to release, {planned.unchanged} unchanged, {len(planned.bad)} bad")
@@ -172,7 +172,7 @@ def _work(read: _Read, channel: str) -> Work | None:
     inputs = release_inputs(
         read.spec,
         read.digest,
-        runtime_image=workshop().settings.runtime_image,
+        runtime_image=worker_context().settings.runtime_image,
         fingerprint=_fingerprint,
     )
     model = read.spec.model.name

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prefect.artifacts import create_table_artifact
 
 from infra.settings import settings
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Frozen
 from packhouse.errors import ImageLost, PackhouseError
 from packhouse.release.lookup import find, releases
@@ -30,12 +30,12 @@ class Mended(Frozen):
 
 
 @pipeline_task("mend")
-def mend(models: Sequence[str], *, tags: bool = True) -> list[Mended]:
+def reconcile(models: Sequence[str], *, tags: bool = True) -> list[Mended]:
     """Every channel of these models, or of all. One that can not be mended stops no other. tags: images and their tags,
     too.
 
     Raises the store's errors, where channels can not be listed."""
-    listed = [entry for model in (models or [""]) for entry in releases(workshop().store, model)]
+    listed = [entry for model in (models or [""]) for entry in releases(worker_context().store, model)]
     pointed = [(each.model, each.release, name.partition("#")[0]) for each in listed for name in each.channels]
     return [_mended(*each, tags=tags) for each in sorted(pointed)]
 
@@ -46,7 +46,7 @@ def _mended(model: str, release: str, channel: str, *, tags: bool) -> Mended:
     lost = ""
     try:
         if tags:
-            record = find(workshop().store, f"{model}/{release}").record
+            record = find(worker_context().store, f"{model}/{release}").record
             done += restored(record)
             done += tagged(model, channel)
             done += attached(record)

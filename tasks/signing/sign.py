@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from infra.worker.signer import Signer, own_signer
 from packhouse.digest import digest_bytes, short
 from packhouse.errors import Contention, SignerUnavailable
@@ -26,14 +26,14 @@ def sign(record: Record) -> None:
     Raises SignerUnavailable, RunLost, DigestMismatch; Contention: another record stands there by now."""
     where, digest = f"{record.model}/{record.release}", digest_bytes(dump(record))
     with one_line(record.model, "sign") as line:
-        found = find(workshop().store, where)
+        found = find(worker_context().store, where)
         insist(found, digest)
-        known = workshop().known
+        known = worker_context().known
         if is_signed(found, known):
             line.note("signed already")
-        elif workshop().settings.sign_pool:
+        elif worker_context().settings.sign_pool:
             asked = f"{where}#{digest.removeprefix('sha256:')}"
-            line.note(sent([asked], done=lambda: is_signed(find(workshop().store, where), known)))
+            line.note(sent([asked], done=lambda: is_signed(find(worker_context().store, where), known)))
         else:
             line.note(sign_release(found))
 
@@ -51,11 +51,11 @@ def sign_release(found: Found) -> str:
 
     Raises KeyAbsent: this process has no key. DigestMismatch, ReleaseInvalid: the release is not what its
     record says; then it is not signed."""
-    by = own_signer(workshop().settings)
+    by = own_signer(worker_context().settings)
     record = found.record
     manifest_data = manifest_bytes(found, record)
     manifest = parsed_manifest(manifest_data, found, record)
-    with workshop().cache.step("sign") as folder:
+    with worker_context().cache.step("sign") as folder:
         whole = folder / record.model
         whole.mkdir()
         told = provenance(record, manifest)

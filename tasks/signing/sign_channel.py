@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_table_artifact
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from infra.worker.signer import Signer, own_signer
 from packhouse.artifact import Frozen
 from packhouse.digest import digest_bytes
@@ -52,7 +52,7 @@ def sign_channel(released: Released) -> None:
     signed."""
     model, channel, release = released.model, released.channel, released.release
     with one_line(model, f"sign {channel}") as line:
-        if workshop().settings.sign_pool:
+        if worker_context().settings.sign_pool:
             line.note(sent([f"{model}@{channel}/{release}#{released.moved.removeprefix('sha256:')}"]))
         else:
             line.note(channel_signed(model, channel, release, written=released.moved))
@@ -64,10 +64,10 @@ def judged(model: str, channel: str, there: Channel | None) -> Channel | None:
 
     Raises Refused: nobody has signed it, or what was signed of it is gone, old or expired: a person must look.
     KeyAbsent, and the store's errors."""
-    if not workshop().settings.signs:
+    if not worker_context().settings.signs:
         return there
     name = f"{model}@{channel}"
-    pointer, least = _pointer(model, channel), _floors().least(workshop().store.url, name)
+    pointer, least = _pointer(model, channel), _floors().least(worker_context().store.url, name)
     if pointer and _believable(pointer, least):
         return as_signed(pointer.here, there)
     if pointer is None and not least and (there is None or there.serial == 1):
@@ -83,7 +83,7 @@ def settled(model: str, channel: str, release: str) -> bool:
     """Whether a run that finds this release unchanged has no channel to move, and none to sign. What a person must look
     at is none of a night's work."""
     try:
-        there = read_channel(workshop().store, model, channel)
+        there = read_channel(worker_context().store, model, channel)
     except NotFound:
         there = None
     try:
@@ -99,10 +99,10 @@ def channel_signed(model: str, channel: str, release: str, *, written: str = "")
 
     Raises KeyAbsent: this process has no key. NotFound: no such channel. Refused: its release is not signed, or it went
     back behind what was signed. Contention: it points elsewhere by now, or others sign it at the same time."""
-    settings, store = workshop().settings, workshop().store
+    settings, store = worker_context().settings, worker_context().store
     by, floors = own_signer(settings), _floors()
     for _ in range(ATTEMPTS):
-        before, version = standing(store, model, channel, workshop().known)
+        before, version = standing(store, model, channel, worker_context().known)
         least = floors.least(store.url, f"{model}@{channel}")
         here = read_channel(store, model, channel)  # after what was signed of it, which no later move can be behind
         if here.release != release or (written and digest_bytes(dump(here)) != written):
@@ -117,7 +117,7 @@ def channel_signed(model: str, channel: str, release: str, *, written: str = "")
 def _next(
     model: str, channel: str, here: Channel, before: Pointer | None, least: int, *, asked: bool = False
 ) -> Pointer:
-    settings = workshop().settings
+    settings = worker_context().settings
     return following(
         here,
         before,
@@ -133,9 +133,9 @@ def _next(
 
 def _swapped(by: Signer, pointer: Pointer, version: str | None) -> bool:
     """Whether it was this signature that took the place of the version. Raises Refused: the release is not signed."""
-    store = workshop().store
+    store = worker_context().store
     found = find(store, f"{pointer.model}/{pointer.release}")
-    if not is_signed(found, workshop().known):
+    if not is_signed(found, worker_context().known):
         next = f"`packhouse sign {found.name}` if you know whose it is, then its channel"
         raise Refused("PH-0536 is not signed by anybody who is known here", where=found.name, next=next)
     bundle = by.sign_statement(statement(pointer, found.record_bytes))
@@ -151,7 +151,7 @@ def renew() -> None:
     `look_at_signatures` before it hurts."""
     with one_line("channels", "renew") as line:
         try:
-            if workshop().settings.sign_pool:
+            if worker_context().settings.sign_pool:
                 line.note(sent([], renew=True))
             else:
                 found = renewed()
@@ -162,7 +162,7 @@ def renew() -> None:
 
 def renewed(models: Sequence[str] = ()) -> list[Standing]:
     """By the key of this process, and only what stands as it was signed."""
-    own_signer(workshop().settings)
+    own_signer(worker_context().settings)
     return _each(models, renew=True)
 
 
@@ -185,7 +185,7 @@ def show_channels(found: Sequence[Standing]) -> None:
 
 
 def _each(models: Sequence[str], *, renew: bool) -> list[Standing]:
-    names = [each for model in (models or [""]) for each in channels(workshop().store, model)]
+    names = [each for model in (models or [""]) for each in channels(worker_context().store, model)]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         return list(pool.map(lambda name: _one(name[0], name[1], renew=renew), names))
 
@@ -197,7 +197,7 @@ def _one(model: str, channel: str, *, renew: bool) -> Standing:
             here, pointer, done = _renewed(model, channel)
         else:
             pointer = _pointer(model, channel)
-            here = read_channel(workshop().store, model, channel)
+            here = read_channel(worker_context().store, model, channel)
         reason = behind(here, pointer, name=name, now=now)
     except PackhouseError as error:  # one channel's misfortune: the others are looked after
         reason = str(error)
@@ -209,8 +209,8 @@ def _renewed(model: str, channel: str) -> tuple[Channel, Pointer | None, bool]:
     stands in the file. A file that is gone, or is none, is written back as it was signed.
 
     Raises Refused: what was signed last is gone, or is an old one."""
-    store, name = workshop().store, f"{model}@{channel}"
-    pointer, version = standing(store, model, channel, workshop().known)
+    store, name = worker_context().store, f"{model}@{channel}"
+    pointer, version = standing(store, model, channel, worker_context().known)
     least = _floors().least(store.url, name)
     if pointer is None and not least:
         return read_channel(store, model, channel), None, False
@@ -229,7 +229,7 @@ def _renewed(model: str, channel: str) -> tuple[Channel, Pointer | None, bool]:
     if here != pointer.here or not pointer.due(datetime.now(UTC)) or not _believable(pointer, least):
         return here, pointer, False
     new = _next(model, channel, here, pointer, least)
-    if _swapped(own_signer(workshop().settings), new, version):
+    if _swapped(own_signer(worker_context().settings), new, version):
         return here, new, True
     return here, _pointer(model, channel), False
 
@@ -241,7 +241,7 @@ def _believable(pointer: Pointer, least: int) -> bool:
 
 def _pointer(model: str, channel: str) -> Pointer | None:
     """What was signed of the channel, by somebody whom this worker knows. Raises KeyAbsent: it knows nobody."""
-    pointer, _ = standing(workshop().store, model, channel, workshop().known)
+    pointer, _ = standing(worker_context().store, model, channel, worker_context().known)
     if pointer:
         _remember(pointer)
     return pointer
@@ -250,9 +250,9 @@ def _pointer(model: str, channel: str) -> Pointer | None:
 def _remember(pointer: Pointer) -> None:
     """An expired one is not news."""
     if datetime.now(UTC) < pointer.expires:
-        _floors().remember(workshop().store.url, pointer.name, pointer.serial)
+        _floors().remember(worker_context().store.url, pointer.name, pointer.serial)
 
 
 def _floors() -> Floors:
     """What this machine has signed, or has seen signed."""
-    return Floors(workshop().settings.home / "signed")
+    return Floors(worker_context().settings.home / "signed")

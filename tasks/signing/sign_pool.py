@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.errors import SignerUnavailable
 from tasks._support.subflows import ended, nobody_in, start
 
@@ -16,7 +16,7 @@ def sent(references: Sequence[str], *, renew: bool = False, done: Callable[[], b
 
     Raises SpecInvalid: there is no such deployment. RunLost. SignerUnavailable: the run ended, and it is still not
     signed."""
-    settings = workshop().settings
+    settings = worker_context().settings
     name = " ".join(["sign", *references[:3], *(["channels that are due"] if renew else [])])
     run = start(DEPLOYMENT, {"releases": list(references), "renew": renew}, once=None, name=name)
     state = ended(run, within_s=settings.sign_wait_s, hopeless=lambda: nobody_in(settings.sign_pool))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes, digest_file
 from packhouse.errors import ReleaseConflict
@@ -24,7 +24,7 @@ from packhouse.release.manifest import PARITY, ArchitectureCode, Inputs, Manifes
 from packhouse.report.model import Report
 from packhouse.spec.model import Format, parse
 from packhouse.store import FileStore, Store
-from tasks._support.states import Candidate, Gated, Judged, Packed, Planned
+from tasks._support.states import Candidate, Judged, Packed, Planned, Validated
 from tasks.commit import commit, promote
 from tasks.images.canary import unserved
 from tasks.publish import publish, upload
@@ -72,7 +72,7 @@ def packed(home: Path, staged) -> Packed:
         device="x86_64",
     )
     planned = Planned(source=str(source), spec=spec, inputs=inputs, record=None)
-    cache = workshop().cache
+    cache = worker_context().cache
     with cache.step("golden") as folder:
         write_cases(folder / "golden.safetensors", [])
         golden = cache.keep(folder / "golden.safetensors", name="golden.safetensors", media_type="x")
@@ -96,7 +96,7 @@ def packed(home: Path, staged) -> Packed:
 
 def line(packed: Packed) -> None:
     planned = packed.planned
-    facts = Gated(
+    facts = Validated(
         planned=planned,
         spec_file=packed.manifest.artifact("package.toml"),
         weights=packed.manifest.artifact("weights.safetensors"),
@@ -142,7 +142,7 @@ def in_a_child(work: Callable[[], None]) -> int:
 
 def run_deadly(packed: Packed, root: Path, at: int, *, after: bool) -> int:
     def work() -> None:
-        workshop().store = Deadly(FileStore(root), at, after=after)  # type: ignore[assignment]
+        worker_context().store = Deadly(FileStore(root), at, after=after)  # type: ignore[assignment]
         line(packed)
 
     return in_a_child(work)
@@ -150,7 +150,7 @@ def run_deadly(packed: Packed, root: Path, at: int, *, after: bool) -> int:
 
 def run_whole(packed: Packed, root: Path) -> int:
     def work() -> None:
-        workshop().store = FileStore(root)
+        worker_context().store = FileStore(root)
         line(packed)
 
     return os.waitstatus_to_exitcode(in_a_child(work))
@@ -213,7 +213,7 @@ def test_two_runs_at_once_make_one_release_and_one_serial(packed, tmp_path):
         child = os.fork()
         if child == 0:
             try:
-                workshop().store = FileStore(root)
+                worker_context().store = FileStore(root)
                 line(packed)
             except BaseException:
                 os._exit(1)
@@ -242,7 +242,7 @@ def test_a_committed_record_is_never_replaced_by_one_of_another_manifest(packed)
     other = proven.model_copy(update={"record": first.model_copy(update={"manifest": digest_bytes(b"another")})})
     with pytest.raises(ReleaseConflict, match="was committed with other bytes"):
         commit(other)
-    assert find(workshop().store, f"{first.model}/{first.release}").record == first
+    assert find(worker_context().store, f"{first.model}/{first.release}").record == first
 
 
 def without(packed: Packed, format: Format) -> Packed:
@@ -261,7 +261,7 @@ def without(packed: Packed, format: Format) -> Packed:
 
 
 def with_torchscript(packed: Packed) -> Packed:
-    script = workshop().cache.write(b"not really torchscript", name="model.ts", media_type="x")
+    script = worker_context().cache.write(b"not really torchscript", name="model.ts", media_type="x")
     passed = Verdict(check=PARITY, subject="torchscript", outcome=Outcome.PASS, compared=(script.digest,))
     candidate = Candidate(format=Format.TORCHSCRIPT, artifact=script, facts={}, seconds=1.0, peak_bytes=1)
     manifest = packed.manifest

@@ -14,7 +14,7 @@ import pytest
 from flows.__main__ import _release as release_sources
 from flows.run_result import Status, exit_status
 from infra.settings import settings
-from infra.worker.context import Workshop, use
+from infra.worker.context import WorkerContext, use
 from packhouse.digest import digest_file
 from packhouse.release.lookup import releases
 from packhouse.store import open_store
@@ -30,7 +30,7 @@ Change = Callable[[Path], None]
 def warm(home, monkeypatch) -> None:
     """`packhouse release` closes its sandbox, for its process ends. This process goes on: the next test needs the
     sandbox, which takes seconds to start."""
-    monkeypatch.setattr(Workshop, "close", lambda self: None)
+    monkeypatch.setattr(WorkerContext, "close", lambda self: None)
 
 
 def edit(pattern: str, replacement: str) -> Change:
@@ -195,7 +195,7 @@ def test_a_full_disk_is_unavailable_and_the_next_run_completes(home, staged, tmp
         assert "No space" in done.stdout or "no space" in done.stdout
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
         ends = release_sources([source], "latest")
         assert [end.status for end in ends] == [Status.RELEASED], ends
         assert exit_status(ends) == 0

@@ -20,7 +20,7 @@ from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import Reference, parse
 from infra.settings import settings
-from infra.worker.context import Workshop, use, workshop
+from infra.worker.context import WorkerContext, use, worker_context
 from packhouse.errors import EngineUnavailable, ImageInvalid, RegistryUnavailable, Unavailable
 from packhouse.release.lookup import find
 from tests.servers.engine import Engine, as_image, engine
@@ -96,7 +96,7 @@ def built(home, original, tmp_path, monkeypatch, sandbox) -> Callable[[str], Cop
         for name, value in worker.items():
             monkeypatch.setenv(f"PACKHOUSE_{name.upper()}", value)
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
         return made
 
     return copy
@@ -122,7 +122,7 @@ print(json.dumps({"uid": os.getuid(), "foreign": foreign}))
 @pytest.mark.parametrize("builder", ["registry", "docker"])
 def test_model_image_of_either_builder_answers_as_a_container(docker, built, builder):
     built(builder)
-    record = find(workshop().store, "linear@latest").record
+    record = find(worker_context().store, "linear@latest").record
     assert record.image is not None
     image = f"{record.image.repository}:latest"
     name = docker.docker("run", "-d", *LOCKED_DOWN, "--memory", "1g", image).stdout.strip()
@@ -150,7 +150,7 @@ def test_model_image_of_either_builder_answers_as_a_container(docker, built, bui
 def test_only_what_the_registry_builder_made_can_be_pushed_again(built, open_registry, lose, builder):
     """An engine never makes the same bytes twice; so nothing else takes the place of what it made."""
     source = built(builder).source
-    record = find(workshop().store, "linear@latest").record
+    record = find(worker_context().store, "linear@latest").record
     assert record.image is not None
     image = parse(record.image.reference)
     lose(image.digest)
@@ -169,7 +169,7 @@ def health(docker: Engine, name: str) -> str:
 
 def test_no_secret_of_the_worker_gets_into_the_image(docker, built):
     made = built("registry")
-    repository = find(workshop().store, "linear@latest").record.image.repository
+    repository = find(worker_context().store, "linear@latest").record.image.repository
     docker.docker("pull", f"{repository}:latest")
     saved = subprocess.run(
         ["docker", "save", f"{repository}:latest"],

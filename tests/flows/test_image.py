@@ -17,7 +17,7 @@ from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.registry.reference import parse
 from infra.settings import settings
-from infra.worker.context import Workshop, use, workshop
+from infra.worker.context import WorkerContext, use, worker_context
 from packhouse.release.lookup import at_prefix, find, read_spec
 from packhouse.release.manifest import CANARY, MANIFEST
 from packhouse.release.sbom import MEDIA_TYPE
@@ -30,7 +30,7 @@ from packhouse.trust.provenance import SIGNED
 from packhouse.trust.signatures import Trusted
 from packhouse.trust.verify import verify
 from tasks.images.attach_referrers import PREDICATE
-from tasks.night.reconcile import mend
+from tasks.night.reconcile import reconcile
 from tasks.signing.sign import sign_release
 from tests.support.imaging import pictured, registry, repository
 from tests.support.registry_images import push_base, small_layer
@@ -50,7 +50,7 @@ def tags(client: Client, repository: str) -> list[str]:
 
 def test_release_with_an_image_is_whole_and_tagged_by_release_and_channel(registry, pictured):
     made = pictured()
-    found = find(workshop().store, "linear@latest")
+    found = find(worker_context().store, "linear@latest")
     image = found.record.image
     assert image is not None
     repository = image.repository
@@ -85,8 +85,8 @@ def test_bill_of_materials_provenance_and_signature_hang_on_the_image_once(
     source = pictured(signed=True).source
     monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(secret))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
-    record = find(workshop().store, "linear@latest").record
+    use(WorkerContext(settings(), sandbox))
+    record = find(worker_context().store, "linear@latest").record
     there = hanging(registry, record)
     assert there.keys() == {MEDIA_TYPE, SIGNED, PREDICATE_PROVENANCE}
     components = json.loads(there[MEDIA_TYPE])["components"]
@@ -105,26 +105,26 @@ def test_what_is_signed_after_the_release_is_attached_by_the_audit(
     registry, repository, staged, tmp_path, monkeypatch, sandbox
 ):
     (end,) = release([staged(image=repository)])
-    record = find(workshop().store, "linear@latest").record
+    record = find(worker_context().store, "linear@latest").record
     assert hanging(registry, record).keys() == {MEDIA_TYPE}
     monkeypatch.setenv("PACKHOUSE_SIGNING_KEY", str(make_keys(tmp_path / "keys")[0]))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
-    sign_release(find(workshop().store, f"linear/{end.release}"))
-    (mended,) = mend.fn(["linear"])
+    use(WorkerContext(settings(), sandbox))
+    sign_release(find(worker_context().store, f"linear/{end.release}"))
+    (mended,) = reconcile.fn(["linear"])
     assert mended.done == ("2 documents on the image",)
     assert hanging(registry, record).keys() == {MEDIA_TYPE, SIGNED, PREDICATE_PROVENANCE}
-    assert mend.fn(["linear"])[0].done == ()
+    assert reconcile.fn(["linear"])[0].done == ()
 
 
 def test_a_published_modelpack_client_pulls_a_whole_release_that_verifies(registry, pictured, tmp_path):
     made = pictured(modelpack=True)
-    repository, name = find(workshop().store, made.name).record.image.repository, f"{made.release}-model"
+    repository, name = find(worker_context().store, made.name).record.image.repository, f"{made.release}-model"
     first = registry.has_manifest(parse(repository).repository, name)
     pulled = ModelPackClient(insecure=True).pull(f"{repository}:{name}", tmp_path / "pulled")
     assert pulled.config["descriptor"] == {"name": "linear", "version": made.release}
     proven = verify(at_prefix(FileStore(tmp_path / "pulled"), ""))
-    assert proven == verify(find(workshop().store, "linear@latest"))
+    assert proven == verify(find(worker_context().store, "linear@latest"))
     assert release([made.source])[0].status is Status.UNCHANGED
     assert registry.has_manifest(parse(repository).repository, name) == first
 
@@ -140,18 +140,18 @@ def test_image_of_a_table_with_text_answers_to_text(registry, repository, staged
     inputs = {"numbers": numbers, "plan": plans}
     (end,) = release([staged(inputs=inputs, preprocessing=steps, image=repository)])
     assert end.status is Status.RELEASED, end.line()
-    assert find(workshop().store, "linear@latest").record.image is not None
+    assert find(worker_context().store, "linear@latest").record.image is not None
 
 
 def test_same_inputs_give_the_same_image_elsewhere_too(pictured, releases_with_images, tmp_path, monkeypatch, sandbox):
     """From the very source of the copied release, which its record names."""
     pictured()
-    first = find(workshop().store, "linear@latest").record
+    first = find(worker_context().store, "linear@latest").record
     monkeypatch.setenv("PACKHOUSE_HOME", str(tmp_path / "another-home"))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     assert release([releases_with_images.original().source])[0].status is Status.RELEASED
-    assert find(workshop().store, "linear@latest").record == first
+    assert find(worker_context().store, "linear@latest").record == first
 
 
 def test_another_runtime_image_is_another_release(registry, repository, staged, tmp_path, monkeypatch, sandbox):
@@ -160,7 +160,7 @@ def test_another_runtime_image_is_another_release(registry, repository, staged, 
     newer = push_base(registry, "f/newer/runtime", small_layer(tmp_path, "bin/server", os.urandom(999)))
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(newer))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     (two,) = release([source])
     assert (one.status, two.status) == (Status.RELEASED, Status.RELEASED)
     assert one.release != two.release
@@ -186,7 +186,7 @@ def test_image_whose_server_answers_something_else_is_not_committed_and_not_tagg
     assert "model.onnx" in end.reason
     assert "sha256 differs" in end.reason
     assert tags(registry, repository) == []
-    assert not list(workshop().store.list("linear/channels/"))
+    assert not list(worker_context().store.list("linear/channels/"))
 
 
 def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_engine(
@@ -205,11 +205,11 @@ def test_runtime_image_with_another_server_is_no_base_for_a_worker_without_an_en
     base = push_base(client, "f/older/runtime", made, config)
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     (end,) = release([staged(image=f"{open_registry.host}/f/older/linear")])
     assert end.status is Status.REFUSED
     assert "has another server than this worker" in end.reason
-    assert not list(workshop().store.list("linear/channels/"))
+    assert not list(worker_context().store.list("linear/channels/"))
 
 
 def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
@@ -220,13 +220,13 @@ def test_registry_that_fails_leaves_no_release_and_a_later_run_makes_it(
     with rude(open_registry.host) as proxy:
         monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", str(base))
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
         source = staged(image=f"{proxy.host}/f/late/linear")
         proxy.rules.append(Rule("POST .*uploads", times=10_000, answer=403))
         (end,) = release([source])
         assert end.status is Status.UNAVAILABLE
         assert "403" in end.reason
-        assert not list(workshop().store.list("linear/channels/"))
+        assert not list(worker_context().store.list("linear/channels/"))
         proxy.rules.clear()
         (end,) = release([source])
         assert end.status is Status.RELEASED, end.line()
@@ -247,8 +247,8 @@ def test_worker_that_can_not_or_may_not_says_so_before_it_works(
 ):
     monkeypatch.setenv(setting, value)
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     (end,) = release([staged(image=image)])
     assert end.status is Status.REFUSED
     assert words in end.reason
-    assert not list(workshop().store.list("linear/releases/")), MANIFEST
+    assert not list(worker_context().store.list("linear/releases/")), MANIFEST

@@ -17,7 +17,7 @@ from infra.registry.client import Client
 from infra.registry.completeness import missing
 from infra.registry.reference import Reference, parse
 from infra.settings import settings
-from infra.worker.context import Workshop, use, workshop
+from infra.worker.context import WorkerContext, use, worker_context
 from packhouse.digest import digest_bytes, short
 from packhouse.release.lookup import find, read_channel
 from packhouse.release.manifest import Record
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.flow, pytest.mark.server, pytest.mark.usefixtures("api
 
 
 def record_of(channel: str = "linear@latest") -> Record:
-    return find(workshop().store, channel).record
+    return find(worker_context().store, channel).record
 
 
 def image_of(record: Record) -> Reference:
@@ -59,13 +59,13 @@ def only_its_spec_is_left(source: str) -> None:
     for path in Path(source.removeprefix("file://")).iterdir():
         if path.is_file() and path.name != SPEC_FILE:
             path.unlink()
-    shutil.rmtree(workshop().cache.blobs)
-    workshop().cache.blobs.mkdir()
+    shutil.rmtree(worker_context().cache.blobs)
+    worker_context().cache.blobs.mkdir()
 
 
 def test_a_release_of_the_unchanged_source_pushes_again_what_the_registry_lost(registry, pictured, lose, tmp_path):
     source = pictured(modelpack=True).source
-    record, channel = record_of(), read_channel(workshop().store, "linear", "latest")
+    record, channel = record_of(), read_channel(worker_context().store, "linear", "latest")
     image = image_of(record)
     digests = parts(registry, image)
     only_its_spec_is_left(source)
@@ -76,7 +76,7 @@ def test_a_release_of_the_unchanged_source_pushes_again_what_the_registry_lost(r
         assert missing(registry, image, "linux/amd64") == (), part
     assert pulled(image, tmp_path / "pulled") == set(digests.values())
     assert registry.has_manifest(image.repository, "latest") == image.digest
-    assert (record_of(), read_channel(workshop().store, "linear", "latest")) == (record, channel)
+    assert (record_of(), read_channel(worker_context().store, "linear", "latest")) == (record, channel)
 
     (bill,) = referrers.referrers(registry, image)
     lose(bill.digest)
@@ -96,7 +96,7 @@ def test_the_audit_names_what_is_lost_and_pushes_it_again_where_it_can(registry,
     def worker(runtime: str) -> None:
         monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", runtime)
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
 
     pictured()
     runtime = settings().runtime_image
@@ -137,7 +137,7 @@ def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channe
     with monkeypatch.context() as changed:
         changed.setattr(stage, "model_image", older)
         assert release([source])[0].status is Status.RELEASED
-    image, there = image_of(record_of()), read_channel(workshop().store, "linear", "latest")
+    image, there = image_of(record_of()), read_channel(worker_context().store, "linear", "latest")
     assert release([source])[0].status is Status.UNCHANGED, "nothing is lost"
     lost = parts(registry, image)["layer"]
     lose(lost)
@@ -148,8 +148,8 @@ def test_an_image_that_does_not_come_to_the_same_bytes_is_refused_and_its_channe
         assert "comes to another image" in end.reason
         assert "make another release" in end.reason
     assert missing(registry, image, "linux/amd64") == (f"layer 2 of 2 {short(lost)}",)
-    assert read_channel(workshop().store, "linear", "latest") == there
-    assert not list(workshop().store.list("linear/channels/stable"))
+    assert read_channel(worker_context().store, "linear", "latest") == there
+    assert not list(worker_context().store.list("linear/channels/stable"))
 
 
 def test_a_runtime_image_that_lost_a_layer_too_is_named(registry, pictured, lose):

@@ -19,7 +19,7 @@ import yaml
 
 from infra.mlflow.pyfunc import loader
 from infra.mlflow.pyfunc.folder import REQUIRED, Ids, frame
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.digest import digest_bytes
 from packhouse.formats.runtime import as_text
 from packhouse.parity.replay import compare, golden_cases
@@ -52,7 +52,7 @@ class Made:
 
     def __init__(self, place: Path, made_in: Path) -> None:
         self.place, self.made_in = place, made_in
-        self.found = find(workshop().store, "churn@latest")
+        self.found = find(worker_context().store, "churn@latest")
         self.manifest = read_manifest(self.found, self.found.record)
         self.folder = self.again("m-1")
         inside = self.folder / "artifacts" / "release"

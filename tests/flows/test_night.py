@@ -23,7 +23,7 @@ from flows.nightly import nightly, shard
 from flows.release import release, released
 from flows.run_result import Status, audit_state, exit_status
 from infra.settings import settings
-from infra.worker.context import Workshop, use
+from infra.worker.context import WorkerContext, use
 from packhouse.errors import NotFound
 from packhouse.release.lookup import find
 from packhouse.store import open_store
@@ -266,7 +266,7 @@ def test_parameters_out_of_range_are_refused_by_the_server_before_any_run(tmp_pa
 def test_a_source_outside_the_allowed_prefixes_is_refused_in_one_line(home, staged, tmp_path, sandbox, monkeypatch):
     monkeypatch.setenv("PACKHOUSE_SOURCES", json.dumps([str(tmp_path / "sources")]))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     outside = staged("linear", to=str(tmp_path / "elsewhere" / "linear"))
     state = release([outside], return_state=True)
     assert (state.type, state.name) == (StateType.FAILED, "Refused")

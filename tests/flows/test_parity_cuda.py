@@ -19,7 +19,7 @@ from flows.parity_cuda import parity_cuda
 from flows.release import released
 from flows.run_result import Status
 from infra.settings import settings
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from infra.worker.gpu import may_have_gpu
 from packhouse.artifact import Outcome
 from packhouse.release.lookup import find, read_manifest
@@ -45,7 +45,7 @@ NO_GPU = {"no CUDA device on this worker", "torch on this worker is built withou
 
 @pytest.fixture
 def configured(home, monkeypatch) -> Iterator[Callable[..., None]]:
-    """Sets settings of this process; the workshop stays."""
+    """Sets settings of this process; the context stays."""
 
     def configure(**values: object) -> None:
         for name, value in values.items():
@@ -148,7 +148,7 @@ def runs() -> list[FlowRun]:
 
 def held(model: Made) -> CudaCandidate:
     """With files that are in the cache, so that they can be sent."""
-    cache, text = workshop().cache, "text/plain"
+    cache, text = worker_context().cache, "text/plain"
     files = {
         name: cache.write(f"{name} of {model.gated.planned.model}".encode(), name=f"{name}.txt", media_type=text)
         for name in ("spec_file", "weights", "cases")
@@ -257,9 +257,9 @@ def asked(model: Made) -> CudaCandidate:
 
 def answer_of(batch: Reference) -> dict[str, Cuda]:
     """What the only run left."""
-    (key,) = [stat.key for stat in workshop().store.list("_work/parity/") if "/answer-" in stat.key]
+    (key,) = [stat.key for stat in worker_context().store.list("_work/parity/") if "/answer-" in stat.key]
     assert key == answer_key(batch, str(UUID(key[-41:-5])))
-    data, _ = workshop().store.get(key, limit=1 << 24)
+    data, _ = worker_context().store.get(key, limit=1 << 24)
     answered = load(Answered, data, where=key)
     assert answered.batch == batch.digest
     return answered.found
@@ -287,7 +287,8 @@ def test_healthy_models_reproduce_and_the_notes_name_the_device_that_no_verdict_
 
 def test_a_crash_on_one_format_of_one_model_leaves_every_other_verdict(home, staged, on_the_cpu, monkeypatch):
     monkeypatch.setattr(run_batch, "JOB", "tests.support.on_the_gpu")
-    monkeypatch.setattr(flows_parity_cuda, "gpu_workshop", lambda: nullcontext(workshop()))  # it knows jobs of tests
+    knows_jobs_of_tests = nullcontext(worker_context())
+    monkeypatch.setattr(flows_parity_cuda, "gpu_context", lambda: knows_jobs_of_tests)
     unlucky, other = made(staged("linear", name="unlucky")), made(staged("tied"))
     batch = batch_of([unlucky, other])
     assert parity_cuda(batch, return_state=True).message == "1 reproduce, 1 refused, 0 not run"
@@ -308,7 +309,7 @@ def test_a_file_that_is_not_what_the_batch_names_is_never_opened_and_the_next_mo
     path = home / "store" / key
     path.chmod(0o600)
     path.write_bytes(b"x" * broken.candidates[0].artifact.size)
-    workshop().cache.path(broken.candidates[0].artifact).unlink()
+    worker_context().cache.path(broken.candidates[0].artifact).unlink()
     assert parity_cuda(batch, return_state=True).message == "1 reproduce, 0 refused, 1 not run"
     (reason,) = reasons(answer_of(batch)[broken.asked.release])
     assert "sha256 differs" in reason

@@ -11,7 +11,7 @@ import packhouse
 from flows.release import released as release
 from flows.run_result import Status
 from infra.settings import settings
-from infra.worker.context import Workshop, use
+from infra.worker.context import WorkerContext, use
 from packhouse.release.lookup import find, read_manifest
 from packhouse.spec.model import SPEC_FILE, Format, parse, render
 from packhouse.store import open_store
@@ -44,7 +44,7 @@ def program(original: Path, tmp_path: Path) -> str:
 def trusts(monkeypatch, sandbox, prefix: Path) -> None:
     monkeypatch.setenv("PACKHOUSE_TRUSTED_PROGRAMS", f'["{prefix}"]')
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
 
 
 def test_a_trusted_program_is_released_in_every_format_without_its_class(home, program, monkeypatch, sandbox, tmp_path):

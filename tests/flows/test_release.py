@@ -19,7 +19,7 @@ from packhouse_test_architectures import Branch, FrozenBranch
 from flows.release import released as release
 from flows.run_result import End, Status, exit_status
 from infra.settings import Settings, settings
-from infra.worker.context import Workshop, use, workshop
+from infra.worker.context import WorkerContext, use, worker_context
 from infra.worker.rerun import again
 from packhouse.errors import StageCrashed, Unavailable
 from packhouse.formats.table import row
@@ -133,14 +133,14 @@ def test_a_crash_in_an_exporter_is_a_verdict_that_names_no_path_of_this_machine_
 
 
 def test_a_hanging_exporter_is_ended_at_its_time_limit(home, staged, monkeypatch, sandbox):
-    brief = Workshop(settings().model_copy(update={"child_seconds": 2.0}), sandbox)
-    child = Workshop._child
+    brief = WorkerContext(settings().model_copy(update={"child_seconds": 2.0}), sandbox)
+    child = WorkerContext._child
 
     def hurried(self, job, arguments, folder):
         """Only the job that hangs has the short limit: the others may need longer on a busy machine."""
         return child(brief if job == row(Format.TORCHSCRIPT).job else self, job, arguments, folder)
 
-    monkeypatch.setattr(Workshop, "_child", hurried)
+    monkeypatch.setattr(WorkerContext, "_child", hurried)
     (end,) = release([staged("hang", formats=FAULTY)])
     assert end.status is Status.RELEASED, end.reason
     assert "took longer than its time limit; want 2 s" in reasons_of(home, "hang")["torchscript"]
@@ -149,10 +149,10 @@ def test_a_hanging_exporter_is_ended_at_its_time_limit(home, staged, monkeypatch
 def test_the_exports_of_one_model_run_at_the_same_time(home, staged, monkeypatch):
     monkeypatch.setenv("PACKHOUSE_CHILDREN", "3")
     settings.cache_clear()
-    use(Workshop(settings(), workshop().sandbox))
+    use(WorkerContext(settings(), worker_context().sandbox))
     exports = {row(Format.ONNX).job, row(Format.TORCHSCRIPT).job}
     both = threading.Barrier(len(exports))
-    child = Workshop._child
+    child = WorkerContext._child
 
     def meet(self, job, arguments, folder):
         """One export does not begin before the other has: in turn, neither would ever."""
@@ -160,7 +160,7 @@ def test_the_exports_of_one_model_run_at_the_same_time(home, staged, monkeypatch
             both.wait(MEET_S)
         return child(self, job, arguments, folder)
 
-    monkeypatch.setattr(Workshop, "_child", meet)
+    monkeypatch.setattr(WorkerContext, "_child", meet)
     (end,) = release([staged("linear", formats={"program": "off", **FP32})])
     assert end.status is Status.RELEASED, end.reason
 
@@ -264,14 +264,14 @@ def test_a_child_that_the_system_killed_makes_its_model_unavailable_and_the_next
     """The kernel does so where memory is short. Only the first model's exporter meets it here."""
     unlucky = staged("linear", name="unlucky", arguments={"hidden": 24})
     weights = parse((Path(unlucky.removeprefix("file://")) / "package.toml").read_bytes()).weights.digest
-    child = Workshop._child
+    child = WorkerContext._child
 
     def short_of_memory(self, job, arguments, folder):
         if job == row(Format.ONNX).job and arguments["weights"].digest == weights:
             raise Unavailable("was killed from outside", where=job)
         return child(self, job, arguments, folder)
 
-    monkeypatch.setattr(Workshop, "_child", short_of_memory)
+    monkeypatch.setattr(WorkerContext, "_child", short_of_memory)
     ends = release([unlucky, staged("linear")])
     assert [end.status for end in ends] == [Status.UNAVAILABLE, Status.RELEASED], ends
     assert "was killed from outside" in ends[0].reason

@@ -21,7 +21,7 @@ from flows.run_result import Status
 from flows.sign import sign as sign_flow
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, use, workshop
+from infra.worker.context import WorkerContext, use, worker_context
 from packhouse.consume import fetch
 from packhouse.digest import canonical_json, digest_bytes, digest_file
 from packhouse.errors import NotFound, Refused, SignatureInvalid, Stopping
@@ -60,7 +60,7 @@ def configured(home: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) ->
         for name, value in values.items():
             monkeypatch.setenv(f"PACKHOUSE_{name.upper()}", str(value))
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
 
     return configure
 
@@ -82,7 +82,7 @@ def proven(released, configured, keys) -> Callable[..., Copy]:
 
 
 def by_whom(model: str, public: Path) -> str:
-    return verify(find(workshop().store, f"{model}@latest"), Trusted.read([public])).signed_by
+    return verify(find(worker_context().store, f"{model}@latest"), Trusted.read([public])).signed_by
 
 
 def test_a_release_is_signed_before_its_channel_moves_and_once(released, configured, keys):
@@ -103,7 +103,7 @@ def test_without_its_key_nothing_is_released_and_the_next_run_completes_it(stage
     assert end.status is Status.UNAVAILABLE
     assert "PACKHOUSE_SIGNING_KEY: is not there" in end.reason
     with pytest.raises(NotFound):
-        read_channel(workshop().store, "linear", "latest")
+        read_channel(worker_context().store, "linear", "latest")
     gone.write_bytes(keys[0].read_bytes())
     assert release([source])[0].release
     assert by_whom("linear", keys[1])
@@ -114,7 +114,7 @@ def test_a_run_that_was_killed_before_it_signed_is_completed(released, configure
     made = released()
     (made.store / channel_key("linear", "latest")).unlink()
     configured(signing_key=keys[0])
-    found = find(workshop().store, made.name)
+    found = find(worker_context().store, made.name)
 
     def killed(*_: object) -> str:
         raise Stopping("the worker was killed")
@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_before_it_signed_is_completed(released, configure
         with pytest.raises(Stopping):
             promote_again.fn(found.record, read_spec(found), "latest", made.source)
     with pytest.raises(NotFound):
-        read_channel(workshop().store, "linear", "latest")
+        read_channel(worker_context().store, "linear", "latest")
     release([made.source])
     assert by_whom("linear", keys[1])
 
@@ -208,7 +208,7 @@ def test_a_run_that_was_killed_before_it_signed_its_channel_is_completed(
     with monkeypatch.context() as broken:
         broken.setattr(tasks_sign_channel, "channel_signed", killed)
         assert release([source])[0].status is Status.CANCELLED
-    moved = read_channel(workshop().store, "linear", "latest")
+    moved = read_channel(worker_context().store, "linear", "latest")
     assert moved.serial == (1 if move == "first" else 2)
     match how:
         case "run":
@@ -251,7 +251,7 @@ def test_a_forged_release_without_a_signature_is_made_again_and_not_signed(
     forged(home, name)
     (home / "store" / name / SIGNATURE).unlink()
     (home / "store" / name / PROVENANCE).unlink()
-    here = read_channel(workshop().store, "linear", "latest")
+    here = read_channel(worker_context().store, "linear", "latest")
     path.write_bytes(dump(here.model_copy(update={"serial": 2})))
     (again,) = release([made.source])
     assert again.status is Status.REFUSED
@@ -274,7 +274,7 @@ def test_no_run_undoes_a_rollback_or_an_approval_because_somebody_wrote_into_the
     key = {"PACKHOUSE_SIGNING_KEY": str(keys[0])}
     assert command("rollback", "linear@latest", "--trust", str(keys[1]), home=home, **key).returncode == 0
     path = home / "store" / channel_key("linear", "latest")
-    signed = read_channel(workshop().store, "linear", "latest")
+    signed = read_channel(worker_context().store, "linear", "latest")
     assert (signed.release, signed.serial) == (first, 3)
     for lie in ({"release": second, "serial": 4, "earlier": ()}, {"earlier": ()}):
         path.write_bytes(dump(signed.model_copy(update=lie)))
@@ -303,7 +303,7 @@ def test_no_run_moves_on_from_a_channel_whose_signature_is_gone_or_old(
     assert release([source])[0].serial == 2
     key = {"PACKHOUSE_SIGNING_KEY": str(keys[0])}
     assert command("rollback", "linear@latest", home=home, **key).returncode == 0
-    forged = moved(read_channel(workshop().store, "linear", "latest"), first, by="", why=Why.RELEASE)
+    forged = moved(read_channel(worker_context().store, "linear", "latest"), first, by="", why=Why.RELEASE)
     paths[0].write_bytes(dump(forged.model_copy(update={"serial": 20, "earlier": (), "moves": ()})))
     if lie == "deleted":
         paths[1].unlink()
@@ -330,7 +330,7 @@ def test_a_channel_that_somebody_rewrites_before_it_is_signed_is_not(home, prove
     genuine = tasks_sign_channel.channel_signed
 
     def slow(*names: str, written: str) -> str:
-        here = read_channel(workshop().store, "linear", "latest")
+        here = read_channel(worker_context().store, "linear", "latest")
         path.write_bytes(dump(here.model_copy(update={"staged_at": 1e300, "serial": 90})))
         return genuine(*names, written=written)
 
@@ -405,7 +405,7 @@ def test_a_night_renews_what_is_due_and_a_night_and_an_audit_name_what_somebody_
     night = nightly(return_state=True)
     assert (night.name, path.read_bytes() != first) == ("Unchanged", True), night.message
     assert audit(return_state=True).name == "Verified"
-    change(workshop().store, "linear", "production", lambda here: by_hand(here, made.release, by="a stranger"))
+    change(worker_context().store, "linear", "production", lambda here: by_hand(here, made.release, by="a stranger"))
     late = nightly(return_state=True)
     assert (late.name, late.is_failed()) == ("Late", True)
     assert "1 channels: linear@production: is not signed by anybody who is known here" in late.message
@@ -433,7 +433,7 @@ def test_what_somebody_else_wrote_into_a_channel_is_signed_by_no_run_and_named(
     made = released(signed=True)
     configured(signing_key=keys[0], channel_renew_s=1e-6)
     channel_signed("linear", "latest", made.release)
-    change(workshop().store, "linear", "latest", lambda here: by_hand(here, "f" * 32, by="a stranger"))
+    change(worker_context().store, "linear", "latest", lambda here: by_hand(here, "f" * 32, by="a stranger"))
     assert release([made.source])[0].points_at == "f" * 32
     (found,) = renewed()
     assert not found.renewed
@@ -501,7 +501,7 @@ def test_people_move_signed_channels_with_the_key_and_are_told_where_they_have_n
     assert done.stdout.splitlines()[0] == f"{name} production#1"
     assert done.stdout.splitlines()[1].startswith(f"signed linear@production/{made.release}#")
     assert command("promote", name, "production", home=home, **key).returncode == 3
-    change(workshop().store, "linear", "production", lambda here: by_hand(here, "f" * 32, by="x"))
+    change(worker_context().store, "linear", "production", lambda here: by_hand(here, "f" * 32, by="x"))
     without = command("rollback", "linear@production", home=home, PACKHOUSE_SIGNING_KEY="")
     assert (without.returncode, without.stdout) == (0, f"{name} production#3\n"), without.stderr
     assert "who asks for signatures stays at #1 until `packhouse sign linear@production`" in without.stderr

@@ -11,7 +11,7 @@ from packhouse_zoo import ZOO
 
 from flows.release import released
 from flows.run_result import Status
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Outcome
 from packhouse.release.lookup import find, read_manifest
 from packhouse.release.manifest import PARITY, Manifest
@@ -79,7 +79,7 @@ def test_an_architecture_is_released_or_refused_for_a_true_reason_that_the_docs_
         assert REFUSED[kind] in end.reason
         return
     assert end.status is Status.RELEASED, end.line()
-    found = find(workshop().store, f"{kind}@latest")
+    found = find(worker_context().store, f"{kind}@latest")
     assert_formats(kind, read_manifest(found, found.record))
 
 

@@ -13,7 +13,7 @@ from infra.registry.client import Client
 from infra.registry.credentials import Credentials
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, use
+from infra.worker.context import WorkerContext, use
 from tests.servers.registry import TestRegistry
 from tests.support.registry_images import blob_file, push_base, small_layer
 from tests.support.released import Copy, ReleasedModels
@@ -33,7 +33,7 @@ def registry(
     client = Client(open_registry.host, known=Credentials())
     monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", pushed_base(client, tmp_path))
     settings.cache_clear()
-    use(Workshop(settings(), sandbox))
+    use(WorkerContext(settings(), sandbox))
     yield client
     client.close()
 
@@ -88,7 +88,7 @@ def pictured(
         made = releases_with_images.original(**options).copied(tmp_path)
         monkeypatch.setenv("PACKHOUSE_RUNTIME_IMAGE", releases_with_images.base)
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
         return made
 
     return copy

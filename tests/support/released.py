@@ -12,8 +12,8 @@ happens after a release (signing, channels, MLflow, audit, `ls`, `show`, `verify
         made = released(name="churn", by=churn)  # staged by a function, called as by(stage, name, **options)
 
 The copy lies where the fixtures `home` and `staged` put things: the store in `tmp_path/home/store`, the sources below
-`tmp_path/sources`. The worker of the test (settings, `workshop()`) is the one of the fixture `home`. It has no signing
-key unless the test sets one, also where the release is signed.
+`tmp_path/sources`. The worker of the test (settings, `worker_context()`) is the one of the fixture `home`. It has no
+signing key unless the test sets one, also where the release is signed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import pytest
 
 from infra.sandbox.client import Sandbox
 from infra.settings import settings
-from infra.worker.context import Workshop, use
+from infra.worker.context import WorkerContext, use
 from packhouse.release.lookup import channels
 from packhouse.store import open_store
 from packhouse.trust.dsse import make_keys
@@ -117,7 +117,7 @@ def worker_in(root: Path, sandbox: Sandbox, **values: str) -> Iterator[None]:
         for name, value in {"home": str(root / "home"), "latency_s": LATENCY_S, **values}.items():
             patch.setenv(f"PACKHOUSE_{name.upper()}", value)
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
         yield
     settings.cache_clear()
     use(None)
@@ -206,7 +206,7 @@ def released(home: Path, tmp_path: Path, released_models: ReleasedModels, sandbo
     def copy(*words: Any, **options: Any) -> Copy:
         made = released_models.original(*words, **options).copied(tmp_path)
         settings.cache_clear()
-        use(Workshop(settings(), sandbox))
+        use(WorkerContext(settings(), sandbox))
         return made
 
     return copy

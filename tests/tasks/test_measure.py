@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import SAFETENSORS, Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes
 from packhouse.errors import coded
@@ -128,7 +128,7 @@ def measured(model: Made, seconds: float) -> dict:
     files = {entry.format.value: entry.artifact for entry in model.candidates}
     assert set(files) == set(FORMATS)
     arguments = {"spec": model.gated.spec_file, "samples": model.gated.samples, "models": files, "seconds": seconds}
-    return workshop().run("tasks.jobs.measure:run", arguments)[0].document
+    return worker_context().run("tasks.jobs.measure:run", arguments)[0].document
 
 
 def test_every_format_is_timed_at_every_batch_size_and_thread_count(home, staged):

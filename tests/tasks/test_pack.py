@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.digest import digest_bytes
 from packhouse.errors import Refused
 from packhouse.parity.probes import not_tried, read_samples, sizes_of
@@ -24,9 +24,9 @@ from tasks.pack import pack
 from tasks.plan import plan
 from tasks.publish import publish
 from tasks.quantise import quantise
-from tasks.reference_outputs import refer
+from tasks.reference_outputs import reference_outputs
 from tasks.report import report
-from tasks.validate_weights import gate
+from tasks.validate_weights import validate_weights
 
 OFF = {"torchscript": "off", "torchscript-int8": "off", "program": "optional"}
 
@@ -35,8 +35,8 @@ OFF = {"torchscript": "off", "torchscript-int8": "off", "program": "optional"}
 def line(home, staged):
     """From the source to the pack, as plain functions. No clock: INT8 stays."""
     planned = plan.fn(staged("linear", formats=OFF, ranges={"batch": (2, 40)}))
-    gated = gate.fn(fetch.fn(planned))
-    referenced = refer.fn(gated)
+    gated = validate_weights.fn(fetch.fn(planned))
+    referenced = reference_outputs.fn(gated)
     made = {format: export(gated, format) for format in (Format.ONNX, Format.PROGRAM)}
     judged = [judge(gated, referenced, candidate) for candidate in made.values()]
     judged.append(judge(gated, referenced, quantise(gated, Format.ONNX_INT8, judged[0])))
@@ -95,7 +95,7 @@ def test_a_run_moves_no_channel_that_margins_guard_and_says_so(line):
     shown = report(gated, referenced, Measured(timings=(), processor=""), packed, 1.0, cuda=Cuda())
     record = commit(unserved(publish.fn(packed, shown)))
     policy = b"schema = 1\n[promotion]\naccuracy_drop = 0.0\n"
-    store = workshop().store
+    store = worker_context().store
     store.put(policy_key("linear"), policy, digest=digest_bytes(policy))
     with pytest.raises(Refused, match=r"^linear@production: is guarded by margins"):
         promote(record, PRODUCTION)
@@ -104,7 +104,7 @@ def test_a_run_moves_no_channel_that_margins_guard_and_says_so(line):
 
 
 def arrays(gated):
-    return read_samples(workshop().cache.path(gated.samples))
+    return read_samples(worker_context().cache.path(gated.samples))
 
 
 SPEC = """

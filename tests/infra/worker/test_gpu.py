@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.sandbox.client import Sandbox
-from infra.worker.context import Workshop, workshop
-from infra.worker.gpu import gpu_workshop
+from infra.worker.context import WorkerContext, worker_context
+from infra.worker.gpu import gpu_context
 from packhouse.errors import Stopping
 
 ROOT = Path(__file__).parents[3]
@@ -33,10 +33,10 @@ def test_the_server_of_the_gpu_never_asks_for_it_since_a_driver_that_was_started
 
 
 def test_the_workers_own_workshop_stays_what_it_is_beside_that_of_the_gpu_also_after_an_error(home):
-    before, shops = workshop(), []
+    before, shops = worker_context(), []
     with pytest.raises(KeyError):
         _fail_at_the_gpu(shops)
-    assert workshop() is before
+    assert worker_context() is before
     (shop,) = shops
     with pytest.raises(Stopping):
         shop.run("tasks.jobs.parity_cuda:look", {"device": "cpu"})
@@ -44,10 +44,10 @@ def test_the_workers_own_workshop_stays_what_it_is_beside_that_of_the_gpu_also_a
     assert answer.document["missing"] == ""
 
 
-def _fail_at_the_gpu(shops: list[Workshop]) -> None:
-    before = workshop()
-    with gpu_workshop() as shop:
+def _fail_at_the_gpu(shops: list[WorkerContext]) -> None:
+    before = worker_context()
+    with gpu_context() as shop:
         shops.append(shop)
         assert shop is not before
-        assert workshop() is before
+        assert worker_context() is before
         raise KeyError

@@ -9,14 +9,14 @@ from functools import partial
 
 import pytest
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.artifact import Artifact, Outcome, Verdict
 from packhouse.digest import digest_bytes
 from packhouse.errors import GpuUnavailable, ParityRefused, ReleaseInvalid
 from packhouse.parity.latency import Timing
 from packhouse.release.manifest import DECISIONS, Decisions, dump, load, release_key
 from packhouse.spec.model import Format
-from tasks._support.states import Candidate, Gated, Judged, Measured, Referenced
+from tasks._support.states import Candidate, Judged, Measured, Referenced, Validated
 from tasks.cuda import cuda_batch
 from tasks.cuda import parity_cuda as stage
 from tasks.cuda.cuda_batch import REPRODUCES, RUNS, Batch, Cuda, CudaCandidate, use_batch
@@ -26,8 +26,8 @@ from tasks.export import make
 from tasks.fetch import fetch
 from tasks.measure import pays
 from tasks.plan import plan
-from tasks.reference_outputs import refer
-from tasks.validate_weights import gate
+from tasks.reference_outputs import reference_outputs
+from tasks.validate_weights import validate_weights
 from tests.servers import place
 from tests.support.rows import plant
 
@@ -247,7 +247,7 @@ def test_who_is_no_member_can_not_ask():
 
 @dataclass
 class Made:
-    gated: Gated
+    gated: Validated
     referenced: Referenced
     candidates: list[Candidate]
 
@@ -257,7 +257,7 @@ class Made:
 
     def job(self, *subjects: str, job: str = "tasks.jobs.parity_cuda:run") -> dict:
         files = {"torch": self.gated.weights, **{entry.format.value: entry.whole for entry in self.candidates}}
-        answer, _ = workshop().run(
+        answer, _ = worker_context().run(
             job,
             {
                 "spec": self.gated.spec_file,
@@ -271,15 +271,15 @@ class Made:
 
 def made(source: str, **limit: int) -> Made:
     """limit: bytes that an ONNX file may have at `most`."""
-    gated = gate.fn(fetch.fn(plan.fn(source)))
+    gated = validate_weights.fn(fetch.fn(plan.fn(source)))
     found = [make(gated, Format.TORCHSCRIPT, gated.trained), make(gated, Format.ONNX, gated.trained | limit)]
-    return Made(gated, refer.fn(gated), [entry for entry in found if isinstance(entry, Candidate)])
+    return Made(gated, reference_outputs.fn(gated), [entry for entry in found if isinstance(entry, Candidate)])
 
 
 def planned(source: str) -> Made:
     """As if it had been made: no file is there, and none is looked at."""
     files = {name: artifact(name, name) for name in ("spec_file", "weights", "samples")}
-    gated = Gated(planned=plan.fn(source), **files, facts={}, lockdown=())
+    gated = Validated(planned=plan.fn(source), **files, facts={}, lockdown=())
     cases = artifact("cases.safetensors", "cases")
     return Made(gated, Referenced(cases=cases, evaluation=cases, notes=()), [])
 
@@ -333,7 +333,7 @@ def test_a_format_that_fails_on_a_probe_does_not_run_and_is_not_said_to_reproduc
 
 
 def test_what_was_pinned_is_read_back_and_recorded(home):
-    answer, _ = workshop().run("tasks.jobs.parity_cuda:look", {"device": "cpu"})
+    answer, _ = worker_context().run("tasks.jobs.parity_cuda:look", {"device": "cpu"})
     notes = "\n".join(answer.document["notes"])
     assert answer.document["missing"] == ""
     assert "fp32 precision of matmul ieee, of cuDNN's convolutions ieee, of its recurrent layers ieee" in notes
@@ -348,7 +348,7 @@ def test_without_a_device_the_reason_is_said_and_nothing_runs_on_the_cpu_instead
 
     if torch.cuda.is_available() or "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("there is a CUDA device here")
-    answer, _ = workshop().run("tasks.jobs.parity_cuda:look", {})
+    answer, _ = worker_context().run("tasks.jobs.parity_cuda:look", {})
     assert answer.document["missing"] in (
         "torch on this worker is built without CUDA",
         "no CUDA device on this worker",
@@ -356,7 +356,7 @@ def test_without_a_device_the_reason_is_said_and_nothing_runs_on_the_cpu_instead
     model = made(staged("linear"))
     files = {"onnx": next(e.artifact for e in model.candidates if e.format is Format.ONNX)}
     arguments = {"spec": model.gated.spec_file, "cases": model.referenced.cases, "formats": files}
-    answer, _ = workshop().run("tasks.jobs.parity_cuda:run", arguments)
+    answer, _ = worker_context().run("tasks.jobs.parity_cuda:run", arguments)
     reason = {"outcome": "not run", "reason": "onnxruntime on this worker has no CUDA provider"}
     assert answer.document["found"]["onnx"] == {"runs": reason, "reproduces": reason}
 
@@ -381,7 +381,7 @@ def ask(model: Made, answer: Cuda) -> Cuda:
 
 def decisions(model: Made) -> Decisions:
     key = release_key(model.gated.planned.model, model.gated.planned.release, DECISIONS)
-    data, _ = workshop().store.get(key, limit=1 << 20)
+    data, _ = worker_context().store.get(key, limit=1 << 20)
     return load(Decisions, data, where=key)
 
 
@@ -410,7 +410,7 @@ def test_verdicts_on_other_bytes_do_not_count(home, staged):
     model = planned(staged("linear"))
     other = model.asked.model_copy(update={"cases": artifact("cases.safetensors", "others")})
     key = release_key(model.gated.planned.model, model.gated.planned.release, DECISIONS)
-    assert workshop().store.swap(key, dump(Decisions(cuda=passed(other).verdicts)), expected=None)
+    assert worker_context().store.swap(key, dump(Decisions(cuda=passed(other).verdicts)), expected=None)
     assert ask(model, passed(model.asked)).verdicts == passed(model.asked).verdicts
     assert decisions(model).cuda == passed(model.asked).verdicts
 
@@ -447,7 +447,7 @@ def test_a_required_gpu_that_said_nothing_is_no_pass(home, staged):
 def test_where_the_gpu_is_off_nothing_is_asked_and_nothing_is_remembered(home, staged):
     model = planned(staged("linear", gates={"cuda": "off"}))
     assert ask(model, passed(model.asked)) == Cuda()
-    assert workshop().store.stat(release_key("linear", model.gated.planned.release, DECISIONS)) is None
+    assert worker_context().store.stat(release_key("linear", model.gated.planned.release, DECISIONS)) is None
 
 
 def test_decisions_of_an_earlier_version_still_load():

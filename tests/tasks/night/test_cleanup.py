@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.digest import digest_bytes
 from packhouse.release.store_layout import (
     fleet_key,
@@ -16,13 +16,13 @@ from packhouse.release.store_layout import (
     report_key,
     tombstone_key,
 )
-from tasks.night.cleanup import KEEP_S, sweep
+from tasks.night.cleanup import KEEP_S, clean_up
 
 ID = "0123456789abcdef" * 2
 
 
 def put(key: str, age_s: float) -> None:
-    shop = workshop()
+    shop = worker_context()
     shop.store.put(key, b"x", digest=digest_bytes(b"x"))
     path = shop.settings.home / "store" / key
     os.utime(path, (time.time() - age_s,) * 2)
@@ -46,6 +46,6 @@ def test_what_is_old_goes_and_all_else_stays(home):
     for key in kept:
         if key != "_work/runs/new.json":
             put(key, 10 * KEEP_S)
-    assert sweep.fn() == 2
-    assert [stat.key for stat in workshop().store.list()] == sorted(kept)
-    assert sweep.fn() == 0
+    assert clean_up.fn() == 2
+    assert [stat.key for stat in worker_context().store.list()] == sorted(kept)
+    assert clean_up.fn() == 0

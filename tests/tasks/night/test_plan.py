@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.worker.context import workshop
+from infra.worker.context import worker_context
 from packhouse.errors import SourceNotAllowed, SpecInvalid
 from packhouse.release.manifest import Channel, channel_key, dump
 from packhouse.store import FileStore
@@ -90,7 +90,7 @@ def mark_released(sources: Path, count: int) -> None:
         digest = nights.digest_bytes((Path(work.source.removeprefix("file://")) / "package.toml").read_bytes())
         release = nights.release_inputs(spec, digest).release_id
         channel = Channel(release=release, serial=1, moved_at="2026-01-01T00:00:00+00:00")
-        assert workshop().store.swap(channel_key(work.model, "latest"), dump(channel), expected=None)
+        assert worker_context().store.swap(channel_key(work.model, "latest"), dump(channel), expected=None)
 
 
 def test_a_model_that_is_released_and_unchanged_is_no_work(sources):
@@ -104,7 +104,7 @@ def test_an_unchanged_model_costs_at_most_three_requests_listings_counted(source
     mark_released(sources, 8)
     Counting.asked = 0
     monkeypatch.setattr(nights, "Retrying", lambda store: Counting(store))
-    monkeypatch.setattr(workshop(), "store", Counting(workshop().store))
+    monkeypatch.setattr(worker_context(), "store", Counting(worker_context().store))
     assert plan_night([str(sources)], "latest").unchanged == 8
     assert Counting.asked <= 3 * 8
 
@@ -133,6 +133,8 @@ def test_a_source_that_says_what_is_not_acted_on_yet_is_named_and_stops_no_other
 def test_a_night_without_roots_or_outside_the_allowed_ones_is_refused(sources, monkeypatch):
     with pytest.raises(SpecInvalid, match="PACKHOUSE_SOURCES"):
         night.fn([], "latest")
-    monkeypatch.setattr(workshop(), "settings", workshop().settings.model_copy(update={"sources": ("s3://only/here",)}))
+    monkeypatch.setattr(
+        worker_context(), "settings", worker_context().settings.model_copy(update={"sources": ("s3://only/here",)})
+    )
     with pytest.raises(SourceNotAllowed):
         night.fn([str(sources)], "latest")
