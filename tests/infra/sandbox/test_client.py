@@ -331,7 +331,7 @@ def test_a_server_killed_in_mid_run_takes_its_children_along_and_the_next_call_h
 
 
 def test_a_server_that_can_not_start_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("infra.sandbox.client.FIXED", {"PYTHONPATH": "/nonexistent"})
+    monkeypatch.setattr("infra.sandbox.client.ROOT", tmp_path)
     with Sandbox(allowed=("tests.support.",)) as sandbox, pytest.raises(Unavailable, match="No module named"):
         runner(sandbox, tmp_path)("echo")
 
